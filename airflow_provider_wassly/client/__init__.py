@@ -1,0 +1,37 @@
+"""The Wassly HTTP API in plain Python, without Airflow."""
+
+from airflow_provider_wassly.client.attachments import Attachment
+from airflow_provider_wassly.client.client import DEFAULT_BASE_URL, WasslyClient
+from airflow_provider_wassly.client.errors import (
+    WasslyAttachmentError,
+    WasslyAuthError,
+    WasslyConfigError,
+    WasslyDeviceDisconnected,
+    WasslyError,
+    WasslyInvalidMessage,
+    WasslyOutcomeUnknown,
+    WasslyRateLimited,
+    WasslyRejected,
+    WasslyUnavailable,
+)
+from airflow_provider_wassly.client.messages import OutgoingMessage
+from airflow_provider_wassly.client.models import Device, SendReceipt
+
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "Attachment",
+    "Device",
+    "OutgoingMessage",
+    "SendReceipt",
+    "WasslyAttachmentError",
+    "WasslyAuthError",
+    "WasslyClient",
+    "WasslyConfigError",
+    "WasslyDeviceDisconnected",
+    "WasslyError",
+    "WasslyInvalidMessage",
+    "WasslyOutcomeUnknown",
+    "WasslyRateLimited",
+    "WasslyRejected",
+    "WasslyUnavailable",
+]

@@ -1,0 +1,95 @@
+"""The body of a send request, laid out so that a cut is harmless."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from requests_toolbelt import MultipartEncoder, MultipartEncoderMonitor
+from urllib3.fields import RequestField
+
+from airflow_provider_wassly.client.attachments import Attachment, AttachmentReader
+
+log = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL = 10.0
+
+
+class _Encoder(MultipartEncoder):  # type: ignore[misc]
+    def _iter_fields(self) -> Iterator[RequestField]:
+        for name, value in self.fields:
+            if isinstance(value, tuple):
+                filename, data, content_type = value
+                # urllib3 would write %22 for a quote, as browsers do; PHP and Python read that
+                # literally, and \" rightly.
+                escaped = filename.replace('"', '\\"')
+                headers = {
+                    "Content-Disposition": f'form-data; name="{name}"; filename="{escaped}"',
+                    "Content-Type": content_type,
+                }
+            else:
+                data, headers = value, {"Content-Disposition": f'form-data; name="{name}"'}
+            yield RequestField(name, data, headers=headers)
+
+
+class SendBody:
+    """
+    One attempt's request body, a context manager that holds the files open.
+
+    The file parts come first, the required fields last. A server that gets only a part of the
+    body lacks ``instance_id``, which stands at the very end, and can only refuse it.
+
+    :param texts: the text fields in the order in which they are sent, ``instance_id`` last.
+    :param files: the attachments by field name.
+    """
+
+    def __init__(self, texts: dict[str, str], files: dict[str, Attachment]) -> None:
+        self._readers: list[AttachmentReader] = []
+        parts: list[tuple[str, object]] = []
+        try:
+            for name, attachment in files.items():
+                reader = AttachmentReader(attachment)
+                self._readers.append(reader)
+                parts.append((name, (attachment.name, reader, attachment.content_type)))
+        except BaseException:
+            self._close()
+            raise
+        parts += texts.items()
+        encoder = _Encoder(parts)
+        last_value = list(texts.values())[-1].encode()
+        closing = len("\r\n--" + encoder.boundary_value + "--\r\n")
+        #: As long as no more than this many bytes have left, no parser can take the request for a whole one.
+        #: Beyond it stand the value of the last required field and the closing delimiter only.
+        self.harmless = encoder.len - closing - len(last_value)
+        self.content_type: str = encoder.content_type
+        self.stream = MultipartEncoderMonitor(encoder, _Progress(encoder.len))
+
+    def __enter__(self) -> SendBody:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for reader in self._readers:
+            reader.close()
+
+
+class _Progress:
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._next = time.monotonic() + PROGRESS_INTERVAL
+
+    def __call__(self, monitor: MultipartEncoderMonitor) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PROGRESS_INTERVAL
+            log.info(
+                "Uploaded %.1f of %.1f MiB (%d %%)",
+                monitor.bytes_read / 2**20,
+                self._total / 2**20,
+                100 * monitor.bytes_read // self._total,
+            )

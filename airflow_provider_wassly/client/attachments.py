@@ -1,0 +1,140 @@
+"""Files on their way out: checked before the call, read as a stream, exactly as long as announced."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import stat
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol, cast
+
+from airflow_provider_wassly.client.errors import WasslyAttachmentError, WasslyInvalidMessage
+
+
+class Readable(Protocol):
+    """What an opener returns: a binary stream that can be read and closed."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Release the stream."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """
+    One file of a message.
+
+    :param name: the file name that the recipient sees.
+    :param size: its length in bytes.
+    :param opener: opens it for reading from its beginning; called once per attempt.
+    :param content_type: its MIME type; guessed from the name by default.
+    """
+
+    name: str
+    size: int
+    opener: Callable[[], Readable] = field(repr=False)
+    content_type: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _safe_name(self.name))
+        if not self.content_type:
+            guessed, encoding = mimetypes.guess_type(self.name, strict=False)
+            # A name such as report.csv.gz is a gzip file to whoever receives it, not a CSV.
+            by_encoding = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+            kind = by_encoding.get(encoding, guessed) if encoding else guessed
+            object.__setattr__(self, "content_type", kind or "application/octet-stream")
+
+    @classmethod
+    def from_path(cls, path: str | os.PathLike[str], *, name: str | None = None, parameter: str) -> Attachment:
+        """
+        Check a local file and return it as attachment.
+
+        :param path: the file.
+        :param name: the name that the recipient sees; by default the last part of the path.
+        :param parameter: ``document`` or ``media``, for error texts.
+        :raises WasslyInvalidMessage: when it is missing, unreadable or no regular file.
+        """
+        location = os.fspath(path)
+        try:
+            found = os.stat(location)
+            if not stat.S_ISREG(found.st_mode):
+                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a device, pipe or socket"
+                raise WasslyInvalidMessage(f"{location} is {kind}, not a file", field=parameter)
+            open(location, "rb").close()
+        except FileNotFoundError:
+            raise WasslyInvalidMessage(f"no such file: {location}", field=parameter) from None
+        except (OSError, ValueError) as error:
+            raise WasslyInvalidMessage(f"{location} cannot be read: {_reason(error)}", field=parameter) from None
+        return cls(
+            name=name or os.path.basename(location),
+            size=found.st_size,
+            opener=lambda: cast(BinaryIO, open(location, "rb")),
+        )
+
+
+class AttachmentReader:
+    """
+    The content of one attachment, for one attempt.
+
+    It gives exactly the announced number of bytes. A file that is shorter, longer or unreadable by
+    now is an error as soon as that shows, and always before its last byte is given.
+    """
+
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        #: Bytes not given yet, as MultipartEncoder asks for it.
+        self.len = attachment.size
+        try:
+            self._stream = attachment.opener()
+        except Exception as error:
+            raise self._failed(f"cannot be opened any more: {_reason(error)}") from None
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` of the remaining bytes."""
+        wanted = self.len if size < 0 else min(size, self.len)
+        if not wanted:
+            return b""
+        try:
+            data = self._stream.read(wanted)
+            # The last bytes are given only once it is sure that none follow.
+            surplus = self._stream.read(1) if len(data) == self.len else b""
+        except Exception as error:
+            raise self._failed(f"cannot be read any further: {_reason(error)}") from None
+        if not data:
+            raise self._failed(f"became shorter: {self.len} of {self._attachment.size} bytes are missing")
+        if surplus:
+            raise self._failed(f"became longer than the {self._attachment.size} bytes that it had")
+        self.len -= len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the underlying stream."""
+        self._stream.close()
+
+    def _failed(self, reason: str) -> WasslyAttachmentError:
+        return WasslyAttachmentError(f"{self._attachment.name} {reason}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _safe_name(name: str) -> str:
+    """
+    Replace what multipart parsers disagree about or file systems refuse.
+
+    Control characters and line breaks could end the header, a backslash is an escape to some
+    parsers and a path to others (PHP keeps only what follows the last one), and so is a slash.
+    """
+    cleaned = "".join(
+        "_" if char in "\\/" or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} else char for char in name
+    ).strip()
+    return cleaned or "file"

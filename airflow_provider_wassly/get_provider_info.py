@@ -1,0 +1,43 @@
+"""What Airflow reads about this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_wassly import connection_form
+
+_INTEGRATION = "Wassly"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider info, valid under ``provider_info.schema.json`` of Airflow 2.11 to 3.3."""
+    return {
+        "package-name": "airflow-provider-wassly",
+        "name": "Wassly",
+        "description": "WhatsApp messages with attachments through Wassly.",
+        "integrations": [
+            {"integration-name": _INTEGRATION, "external-doc-url": "https://docs.wassly.com", "tags": ["service"]}
+        ],
+        "hooks": [_modules("hooks.wassly")],
+        "operators": [_modules("operators.send_message")],
+        "connection-types": [
+            {
+                "connection-type": "wassly",
+                "hook-class-name": "airflow_provider_wassly.hooks.wassly.WasslyHook",
+                "hook-name": "Wassly",
+                "conn-fields": connection_form.conn_fields(),
+                "ui-field-behaviour": {
+                    "hidden-fields": connection_form.HIDDEN_FIELDS,
+                    "relabeling": connection_form.RELABELING,
+                    "placeholders": connection_form.PLACEHOLDERS,
+                },
+            }
+        ],
+    }
+
+
+def _modules(*names: str) -> dict[str, Any]:
+    return {
+        "integration-name": _INTEGRATION,
+        "python-modules": [f"airflow_provider_wassly.{name}" for name in names],
+    }

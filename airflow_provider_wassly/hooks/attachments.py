@@ -1,0 +1,117 @@
+"""From a path or URI in a DAG to an attachment that may be sent."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
+
+_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
+_LOCAL_SCHEMES = {"file", "local"}
+
+
+def resolve_attachment(
+    location: Any,
+    *,
+    parameter: str,
+    name: str | None = None,
+    conn_id: str | None = None,
+    roots: Sequence[str] | None = None,
+    max_bytes: int | None = None,
+) -> Attachment:
+    """
+    Find a file and check all that can be checked without reading it.
+
+    :param location: a local path, a URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
+    :param parameter: ``document`` or ``media``, for error texts.
+    :param name: the file name that the recipient sees; by default the last part of the path.
+    :param conn_id: the Airflow connection for the object storage.
+    :param roots: when given, folders and URI prefixes outside of which files are refused.
+    :param max_bytes: when given, a larger file is refused.
+    :raises WasslyInvalidMessage: says what is wrong.
+    """
+    if not isinstance(location, str) and not hasattr(location, "protocol"):
+        try:
+            location = os.fspath(location)
+        except TypeError:
+            raise WasslyInvalidMessage(
+                f"of type {type(location).__name__}; must be a path, a URI or an ObjectStoragePath", field=parameter
+            ) from None
+    text = str(location)
+    if not text.strip():
+        raise WasslyInvalidMessage("an empty path; leave the parameter out to send no file", field=parameter)
+    local = _local_path(text)
+    if local is not None:
+        attachment = _local(local, parameter, name, roots)
+    else:
+        attachment = _remote(location, text, parameter, name, conn_id, roots)
+    if max_bytes is not None and attachment.size > max_bytes:
+        raise WasslyInvalidMessage(
+            f"{attachment.name} has {attachment.size} bytes, the connection's max_attachment_bytes is {max_bytes}",
+            field=parameter,
+        )
+    return attachment
+
+
+def _local_path(text: str) -> str | None:
+    """Return the path in the local file system, ``None`` for a URI of any other."""
+    uri = _URI.match(text)
+    if uri is None:
+        return text
+    return text[uri.end() :] if uri["scheme"].lower() in _LOCAL_SCHEMES else None
+
+
+def _local(path: str, parameter: str, name: str | None, roots: Sequence[str] | None) -> Attachment:
+    name = name or os.path.basename(path)
+    if roots is not None:
+        # The file behind all links is what is checked, and then what is opened.
+        path = os.path.realpath(path)
+        folders = [os.path.realpath(folder) for root in roots if (folder := _local_path(root)) is not None]
+        if not any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders):
+            raise _outside(path, parameter)
+    return Attachment.from_path(path, name=name, parameter=parameter)
+
+
+def _remote(
+    location: Any, text: str, parameter: str, name: str | None, conn_id: str | None, roots: Sequence[str] | None
+) -> Attachment:
+    if roots is not None:
+        wanted = _normalized(text)
+        prefixes = [_normalized(root) for root in roots if _local_path(root) is None]
+        if not any(wanted == prefix or wanted.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
+            raise _outside(text, parameter)
+    try:
+        if isinstance(location, str):
+            location = _compat.object_storage_path(location, conn_id)
+        if location.is_dir():
+            raise WasslyInvalidMessage(f"{text} is a folder, not a file", field=parameter)
+        size = int(location.stat().st_size)
+    except WasslyInvalidMessage:
+        raise
+    except FileNotFoundError:
+        raise WasslyInvalidMessage(f"no such file: {text}", field=parameter) from None
+    except Exception as error:
+        # Each storage has its own exceptions, and a scheme without a provider installed is a ValueError.
+        raise WasslyInvalidMessage(
+            f"{text} cannot be read: {type(error).__name__}: {error}", field=parameter
+        ) from error
+    return Attachment(name=name or location.name, size=size, opener=lambda: location.open("rb"))
+
+
+def _normalized(uri: str) -> str:
+    """Return scheme, bucket and path without ``..``, whichever way it is spelt, and without a connection id."""
+    parts = urlsplit(uri)
+    path = parts.path
+    while (decoded := unquote(path)) != path:
+        path = decoded
+    return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2]}{posixpath.normpath('/' + path.lstrip('/'))}"
+
+
+def _outside(path: str, parameter: str) -> WasslyInvalidMessage:
+    return WasslyInvalidMessage(f"{path} lies outside of the connection's attachment_roots", field=parameter)

@@ -1,0 +1,231 @@
+"""The hook: an Airflow connection turned into a client."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow_provider_wassly import _compat, connection_form
+from airflow_provider_wassly.client import (
+    Attachment,
+    Device,
+    OutgoingMessage,
+    SendReceipt,
+    WasslyClient,
+    WasslyConfigError,
+)
+from airflow_provider_wassly.hooks.attachments import resolve_attachment
+from airflow_provider_wassly.hooks.settings import ConnectionSettings, connection_error
+
+
+class WasslyHook(_compat.BaseHook):
+    """
+    Sends WhatsApp messages through the account of an Airflow connection.
+
+    :param wassly_conn_id: the connection, of type ``wassly``.
+    """
+
+    conn_name_attr = "wassly_conn_id"
+    default_conn_name = "wassly_default"
+    conn_type = "wassly"
+    hook_name = "Wassly"
+
+    def __init__(self, wassly_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.wassly_conn_id = wassly_conn_id
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's widgets for Airflow before 3.2; newer ones read the provider info."""
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import BooleanField, IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional
+
+        def widget(field: connection_form.Field) -> Any:
+            options = {"label": lazy_gettext(field.label), "description": field.description}
+            if field.kind == "boolean":
+                # Without a value of its own a checkbox would say "no" to what is on by default.
+                return BooleanField(**options, default=field is connection_form.EXTRA_FIELDS["record_quota"])
+            if field.kind == "password":
+                return PasswordField(**options, widget=BS3PasswordFieldWidget())
+            kind = IntegerField if field.kind == "integer" else StringField
+            return kind(**options, widget=BS3TextFieldWidget(), validators=[Optional()])
+
+        return {name: widget(field) for name, field in connection_form.EXTRA_FIELDS.items()}
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the labels and placeholders of the form for Airflow before 3.2."""
+        return {
+            "hidden_fields": connection_form.HIDDEN_FIELDS,
+            "relabeling": connection_form.RELABELING,
+            "placeholders": connection_form.PLACEHOLDERS,
+        }
+
+    @cached_property
+    def settings(self) -> ConnectionSettings:
+        """
+        The connection's values.
+
+        :raises WasslyConfigError: names the connection, the field and the fix.
+        """
+        settings = ConnectionSettings.of(self.get_connection(self.wassly_conn_id))
+        for secret in ("apikey", "token", "password"):
+            if secret in settings.client:
+                _compat.mask_secret(settings.client[secret])
+        for proxy in settings.client.get("proxies", {}).values():
+            # user:password, as it stands before the @
+            if "@" in proxy:
+                _compat.mask_secret(proxy.rpartition("@")[0].rpartition("/")[2])
+        return settings
+
+    @cached_property
+    def _client(self) -> WasslyClient:
+        try:
+            return WasslyClient(**self.settings.client, on_new_token=_compat.mask_secret)
+        except WasslyConfigError as error:
+            raise connection_error(self.wassly_conn_id, error) from None
+
+    def get_conn(self) -> WasslyClient:
+        """
+        Return the client of this connection.
+
+        :raises WasslyConfigError: names the connection, the field and the fix.
+        """
+        return self._client
+
+    def list_devices(self) -> list[Device]:
+        """
+        Return the WhatsApp Web sessions of the account.
+
+        :raises WasslyError: see :meth:`WasslyClient.list_devices`.
+        """
+        return self.get_conn().list_devices()
+
+    def attachment(
+        self,
+        location: Any,
+        *,
+        parameter: str,
+        name: str | None = None,
+        attachment_conn_id: str | None = None,
+    ) -> Attachment:
+        """
+        Find a file to be sent and check it against the connection's rules.
+
+        :param location: a local path, a URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
+        :param parameter: ``document`` or ``media``, for error texts.
+        :param name: the file name that the recipient sees; by default the last part of the path.
+        :param attachment_conn_id: the Airflow connection for the object storage.
+        :raises WasslyInvalidMessage: when it cannot or may not be sent.
+        """
+        return resolve_attachment(
+            location,
+            parameter=parameter,
+            name=name,
+            conn_id=attachment_conn_id,
+            roots=self.settings.attachment_roots,
+            max_bytes=self.settings.max_attachment_bytes,
+        )
+
+    def prepare(
+        self,
+        *,
+        contact_mobile_number: str,
+        message: str | None = None,
+        contact_name: str | None = None,
+        document: Any = None,
+        document_name: str | None = None,
+        media: Any = None,
+        media_name: str | None = None,
+        instance_id: str | None = None,
+        attachment_conn_id: str | None = None,
+    ) -> OutgoingMessage:
+        """
+        Check a message as far as that is possible without a call; the parameters are those of :meth:`send_message`.
+
+        :raises WasslyInvalidMessage: names the parameter that is wrong.
+        """
+        files: dict[str, Attachment | None] = {
+            parameter: None
+            if location is None
+            else location
+            if isinstance(location, Attachment)
+            else self.attachment(location, parameter=parameter, name=name, attachment_conn_id=attachment_conn_id)
+            for parameter, location, name in (("document", document, document_name), ("media", media, media_name))
+        }
+        return self.get_conn().prepare(
+            contact_mobile_number=contact_mobile_number,
+            instance_id=instance_id or self.settings.instance_id or "",
+            message=message,
+            contact_name=contact_name,
+            document=files["document"],
+            media=files["media"],
+        )
+
+    def send_message(
+        self,
+        contact_mobile_number: str,
+        message: str | None = None,
+        *,
+        contact_name: str | None = None,
+        document: Any = None,
+        document_name: str | None = None,
+        media: Any = None,
+        media_name: str | None = None,
+        instance_id: str | None = None,
+        attachment_conn_id: str | None = None,
+    ) -> SendReceipt:
+        """
+        Send one message and return what Wassly answered.
+
+        Within this call the message is never sent twice: only what Wassly certainly did not accept is repeated.
+
+        :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
+            connection's ``default_region``.
+        :param message: the text; required when there is neither ``document`` nor ``media``.
+        :param contact_name: display name of the contact.
+        :param document: a document: local path, URI, ``ObjectStoragePath`` or :class:`Attachment`.
+        :param document_name: the file name that the recipient sees; by default the last part of the path.
+        :param media: an image, a video or an audio file, in the same forms.
+        :param media_name: as ``document_name``.
+        :param instance_id: the sending WhatsApp Web session; by default the connection's.
+        :param attachment_conn_id: the Airflow connection for the object storage of both files.
+        :raises WasslyInvalidMessage: before any call, when the message cannot be sent as it is.
+        :raises WasslyError: any other of the tree; its ``accepted`` says what is known.
+        """
+        return self.send(
+            self.prepare(
+                contact_mobile_number=contact_mobile_number,
+                message=message,
+                contact_name=contact_name,
+                document=document,
+                document_name=document_name,
+                media=media,
+                media_name=media_name,
+                instance_id=instance_id,
+                attachment_conn_id=attachment_conn_id,
+            )
+        )
+
+    def send(self, message: OutgoingMessage) -> SendReceipt:
+        """
+        Send a message that was prepared before.
+
+        :raises WasslyError: as :meth:`send_message`.
+        """
+        return self.get_conn().send(message)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Return whether the device list can be read, and what it says. Sends no message and costs nothing."""
+        try:
+            devices = self.list_devices()
+            instance = self.settings.instance_id
+        except Exception as error:
+            return False, str(error)
+        connected = sum(device.is_connected for device in devices)
+        known = sorted(device.instance_id for device in devices if device.instance_id)
+        if instance and instance not in known:
+            return False, f"instance_id: the account has no {instance!r}, only: {', '.join(known) or 'none'}"
+        return True, f"Connection works: {connected} of {len(devices)} devices connected"

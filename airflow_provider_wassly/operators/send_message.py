@@ -1,0 +1,185 @@
+"""The operator that sends one WhatsApp message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow_provider_wassly import _compat
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from airflow_provider_wassly.client import OutgoingMessage, WasslyError
+    from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+
+class WasslySendMessageOperator(_compat.BaseOperator):
+    """
+    Sends one WhatsApp message, with a document or media if wanted.
+
+    Returns ``{"outcome": "accepted", "message_type": …, "conversation_id": …, "remaining_conversations": …}``.
+    Accepted means that Wassly took the message; whether a phone received it is not part of the API.
+
+    The task's ``retries`` are used for what may pass and was not accepted: Wassly unavailable, rate
+    limit, device disconnected, ``success: false``. What cannot pass fails at once: bad input,
+    credentials, a 4xx. So does an outcome that cannot be known, because a retry could send the
+    message a second time.
+
+    :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
+        connection's ``default_region``. (templated)
+    :param message: the text; required when there is neither ``document`` nor ``media``. A name ending in ``.j2`` is a
+        template file. (templated)
+    :param contact_name: display name of the contact. (templated)
+    :param document: a document: local path, URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
+        (templated)
+    :param document_name: the file name that the recipient sees; by default the last part of the path. (templated)
+    :param media: an image, a video or an audio file, in the same forms. (templated)
+    :param media_name: as ``document_name``. (templated)
+    :param instance_id: the sending WhatsApp Web session; by default the connection's. (templated)
+    :param attachment_conn_id: the Airflow connection for the object storage of both files.
+    :param on_empty_attachment: what an empty file does: ``fail`` the task, or ``skip`` it.
+    :param wassly_conn_id: the Airflow connection. (templated)
+    """
+
+    # message comes first: see render_template.
+    template_fields: Sequence[str] = (
+        "message",
+        "contact_mobile_number",
+        "contact_name",
+        "document",
+        "document_name",
+        "media",
+        "media_name",
+        "instance_id",
+        "wassly_conn_id",
+    )
+    # Not ".j2": Airflow would load any field with that ending, and an attachment's path is always a path.
+    template_ext: Sequence[str] = ()
+    template_fields_renderers = {"message": "md"}
+    ui_color = "#d3f5df"
+
+    def __init__(
+        self,
+        *,
+        contact_mobile_number: str,
+        message: str | None = None,
+        contact_name: str | None = None,
+        document: Any = None,
+        document_name: str | None = None,
+        media: Any = None,
+        media_name: str | None = None,
+        instance_id: str | None = None,
+        attachment_conn_id: str | None = None,
+        on_empty_attachment: Literal["fail", "skip"] = "fail",
+        wassly_conn_id: str = "wassly_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_empty_attachment not in ("fail", "skip"):
+            raise ValueError(f"on_empty_attachment must be 'fail' or 'skip', not {on_empty_attachment!r}")
+        self.contact_mobile_number = contact_mobile_number
+        self.message = message
+        self.contact_name = contact_name
+        self.document = _as_template(document)
+        self.document_name = document_name
+        self.media = _as_template(media)
+        self.media_name = media_name
+        self.instance_id = instance_id
+        self.attachment_conn_id = attachment_conn_id
+        self.on_empty_attachment = on_empty_attachment
+        self.wassly_conn_id = wassly_conn_id
+
+    @cached_property
+    def hook(self) -> WasslyHook:
+        """The hook of this task's connection."""
+        # Here and not above: the DAG processor imports this module at every parse and needs no HTTP library.
+        from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+        return WasslyHook(self.wassly_conn_id)
+
+    def render_template(
+        self,
+        content: Any,
+        context: _compat.Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """
+        Render text as text, also in a DAG with ``render_template_as_native_obj``: ``+49…`` must not become an integer.
+
+        A ``message`` whose name ends in ``.j2`` is loaded from its file. By the time that another
+        field is rendered, ``self.message`` is the finished text, so this is about ``message`` alone.
+        """
+        if not isinstance(content, str) or (seen_oids and id(content) in seen_oids):
+            return super().render_template(content, context, jinja_env, seen_oids)
+        env = self._text_env(jinja_env)
+        is_file = content is self.message and content.endswith(".j2")
+        template = env.get_template(content) if is_file else env.from_string(content)
+        return _compat.render_to_string(template, context)
+
+    def _text_env(self, env: jinja2.Environment | None) -> jinja2.Environment:
+        from jinja2.nativetypes import NativeEnvironment
+
+        if env is None:
+            env = self.get_template_env()
+        dag = self.get_dag()
+        if isinstance(env, NativeEnvironment) and dag is not None:
+            env = dag.get_template_env(force_sandboxed=True)
+        return env
+
+    def execute(self, context: _compat.Context) -> dict[str, Any]:
+        """
+        Send the message.
+
+        :raises AirflowFailException: for what cannot pass, without retries.
+        :raises WasslyError: for what may pass, so that ``retries`` apply.
+        """
+        from airflow_provider_wassly.client import WasslyError
+
+        try:
+            receipt = self.hook.send(self._outgoing())
+        except WasslyError as error:
+            self._fail(error)
+        return {
+            "outcome": "accepted",
+            "message_type": receipt.message_type,
+            "conversation_id": receipt.conversation_id,
+            "remaining_conversations": receipt.remaining_conversations,
+        }
+
+    def _outgoing(self) -> OutgoingMessage:
+        files = {
+            parameter: self.hook.attachment(
+                location, parameter=parameter, name=name, attachment_conn_id=self.attachment_conn_id
+            )
+            for parameter, location, name in (
+                ("document", self.document, self.document_name),
+                ("media", self.media, self.media_name),
+            )
+            if location is not None
+        }
+        for parameter, attachment in files.items():
+            if self.on_empty_attachment == "skip" and attachment.size == 0:
+                raise _compat.skip_exception(f"{parameter}: {attachment.name} is empty (0 bytes), nothing was sent")
+        return self.hook.prepare(
+            contact_mobile_number=self.contact_mobile_number,
+            message=self.message,
+            contact_name=self.contact_name,
+            document=files.get("document"),
+            media=files.get("media"),
+            instance_id=self.instance_id,
+        )
+
+    def _fail(self, error: WasslyError) -> NoReturn:
+        self.log.error(error.summary)
+        if error.may_pass:
+            raise error
+        raise _compat.fail_exception(error.summary) from error
+
+
+def _as_template(location: Any) -> Any:
+    """Return a :mod:`pathlib` path as text, because Airflow renders only that; an ``ObjectStoragePath`` as it is."""
+    return str(location) if isinstance(location, PurePath) and not hasattr(location, "protocol") else location
