@@ -54,6 +54,9 @@ _LOGIN = "/api/login"
 _DEVICES = "/api/whatsapp-web-devices"
 _SEND = "/api/whatsapp-web-send-message"
 
+#: Seconds between two attempts when Wassly does not name them.
+_BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=10)
+
 #: An answer is a few hundred bytes of JSON; more than this is none of Wassly's.
 _MAX_ANSWER = 2**20
 
@@ -329,12 +332,10 @@ class WasslyClient:
                 and (error.retry_after or 0.0) <= self._max_retry_after
             )
 
-        backoff = tenacity.wait_exponential_jitter(initial=1, max=10)
-
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = getattr(error, "retry_after", None)
-            return backoff(state) if asked is None else float(asked)
+            return _BACKOFF(state) if asked is None else float(asked)
 
         def announce(state: tenacity.RetryCallState) -> None:
             log.warning(

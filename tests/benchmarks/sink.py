@@ -19,7 +19,9 @@ def serve(connection: socket.socket) -> None:
             if b"100-continue" in head:
                 connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         headers, _, rest = head.partition(b"\r\n\r\n")
-        lines = {name.lower(): value for name, _, value in (line.partition(b": ") for line in headers.split(b"\r\n")[1:])}
+        lines = {
+            name.lower(): value for name, _, value in (line.partition(b": ") for line in headers.split(b"\r\n")[1:])
+        }
         left = int(lines[b"content-length"]) - len(rest)
         while left > 0 and (count := connection.recv_into(buffer)):
             left -= count

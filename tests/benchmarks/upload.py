@@ -84,9 +84,7 @@ def curl(url: str, path: Path) -> float:
 def main(mebibytes: int) -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(
-            [sys.executable, str(HERE.with_name("sink.py"))], stdout=subprocess.PIPE, text=True
-        ) as sink,
+        subprocess.Popen([sys.executable, str(HERE.with_name("sink.py"))], stdout=subprocess.PIPE, text=True) as sink,
     ):
         os.environ.setdefault("AIRFLOW_HOME", folder)
         try:

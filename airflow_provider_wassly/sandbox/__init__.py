@@ -1,0 +1,13 @@
+"""A local stand-in for the Wassly service, what Mailpit is for mail: takes messages, keeps them, sends none.
+
+In Python it is :class:`Sandbox`, in a shell ``python -m airflow_provider_wassly.sandbox``, and over HTTP the
+control API that :mod:`airflow_provider_wassly.sandbox.control` describes. It needs the extra ``[sandbox]``.
+"""
+
+from __future__ import annotations
+
+from .box import Sandbox
+from .faults import FAULTS, Fault
+from .store import Attachment, Call, Device, Message
+
+__all__ = ["FAULTS", "Attachment", "Call", "Device", "Fault", "Message", "Sandbox"]

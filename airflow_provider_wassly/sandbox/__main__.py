@@ -1,0 +1,80 @@
+"""``python -m airflow_provider_wassly.sandbox``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+import threading
+
+from .box import Sandbox
+
+DEFAULT_PORT = 8095
+
+
+def port(text: str) -> int:
+    """Read a port number; argparse makes the error text, out of this function's name."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise ValueError
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_wassly.sandbox",
+        description="A local stand-in for the Wassly service: it takes messages, keeps them, and sends none.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port to listen on, 0: a free one")
+    parser.add_argument("--apikey", default="sandbox-apikey", help="the API key that is right")
+    parser.add_argument("--token", default="sandbox-token", help="a bearer token, valid from the start")
+    parser.add_argument("--email", default="sandbox@example.com", help="the account's email address")
+    parser.add_argument("--password", default="sandbox-password", help="the account's password")
+    parser.add_argument("--conversations", type=int, default=1000, help="how many messages may be sent")
+    parser.add_argument(
+        "--device",
+        action="append",
+        dest="devices",
+        metavar="INSTANCE_ID",
+        help="a connected device; can be given more than once",
+    )
+    parser.add_argument(
+        "--allow-remote",
+        action="store_true",
+        help="permit a --host that other machines can reach; whoever reaches it can read all messages",
+    )
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sandbox until a signal ends it.
+
+    :param arguments: the command line without the program's name.
+    :return: the exit status.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        box = Sandbox(**vars(options))
+    except ValueError as error:
+        parser.error(str(error).replace("allow_remote", "--allow-remote"))
+    try:
+        with box:
+            print(f"The Wassly sandbox listens on {box.url}")
+            print("For local use only: it sends nothing, and everyone who reaches it can read the messages.")
+            print(f"export AIRFLOW_CONN_WASSLY_DEFAULT={shlex.quote(box.connection)}", flush=True)
+            stop.wait()
+    except (ModuleNotFoundError, OSError) as error:
+        print(error.strerror if isinstance(error, OSError) else error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""The stand-in service as a Python object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from .faults import Fault, Faults
+from .hosts import is_loopback
+from .store import Call, Device, Message, Store
+
+if TYPE_CHECKING:
+    from .server import Server
+
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class Sandbox:
+    """A local stand-in for the Wassly service: takes messages, sends none, and can fail in every known way.
+
+    .. code-block:: python
+
+        with Sandbox() as box:
+            os.environ["AIRFLOW_CONN_WASSLY_DEFAULT"] = box.connection
+            ...
+            assert [message.message for message in box.messages] == ["Hello"]
+
+    :param host: the address to listen on.
+    :param port: the port to listen on, 0 for a free one.
+    :param apikey: the API key that is right.
+    :param token: a bearer token that is valid until :meth:`expire_tokens`.
+    :param email: the account's email address.
+    :param password: the account's password.
+    :param conversations: how many messages may be sent.
+    :param devices: instance ids, or mappings with the keys of the API's device list (``id``, ``name``,
+        ``status``, ``lastActive``, ``instance_id``). Default: one connected device ``sandbox-instance``.
+    :param allow_remote: permit a host that other machines can reach; who reaches it can read all messages.
+    :raises ValueError: when a value is wrong.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        apikey: str = "sandbox-apikey",
+        token: str = "sandbox-token",
+        email: str = "sandbox@example.com",
+        password: str = "sandbox-password",
+        conversations: int = 1000,
+        devices: Iterable[str | Mapping[str, str]] | None = None,
+        allow_remote: bool = False,
+    ) -> None:
+        if not (is_loopback(host) or allow_remote):
+            raise ValueError(f"host: other machines can reach {host!r}, and read all; see allow_remote")
+        self._host, self._port = host, port
+        self._apikey, self._email, self._password = apikey, email, password
+        self._allow_remote = allow_remote
+        devices = ["sandbox-instance"] if devices is None else devices
+        self._store = Store(conversations=conversations, devices=devices, token=token)
+        self._faults = Faults()
+        self._server: Server | None = None
+        self._bound_port: int | None = None
+
+    def start(self) -> Sandbox:
+        """Begin to serve.
+
+        :return: the sandbox itself.
+        :raises ModuleNotFoundError: when what the extra ``[sandbox]`` installs is missing.
+        :raises OSError: when the address is taken or not this machine's.
+        """
+        try:
+            # Here, because the package must be importable without them: to say what is missing, for one.
+            from .api import Account
+            from .app import create_app
+            from .server import Server, listen
+        except ModuleNotFoundError as missing:
+            text = f"The sandbox needs {missing.name}: pip install 'airflow-provider-wassly[sandbox]'"
+            raise ModuleNotFoundError(text, name=missing.name) from missing
+        if self._server:
+            raise RuntimeError("the sandbox is running already")
+        listener = listen(self._host, self._port)
+        self._bound_port = listener.getsockname()[1]
+        account = Account(self._apikey, self._email, self._password)
+        app = create_app(self._store, self._faults, account, host=self._host, allow_remote=self._allow_remote)
+        self._store.open()
+        self._server = Server(app, listener)
+        self._server.start()
+        return self
+
+    def stop(self) -> None:
+        """End all connections, free the port and remove the attachments. The rest stays readable."""
+        if self._server:
+            self._server.stop()
+            self._server = None
+            self._store.close()
+
+    def __enter__(self) -> Sandbox:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def host(self) -> str:
+        """The address by which this machine reaches the sandbox."""
+        return WILDCARDS.get(self._host, self._host)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on.
+
+        :raises RuntimeError: before the first start.
+        """
+        if self._bound_port is None:
+            raise RuntimeError("the sandbox has no port before it is started")
+        return self._bound_port
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def connection(self) -> str:
+        """The Airflow connection as JSON, as ``AIRFLOW_CONN_…`` takes it.
+
+        It has no token, so that the login is used.
+        """
+        extra = {"apikey": self._apikey}
+        if self.devices:
+            extra["instance_id"] = self.devices[0].instance_id
+        return json.dumps(
+            {
+                "conn_type": "wassly",
+                "host": self.host,
+                "schema": "http",
+                "port": self.port,
+                "login": self._email,
+                "password": self._password,
+                "extra": extra,
+            }
+        )
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages that were accepted, oldest first."""
+        return self._store.messages
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of the API, oldest first."""
+        return self._store.calls
+
+    @property
+    def logins(self) -> int:
+        """How many logins succeeded."""
+        return self._store.logins
+
+    @property
+    def conversations(self) -> int:
+        """How many conversations remain; can be set."""
+        return self._store.conversations
+
+    @conversations.setter
+    def conversations(self, value: int) -> None:
+        self._store.configure(conversations=value)
+
+    @property
+    def latency(self) -> float:
+        """Seconds that pass before each answer of the API; can be set."""
+        return self._store.latency
+
+    @latency.setter
+    def latency(self, value: float) -> None:
+        self._store.configure(latency=value)
+
+    @property
+    def devices(self) -> list[Device]:
+        """The devices as they are now."""
+        return self._store.devices
+
+    def connect_device(self, instance_id: str) -> None:
+        """Let a device be connected.
+
+        :raises ValueError: when there is no such device.
+        """
+        self._store.set_device_status(instance_id, "connected")
+
+    def disconnect_device(self, instance_id: str) -> None:
+        """Let a device be disconnected.
+
+        :raises ValueError: when there is no such device.
+        """
+        self._store.set_device_status(instance_id, "disconnected")
+
+    def expire_tokens(self) -> None:
+        """Make all tokens invalid, the one that was given too."""
+        self._store.expire_tokens()
+
+    def fail_next(
+        self,
+        name: str,
+        times: int = 1,
+        to: str | None = None,
+        endpoint: str = "send",
+        record: bool | None = None,
+        early: bool = False,
+        retry_after: str | None = None,
+    ) -> None:
+        """Let the next calls of an endpoint fail; the parameters are those of :class:`Fault`.
+
+        Faults strike in the order in which they were asked for.
+
+        :raises ValueError: when a value is wrong or does not go with the fault.
+        """
+        self._faults.add(Fault(name, times, to, endpoint, record, early, retry_after))
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The faults that wait to strike."""
+        return self._faults.pending
+
+    def clear_faults(self) -> None:
+        """Drop the faults that wait to strike."""
+        self._faults.clear()
+
+    def reset(self) -> None:
+        """Be as at the start: no messages, calls or faults, devices and quota as they were given."""
+        self._store.reset()
+        self._faults.clear()

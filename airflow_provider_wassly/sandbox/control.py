@@ -1,0 +1,283 @@
+"""The control API: what a test in another process, or in another language, asserts on and sets.
+
+All of it is JSON without authentication, under ``/sandbox/``:
+
+=========================================  =================================================================
+``GET messages?after=ID&limit=N``          ``{"messages": […], "more": bool}``, newest last; at most 1000
+``GET messages/ID``                        one message
+``GET messages/ID/document``, ``…/media``  the file, as a download
+``DELETE messages``                        forget the messages
+``GET calls``                              ``{"calls": […]}``, every call of the API, oldest first
+``GET faults``                             ``{"faults": […]}``, those that wait to strike
+``POST faults``                            add one: ``{"name": …}`` and the other fields of
+                                           :class:`~airflow_provider_wassly.sandbox.Fault`
+``DELETE faults``                          drop them all
+``GET state``, ``PATCH state``             settings and counters; ``latency`` and ``conversations`` can be set
+``POST devices/INSTANCE_ID/connect``       or ``…/disconnect``
+``POST tokens/expire``                     make all tokens invalid
+``POST reset``                             be as at the start
+=========================================  =================================================================
+
+Bad input is answered with 400 (not JSON) or 422, and a ``message`` that names the field.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .api import JSONAnswer
+from .faults import Fault, Faults
+from .hosts import is_loopback
+from .store import Attachment, Message, Store
+
+MAX_LIMIT = 1000
+
+
+class Guard:
+    """Keep out what a page in the browser may send to this machine (CSRF, DNS rebinding).
+
+    :param app: what is guarded.
+    :param host: the name or address that the sandbox listens on.
+    :param allow_remote: whether other names than this machine's own may stand in ``Host``.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, allow_remote: bool) -> None:
+        self.app = app
+        self.host = host
+        self.allow_remote = allow_remote
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self.is_own(host):
+            refused = "This Host is not this machine; see --allow-remote"
+        elif origin is not None and origin.partition("://")[2] != host:
+            refused = "Pages of another origin may not use the control API"
+        else:
+            await self.app(scope, receive, send)
+            return
+        await JSONAnswer({"message": refused}, 403)(scope, receive, send)
+
+    def is_own(self, host_header: str) -> bool:
+        """Tell whether a ``Host`` header names this machine."""
+        try:
+            host = urlsplit(f"//{host_header}").hostname or ""
+        except ValueError:
+            return False
+        return self.allow_remote or host == self.host.lower() or is_loopback(host)
+
+
+def message_json(message: Message) -> dict[str, Any]:
+    """A message as the control API shows it."""
+    return {
+        **{field.name: getattr(message, field.name) for field in dataclasses.fields(message)},
+        "received_at": message.received_at.isoformat(),
+        "document": attachment_json(message.id, message.document),
+        "media": attachment_json(message.id, message.media),
+    }
+
+
+def attachment_json(message_id: int, attachment: Attachment | None) -> dict[str, Any] | None:
+    """An attachment as the control API shows it: not with its path on this machine, but with its address."""
+    if attachment is None:
+        return None
+    return {
+        "name": attachment.name,
+        "content_type": attachment.content_type,
+        "size": attachment.size,
+        "sha256": attachment.sha256,
+        "url": f"/sandbox/messages/{message_id}/{attachment.field}",
+    }
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """Read a JSON object from a request's body.
+
+    :raises HTTPException: 400 when it is none.
+    """
+    try:
+        given = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise HTTPException(400, "The body must be a JSON object")
+    return given
+
+
+@contextlib.contextmanager
+def refusing_bad_values() -> Iterator[None]:
+    """Answer 422 with the text of a :class:`ValueError`, which names the field."""
+    try:
+        yield
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+def refuse_unknown(given: dict[str, Any], known: set[str]) -> None:
+    """Refuse keys that mean nothing, since they are most often misspelt.
+
+    :raises ValueError: when there is one.
+    """
+    if unknown := sorted(given.keys() - known):
+        raise ValueError(f"unknown field {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+
+
+def whole_number(request: Request, name: str, default: int) -> int:
+    """Read a number from the query.
+
+    :raises ValueError: when it is none.
+    """
+    text = request.query_params.get(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError(f"{name} must be a whole number from 0 up")
+    return int(text)
+
+
+class Control:
+    """The handlers of the control API.
+
+    :param store: what they show and set.
+    :param faults: the rules they show and add to.
+    """
+
+    def __init__(self, store: Store, faults: Faults) -> None:
+        self.store = store
+        self.faults = faults
+
+    def router(self) -> Router:
+        """The paths, below ``/sandbox``."""
+        message = "/messages/{id}"
+        return Router(
+            [
+                Route("/messages", self.list_messages, methods=["GET"]),
+                Route("/messages", self.delete_messages, methods=["DELETE"]),
+                Route(message, self.show_message, methods=["GET"]),
+                Route(message + "/{field}", self.download, methods=["GET"]),
+                Route("/calls", self.list_calls, methods=["GET"]),
+                Route("/faults", self.list_faults, methods=["GET"]),
+                Route("/faults", self.add_fault, methods=["POST"]),
+                Route("/faults", self.clear_faults, methods=["DELETE"]),
+                Route("/state", self.show_state, methods=["GET"]),
+                Route("/state", self.set_state, methods=["PATCH"]),
+                Route("/devices/{instance_id}/{action}", self.set_device, methods=["POST"]),
+                Route("/tokens/expire", self.expire_tokens, methods=["POST"]),
+                Route("/reset", self.reset, methods=["POST"]),
+            ],
+            redirect_slashes=False,
+        )
+
+    def find(self, request: Request) -> Message:
+        """The message that a path names."""
+        for message in self.store.messages:
+            if str(message.id) == request.path_params["id"]:
+                return message
+        raise HTTPException(404, f"There is no message {request.path_params['id']}")
+
+    async def list_messages(self, request: Request) -> Response:
+        """``GET messages``."""
+        with refusing_bad_values():
+            after = whole_number(request, "after", 0)
+            limit = whole_number(request, "limit", 100)
+            if not 1 <= limit <= MAX_LIMIT:
+                raise ValueError(f"limit must be from 1 to {MAX_LIMIT}")
+        later = [message for message in self.store.messages if message.id > after]
+        page = [message_json(message) for message in later[:limit]]
+        return JSONAnswer({"messages": page, "more": len(page) < len(later)})
+
+    async def delete_messages(self, request: Request) -> Response:
+        """``DELETE messages``."""
+        self.store.delete_messages()
+        return Response(status_code=204)
+
+    async def show_message(self, request: Request) -> Response:
+        """``GET messages/ID``."""
+        return JSONAnswer(message_json(self.find(request)))
+
+    async def download(self, request: Request) -> Response:
+        """``GET messages/ID/document`` and ``…/media``."""
+        field = request.path_params["field"]
+        attachment = {"document": self.find(request).document, "media": self.find(request).media}.get(field)
+        if attachment is None:
+            raise HTTPException(404, f"Message {request.path_params['id']} has no {field}")
+        # The type comes from a stranger: a header must stay one header, and a browser must not guess.
+        plain_type = re.fullmatch(r"[\w.+-]+/[\w.+-]+", attachment.content_type, re.ASCII)
+        return FileResponse(
+            attachment.path,
+            media_type=attachment.content_type if plain_type else "application/octet-stream",
+            filename=attachment.name,
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
+
+    async def list_calls(self, request: Request) -> Response:
+        """``GET calls``."""
+        calls = [dataclasses.asdict(call) for call in self.store.calls]
+        for call in calls:
+            for moment in ("started_at", "finished_at"):
+                call[moment] = call[moment] and call[moment].isoformat()
+        return JSONAnswer({"calls": calls})
+
+    async def list_faults(self, request: Request) -> Response:
+        """``GET faults``."""
+        return JSONAnswer({"faults": [dataclasses.asdict(fault) for fault in self.faults.pending]})
+
+    async def add_fault(self, request: Request) -> Response:
+        """``POST faults``."""
+        given = await read_object(request)
+        with refusing_bad_values():
+            refuse_unknown(given, {field.name for field in dataclasses.fields(Fault)})
+            if "name" not in given:
+                raise ValueError("name is required")
+            fault = Fault(**given)
+        answer = JSONAnswer(dataclasses.asdict(fault), 201)
+        self.faults.add(fault)
+        return answer
+
+    async def clear_faults(self, request: Request) -> Response:
+        """``DELETE faults``."""
+        self.faults.clear()
+        return Response(status_code=204)
+
+    async def show_state(self, request: Request) -> Response:
+        """``GET state``."""
+        return JSONAnswer(self.store.state())
+
+    async def set_state(self, request: Request) -> Response:
+        """``PATCH state``."""
+        given = await read_object(request)
+        with refusing_bad_values():
+            refuse_unknown(given, {"latency", "conversations"})
+            self.store.configure(**given)
+        return JSONAnswer(self.store.state())
+
+    async def set_device(self, request: Request) -> Response:
+        """``POST devices/INSTANCE_ID/connect`` and ``…/disconnect``."""
+        instance_id, action = request.path_params["instance_id"], request.path_params["action"]
+        if action not in ("connect", "disconnect") or self.store.device(instance_id) is None:
+            raise HTTPException(404, f"There is no device {instance_id!r} to {action}")
+        self.store.set_device_status(instance_id, f"{action}ed")
+        return JSONAnswer({"devices": [device.as_json() for device in self.store.devices]})
+
+    async def expire_tokens(self, request: Request) -> Response:
+        """``POST tokens/expire``."""
+        self.store.expire_tokens()
+        return Response(status_code=204)
+
+    async def reset(self, request: Request) -> Response:
+        """``POST reset``."""
+        self.store.reset()
+        self.faults.clear()
+        return JSONAnswer(self.store.state())
