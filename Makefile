@@ -1,0 +1,36 @@
+# On a fresh machine: make demo, make test. Both install into .venv first.
+
+PYTHON ?= python3
+AIRFLOW ?= 3.3.2
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: install demo test lint bench
+
+install: $(VENV)/installed-$(AIRFLOW)
+
+$(VENV)/installed-$(AIRFLOW): pyproject.toml constraints/airflow-$(AIRFLOW).txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.10 or later, or say: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10; say: make PYTHON=/path/to/a/newer/python"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
+	@echo "Installing Airflow $(AIRFLOW) and this package into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[dev]'
+	@rm -f $(VENV)/installed-*
+	@touch $@
+
+demo: install
+	@$(BIN)/python scripts/demo.py
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
+		apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram
+	$(BIN)/python tests/benchmarks/imports.py
+	$(BIN)/python tests/benchmarks/upload.py

@@ -1,0 +1,92 @@
+"""
+The main job, for somebody who has just cloned this: a DAG sends a report over WhatsApp, here into the sandbox.
+
+Runs ``wassly_daily_report`` in a real Airflow with a home of its own under ``.demo`` and shows what the
+recipient received. Ends with exit code 0 if that is what the task sent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from airflow_provider_wassly.sandbox import Message, Sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".demo"
+LOG = HOME / "demo.log"
+DAG_ID = "wassly_daily_report"
+LOGICAL_DATE = "2026-11-24T06:00:00+00:00"
+
+
+def environment(box: Sandbox) -> dict[str, str]:
+    """Return this process's environment with an Airflow of its own in place of the user's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return kept | {
+        "AIRFLOW_HOME": str(HOME),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}",
+        "AIRFLOW_CONN_WASSLY_DEFAULT": box.connection,
+        # The reports that the DAG writes.
+        "TMPDIR": str(HOME),
+    }
+
+
+def airflow(box: Sandbox, *arguments: str) -> None:
+    """Run an ``airflow`` command; end with its output if it fails."""
+    command = [sys.executable, "-m", "airflow", *arguments]
+    with LOG.open("a") as log:
+        done = subprocess.run(command, env=environment(box), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode:
+        print(LOG.read_text(), file=sys.stderr)
+        raise SystemExit(f"airflow {' '.join(arguments)} failed; its output is above")
+
+
+def show(message: Message) -> None:
+    """Print a message as its recipient would see it."""
+    print(f"\n  To {message.contact_mobile_number}")
+    for line in (message.message or "").splitlines():
+        print(f"  │ {line}")
+    if message.document:
+        first_lines = message.document.bytes.decode().splitlines()[:3]
+        print(f"  │ 📎 {message.document.name} ({message.document.content_type}, {message.document.size} bytes)")
+        for line in first_lines:
+            print(f"  │    {line}")
+        print("  │    …")
+
+
+def main() -> None:
+    port = os.environ.get("PORT", "0")
+    if not port.isdecimal() or int(port) > 65535:
+        raise SystemExit(f"PORT must be a number up to 65535, not {port!r}")
+    shutil.rmtree(HOME, ignore_errors=True)
+    HOME.mkdir()
+    try:
+        sandbox = Sandbox(port=int(port)).start()
+    except OSError as error:
+        raise SystemExit(f"{error.strerror}; choose another: make demo PORT=8096") from None
+    try:
+        print(f"The sandbox stands in for Wassly at {sandbox.url}")
+        print("Preparing an Airflow of its own in .demo …")
+        airflow(sandbox, "db", "migrate")
+        print(f"Running the DAG {DAG_ID} for the day before 2026-11-24 …")
+        airflow(sandbox, "dags", "test", DAG_ID, LOGICAL_DATE)
+        messages = sandbox.messages
+        for message in messages:
+            show(message)
+    finally:
+        sandbox.stop()
+    written = sorted((HOME / "wassly_reports").glob("*.csv"))
+    if len(messages) != 1 or len(written) != 1 or messages[0].document is None:
+        raise SystemExit(f"Expected one message with one report, got {messages}; see {LOG}")
+    if messages[0].document.size != written[0].stat().st_size:
+        raise SystemExit(f"The report arrived with another size than it was written with; see {LOG}")
+    print(f"\nOne message, and the report arrived whole. Airflow's output: {LOG.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

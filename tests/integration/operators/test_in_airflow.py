@@ -1,0 +1,143 @@
+"""The operator inside of a real Airflow, in every way in which a DAG can use it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_wassly.sandbox import Sandbox
+from tests.integration.airflow_cli import AirflowCli
+
+EXAMPLES = Path(__file__).parents[3] / "example_dags"
+HEAD = """
+from datetime import datetime, timezone
+from pathlib import Path
+
+from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
+try:
+    from airflow.sdk import DAG, ObjectStoragePath, task, task_group
+except ImportError:
+    from airflow.decorators import task, task_group
+    from airflow.io.path import ObjectStoragePath
+    from airflow.models.dag import DAG
+
+TO = "+447700900123"
+OPTIONS = dict(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc))
+"""
+
+
+@pytest.fixture
+def airflow(box: Sandbox, tmp_path: Path) -> AirflowCli:
+    home = tmp_path / "airflow"
+    home.mkdir()
+    return AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection, "TMPDIR": str(tmp_path)})
+
+
+def test_the_example_dags_run_as_they_stand(airflow: AirflowCli, box: Sandbox) -> None:
+    shutil.copytree(EXAMPLES, airflow.dags, dirs_exist_ok=True)
+    dag_ids = sorted(path.stem for path in EXAMPLES.glob("*.py"))
+    airflow.test_dag(*dag_ids)
+    for dag_id in dag_ids:
+        states = airflow.states(dag_id)
+        assert set(states.values()) == {"success"}, (dag_id, states)
+
+    report, notification, *mapped = box.messages
+    assert report.message is not None
+    assert report.message.startswith("*Orders of 2026-11-22*\n\n24 orders, ")
+    assert report.document is not None
+    assert (report.document.name, report.document.content_type) == ("orders-2026-11-22.csv", "text/csv")
+    assert report.document.bytes.startswith(b"order,amount\r\n2026-11-22-001,")
+    assert notification.message is not None
+    assert notification.message.startswith("✅ *wassly_pipeline_notification* has loaded 1234 rows (`manual__")
+    assert {(message.contact_mobile_number, message.contact_name, message.message) for message in mapped} == {
+        ("+447700900101", "Amira", "Hello Amira, you are on call this week."),
+        ("+447700900102", "Björn", "Hello Björn, you are on call this week."),
+        ("+447700900103", "Chloé", "Hello Chloé, you are on call this week."),
+    }
+
+
+def test_every_way_to_use_it(airflow: AirflowCli, box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.7 report")
+    (airflow.dags / "text.j2").write_text("{{ params.greeting }} from a file")
+    (airflow.dags / "ways.py").write_text(
+        HEAD
+        + f"FOLDER = {str(tmp_path)!r}"
+        + """
+@task
+def numbers():
+    return [TO, "+447700900124"]
+
+@task
+def text():
+    return "Hello {{ not rendered again }}"
+
+with DAG("ways", params={"greeting": "Hello"}, render_template_as_native_obj=True, **OPTIONS) as dag:
+    classic = WasslySendMessageOperator(
+        task_id="classic", contact_mobile_number=TO, message="{{ params.greeting }} {{ ds }}", contact_name="Amira"
+    )
+    from_xcom = WasslySendMessageOperator(task_id="from_xcom", contact_mobile_number=TO, message=text())
+    from_file = WasslySendMessageOperator(task_id="from_file", contact_mobile_number=TO, message="text.j2")
+    path = WasslySendMessageOperator(task_id="path", contact_mobile_number=TO, document=Path(FOLDER) / "report.pdf")
+    uri = WasslySendMessageOperator(
+        task_id="uri", contact_mobile_number=TO, document=f"file://{FOLDER}/report.pdf", document_name="{{ ds }}.pdf"
+    )
+    object_path = WasslySendMessageOperator(
+        task_id="object_path", contact_mobile_number=TO, media=ObjectStoragePath(f"file://{FOLDER}/report.pdf")
+    )
+    mapped = WasslySendMessageOperator.partial(task_id="mapped", message="text.j2").expand(
+        contact_mobile_number=numbers()
+    )
+
+    @task_group
+    def group():
+        WasslySendMessageOperator(task_id="inner", contact_mobile_number=TO, message="in a group")
+
+    classic >> from_xcom >> from_file >> path >> uri >> object_path >> mapped >> group()
+"""
+    )
+    output = airflow.test_dag("ways")
+    states = airflow.states("ways")
+    assert set(states.values()) == {"success"}, output
+    assert {name for name in states if name not in ("numbers", "text")} == {
+        "classic", "from_xcom", "from_file", "path", "uri", "object_path", "mapped[0]", "mapped[1]", "group.inner"
+    }  # fmt: skip
+    assert airflow.returned("ways")["uri"] == {
+        "outcome": "accepted",
+        "message_type": "document",
+        "conversation_id": 1,
+        "remaining_conversations": 995,
+    }
+    classic, from_xcom, from_file, path, uri, object_path, *mapped, inner = box.messages
+    assert (classic.message, classic.contact_name) == ("Hello 2026-11-24", "Amira")
+    assert from_xcom.message == "Hello {{ not rendered again }}"
+    assert from_file.message == "Hello from a file"
+    assert path.document is not None
+    assert uri.document is not None
+    assert object_path.media is not None
+    assert [file.name for file in (path.document, uri.document, object_path.media)] == [
+        "report.pdf",
+        "2026-11-24.pdf",
+        "report.pdf",
+    ]
+    assert {file.bytes for file in (path.document, uri.document, object_path.media)} == {b"%PDF-1.7 report"}
+    assert {(message.contact_mobile_number, message.message) for message in mapped} == {
+        ("+447700900123", "Hello from a file"),
+        ("+447700900124", "Hello from a file"),
+    }
+    assert inner.message == "in a group"
+
+
+def test_tasks_test_works_too(airflow: AirflowCli, box: Sandbox) -> None:
+    (airflow.dags / "one.py").write_text(
+        HEAD
+        + """
+with DAG("one", **OPTIONS) as dag:
+    WasslySendMessageOperator(task_id="send", contact_mobile_number=TO, message="tested {{ ds }}")
+"""
+    )
+    command = "tasks test one send 2026-11-24"
+    airflow.run("dags reserialize", command, command)
+    # Each of them is a test of its own; none takes another's message for its own.
+    assert [message.message for message in box.messages] == ["tested 2026-11-24", "tested 2026-11-24"]

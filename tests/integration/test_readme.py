@@ -1,0 +1,150 @@
+"""What the README shows works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_wassly.hooks.settings import ConnectionSettings
+from airflow_provider_wassly.sandbox import Sandbox
+from tests.integration.airflow_cli import AirflowCli
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+HEAD = """
+from datetime import datetime, timezone
+from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
+from airflow.sdk import DAG, task
+
+OPTIONS = dict(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc))
+"""
+
+
+def for_this_airflow(source: str) -> str:
+    """Replace Airflow 3's imports where they are not there."""
+    try:
+        import airflow.sdk  # noqa: F401
+    except ImportError:
+        source = source.replace(
+            "from airflow.sdk import DAG, task", "from airflow import DAG\nfrom airflow.decorators import task"
+        )
+        source = source.replace("from airflow.sdk import DAG", "from airflow import DAG")
+        source = source.replace("airflow.providers.standard.operators", "airflow.operators")
+    return source
+
+
+def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
+    home, data = tmp_path / "airflow", tmp_path / "data"
+    home.mkdir()
+    data.mkdir()
+    airflow = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
+    (data / "2026-11-24.pdf").write_bytes(b"%PDF")
+    (data / "invoice.pdf").write_bytes(b"%PDF")
+    dag_ids = []
+    for number, snippet in enumerate(blocks("python")):
+        if "WasslyClient(" in snippet or "Sandbox()" in snippet:
+            continue
+        # The folders of the snippets are those of another machine.
+        snippet = snippet.replace("/data/reports/", f"{data}/").replace("s3://invoices/{{ ds }}", f"file://{data}")
+        snippet = snippet.replace('    attachment_conn_id="aws_default",\n', "")
+        if "with DAG(" in snippet:
+            dag_ids.append("hello")
+            source = HEAD + snippet
+        else:
+            dag_ids.append(f"readme_{number}")
+            params = "{'recipient': '+447700900123'}"
+            opening = f"with DAG('readme_{number}', params={params}, **OPTIONS):\n"
+            source = HEAD + opening + textwrap.indent(snippet, "    ")
+        (airflow.dags / f"snippet_{number}.py").write_text(for_this_airflow(source))
+    output = airflow.test_dag(*dag_ids)
+    assert len(dag_ids) >= 6
+    for dag_id in dag_ids:
+        states = airflow.states(dag_id)
+        assert states, (dag_id, output)
+        assert set(states.values()) <= {"success", "skipped"}, (dag_id, output)
+    assert "Hello from *hello*" in [message.message for message in box.messages]
+    documents = [message.document.name for message in box.messages if message.document]
+    assert sorted(documents) == ["Report 2026-11-24.pdf", "invoice.pdf"]
+
+
+def test_the_plain_python_snippets_run(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    client_snippet, sandbox_snippet = (
+        snippet for snippet in blocks("python") if "WasslyClient(" in snippet or "Sandbox()" in snippet
+    )
+    credentials = 'apikey="your key", email="you@example.com", password="your password"'
+    assert credentials in client_snippet
+    client_snippet = client_snippet.replace(
+        credentials,
+        f'apikey="sandbox-apikey", email="sandbox@example.com", password="sandbox-password", base_url={box.url!r}',
+    )
+    exec(client_snippet.replace("an instance", "sandbox-instance"), {})
+    assert [message.message for message in box.messages] == ["Hello"]
+    box.fail_next("rejected")
+    exec(client_snippet.replace("an instance", "sandbox-instance"), {})
+    box.fail_next("reset_after_body")
+    exec(client_snippet.replace("an instance", "sandbox-instance"), {})
+    exec(sandbox_snippet, {})
+    # Airflow 2 logs to the standard output.
+    assert [line for line in capsys.readouterr().out.splitlines() if "INFO -" not in line] == [
+        "Rejected by the sandbox {}",
+        "Do not send again before you have looked",
+        "[]",
+    ]
+
+
+def exported(snippet: str) -> str:
+    """Return what a shell makes of an assignment of the connection."""
+    script = f'{snippet}\nprintf %s "$AIRFLOW_CONN_WASSLY_DEFAULT"'
+    return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_connections_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+    seen: list[ConnectionSettings] = []
+    for snippet in blocks("bash"):
+        if "AIRFLOW_CONN_WASSLY_DEFAULT=" in snippet:
+            monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", exported(snippet))
+            seen.append(WasslyHook().settings)
+            WasslyHook().get_conn()
+    as_json, as_uri, compose = seen
+    for settings in (as_json, as_uri):
+        assert settings.client["apikey"] == "your key"
+        assert settings.client["email"] == "you@example.com"
+        assert settings.client["password"] == "your password"
+        assert settings.client["read_timeout"] == 30
+    assert compose.client["base_url"] == "http://wassly-sandbox:8095"
+
+
+def test_the_command_that_adds_the_connection_works(tmp_path: Path) -> None:
+    (snippet,) = (snippet for snippet in blocks("bash") if "airflow connections add" in snippet)
+    home = tmp_path / "airflow"
+    home.mkdir()
+    airflow = AirflowCli(home, {})
+    command = snippet.replace("\\\n", " ").removeprefix("airflow ")
+    output = airflow.run(command, "connections get wassly_default -o json")
+    assert "Successfully added `conn_id`=wassly_default" in output
+    assert airflow.query("select conn_id, conn_type, login from connection where conn_id = 'wassly_default'") == [
+        ("wassly_default", "wassly", "you@example.com")
+    ]
+
+
+def test_the_documented_receipt_has_the_keys_of_a_real_one(wassly_default: Sandbox) -> None:
+    from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
+
+    (shown,) = blocks("json")
+    task = WasslySendMessageOperator(task_id="send", contact_mobile_number="+447700900123", message="Hello")
+    returned = task.execute({})
+    assert returned.keys() == json.loads(shown).keys()
+    assert os.environ["AIRFLOW_CONN_WASSLY_DEFAULT"] == wassly_default.connection
