@@ -1,4 +1,5 @@
-"""A local stand-in for the Wassly service, what Mailpit is for mail: takes messages, keeps them, sends none.
+"""
+A local stand-in for the Wassly service, what Mailpit is for mail: takes messages, keeps them, sends none.
 
 In Python it is :class:`Sandbox`, in a shell ``python -m airflow_provider_wassly.sandbox``, and over HTTP the
 control API that :mod:`airflow_provider_wassly.sandbox.control` describes. It needs the extra ``[sandbox]``.
@@ -6,8 +7,8 @@ control API that :mod:`airflow_provider_wassly.sandbox.control` describes. It ne
 
 from __future__ import annotations
 
-from .box import Sandbox
-from .faults import FAULTS, Fault
-from .store import Attachment, Call, Device, Message
+from airflow_provider_wassly.sandbox.box import Sandbox
+from airflow_provider_wassly.sandbox.faults import FAULTS, Fault
+from airflow_provider_wassly.sandbox.store import Attachment, Call, Device, Message
 
 __all__ = ["FAULTS", "Attachment", "Call", "Device", "Fault", "Message", "Sandbox"]

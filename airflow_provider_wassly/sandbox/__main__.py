@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from .box import Sandbox
+from airflow_provider_wassly.sandbox.box import Sandbox
 
 DEFAULT_PORT = 8095
 
@@ -39,31 +39,34 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         dest="devices",
         metavar="INSTANCE_ID",
-        help="a connected device; can be given more than once",
+        default=argparse.SUPPRESS,  # the sandbox has its own
+        help="a connected device; can be given more than once (default: sandbox-instance)",
     )
     parser.add_argument(
         "--allow-remote",
         action="store_true",
+        default=argparse.SUPPRESS,
         help="permit a --host that other machines can reach; whoever reaches it can read all messages",
     )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the sandbox until a signal ends it.
+    """
+    Run the sandbox until a signal ends it.
 
     :param arguments: the command line without the program's name.
     :return: the exit status.
     """
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         box = Sandbox(**vars(options))
     except ValueError as error:
         parser.error(str(error).replace("allow_remote", "--allow-remote"))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     try:
         with box:
             print(f"The Wassly sandbox listens on {box.url}")

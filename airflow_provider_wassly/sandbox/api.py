@@ -1,4 +1,5 @@
-"""The three documented endpoints, and how a fault changes what they do.
+"""
+The three documented endpoints, and how a fault changes what they do.
 
 Only the answers to good requests are documented for the real service (and, for login, some statuses). All
 error answers here are the sandbox's assumption: what a Laravel application would say, as Wassly looks like one.
@@ -20,11 +21,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .faults import FAULTS, Fault, Faults
-from .store import Attachment, Call, Store
+from airflow_provider_wassly.sandbox.faults import FAULTS, Fault, Faults
+from airflow_provider_wassly.sandbox.store import Attachment, Call, Store
 
 if TYPE_CHECKING:
-    from .server import Connection
+    from airflow_provider_wassly.sandbox.server import Connection
 
 FAKE_OPENAI_API_KEY = "sk-sandbox-openai-key-that-nobody-may-leak"
 """The real login answer can hold a secret that is none of our business; so this one does."""
@@ -95,7 +96,8 @@ async def hang(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def hang_unread(scope: Scope, receive: Receive, send: Send) -> None:
-    """Neither read nor say anything until the client goes away, if that shows, or the sandbox stops.
+    """
+    Neither read nor say anything until the client goes away, if that shows, or the sandbox stops.
 
     As long as ``receive`` is not called, uvicorn leaves in the socket all but the little it took already.
     """
@@ -145,7 +147,8 @@ def plain_answer(fault: Fault) -> Response:
 
 @dataclass
 class Body:
-    """A request's body, as far as an endpoint needs it.
+    """
+    A request's body, as far as an endpoint needs it.
 
     :param raw: the bytes, where they are few.
     :param form: the form, ``None`` when it did not parse.
@@ -177,7 +180,8 @@ class Endpoint:
         return Body(raw=await request.body())
 
     async def work(self, request: Request, body: Body) -> Response:
-        """Do what the endpoint is there for.
+        """
+        Do what the endpoint is there for.
 
         :raises RefusedError: when the call is refused.
         """
@@ -410,7 +414,8 @@ class SendMessage(Endpoint):
 
     @staticmethod
     def validate(form: FormData) -> dict[str, list[str]]:
-        """Check the fields.
+        """
+        Check the fields.
 
         :return: field -> reasons; empty if all is well.
         """

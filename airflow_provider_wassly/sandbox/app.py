@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 
-from .api import Account, Devices, JSONAnswer, Login, SendMessage
-from .control import Control, Guard
-from .faults import Faults
-from .store import Store
+from airflow_provider_wassly.sandbox.api import Account, Devices, JSONAnswer, Login, SendMessage
+from airflow_provider_wassly.sandbox.control import Control, Guard
+from airflow_provider_wassly.sandbox.faults import Faults
+from airflow_provider_wassly.sandbox.store import Store
 
 
 async def login_page(request: Request) -> Response:
@@ -28,7 +28,8 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 def create_app(store: Store, faults: Faults, account: Account, *, host: str, allow_remote: bool) -> Starlette:
-    """Build the application.
+    """
+    Build the application.
 
     :param store: the state it works on.
     :param faults: the faults that wait to strike.

@@ -7,18 +7,19 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from .faults import Fault, Faults
-from .hosts import is_loopback
-from .store import Call, Device, Message, Store
+from airflow_provider_wassly.sandbox.faults import Fault, Faults
+from airflow_provider_wassly.sandbox.hosts import is_loopback
+from airflow_provider_wassly.sandbox.store import Call, Device, Message, Store
 
 if TYPE_CHECKING:
-    from .server import Server
+    from airflow_provider_wassly.sandbox.server import Server
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Sandbox:
-    """A local stand-in for the Wassly service: takes messages, sends none, and can fail in every known way.
+    """
+    A local stand-in for the Wassly service: takes messages, sends none, and can fail in every known way.
 
     .. code-block:: python
 
@@ -53,6 +54,11 @@ class Sandbox:
         devices: Iterable[str | Mapping[str, str]] | None = None,
         allow_remote: bool = False,
     ) -> None:
+        for name, value in {"apikey": apikey, "token": token, "email": email, "password": password}.items():
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{name} must be a text that is not empty, not {value!r}")
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
+            raise ValueError(f"port must be a whole number from 0 to 65535, not {port!r}")
         if not (is_loopback(host) or allow_remote):
             raise ValueError(f"host: other machines can reach {host!r}, and read all; see allow_remote")
         self._host, self._port = host, port
@@ -65,7 +71,8 @@ class Sandbox:
         self._bound_port: int | None = None
 
     def start(self) -> Sandbox:
-        """Begin to serve.
+        """
+        Begin to serve.
 
         :return: the sandbox itself.
         :raises ModuleNotFoundError: when what the extra ``[sandbox]`` installs is missing.
@@ -73,9 +80,9 @@ class Sandbox:
         """
         try:
             # Here, because the package must be importable without them: to say what is missing, for one.
-            from .api import Account
-            from .app import create_app
-            from .server import Server, listen
+            from airflow_provider_wassly.sandbox.api import Account
+            from airflow_provider_wassly.sandbox.app import create_app
+            from airflow_provider_wassly.sandbox.server import Server, listen
         except ModuleNotFoundError as missing:
             text = f"The sandbox needs {missing.name}: pip install 'airflow-provider-wassly[sandbox]'"
             raise ModuleNotFoundError(text, name=missing.name) from missing
@@ -112,7 +119,8 @@ class Sandbox:
 
     @property
     def port(self) -> int:
-        """The port that it listens on.
+        """
+        The port that it listens on.
 
         :raises RuntimeError: before the first start.
         """
@@ -128,7 +136,8 @@ class Sandbox:
 
     @property
     def connection(self) -> str:
-        """The Airflow connection as JSON, as ``AIRFLOW_CONN_…`` takes it.
+        """
+        The Airflow connection as JSON, as ``AIRFLOW_CONN_…`` takes it.
 
         It has no token, so that the login is used.
         """
@@ -186,14 +195,16 @@ class Sandbox:
         return self._store.devices
 
     def connect_device(self, instance_id: str) -> None:
-        """Let a device be connected.
+        """
+        Let a device be connected.
 
         :raises ValueError: when there is no such device.
         """
         self._store.set_device_status(instance_id, "connected")
 
     def disconnect_device(self, instance_id: str) -> None:
-        """Let a device be disconnected.
+        """
+        Let a device be disconnected.
 
         :raises ValueError: when there is no such device.
         """
@@ -213,9 +224,11 @@ class Sandbox:
         early: bool = False,
         retry_after: str | None = None,
     ) -> None:
-        """Let the next calls of an endpoint fail; the parameters are those of :class:`Fault`.
+        """
+        Let the next calls of an endpoint fail; the parameters are those of :class:`Fault`.
 
-        Faults strike in the order in which they were asked for.
+        Faults strike in the order in which they were asked for, but for this: one that strikes before the
+        body was read cannot wait for one that names a recipient.
 
         :raises ValueError: when a value is wrong or does not go with the fault.
         """

@@ -1,4 +1,5 @@
-"""The control API: what a test in another process, or in another language, asserts on and sets.
+"""
+The control API: what a test in another process, or in another language, asserts on and sets.
 
 All of it is JSON without authentication, under ``/sandbox/``:
 
@@ -38,16 +39,17 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .api import JSONAnswer
-from .faults import Fault, Faults
-from .hosts import is_loopback
-from .store import Attachment, Message, Store
+from airflow_provider_wassly.sandbox.api import JSONAnswer
+from airflow_provider_wassly.sandbox.faults import Fault, Faults
+from airflow_provider_wassly.sandbox.hosts import is_loopback
+from airflow_provider_wassly.sandbox.store import Attachment, Message, Store
 
 MAX_LIMIT = 1000
 
 
 class Guard:
-    """Keep out what a page in the browser may send to this machine (CSRF, DNS rebinding).
+    """
+    Keep out what a page in the browser may send to this machine (CSRF, DNS rebinding).
 
     :param app: what is guarded.
     :param host: the name or address that the sandbox listens on.
@@ -105,7 +107,8 @@ def attachment_json(message_id: int, attachment: Attachment | None) -> dict[str,
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """Read a JSON object from a request's body.
+    """
+    Read a JSON object from a request's body.
 
     :raises HTTPException: 400 when it is none.
     """
@@ -128,7 +131,8 @@ def refusing_bad_values() -> Iterator[None]:
 
 
 def refuse_unknown(given: dict[str, Any], known: set[str]) -> None:
-    """Refuse keys that mean nothing, since they are most often misspelt.
+    """
+    Refuse keys that mean nothing, since they are most often misspelt.
 
     :raises ValueError: when there is one.
     """
@@ -137,7 +141,8 @@ def refuse_unknown(given: dict[str, Any], known: set[str]) -> None:
 
 
 def whole_number(request: Request, name: str, default: int) -> int:
-    """Read a number from the query.
+    """
+    Read a number from the query.
 
     :raises ValueError: when it is none.
     """
@@ -148,7 +153,8 @@ def whole_number(request: Request, name: str, default: int) -> int:
 
 
 class Control:
-    """The handlers of the control API.
+    """
+    The handlers of the control API.
 
     :param store: what they show and set.
     :param faults: the rules they show and add to.
@@ -213,6 +219,10 @@ class Control:
         attachment = {"document": self.find(request).document, "media": self.find(request).media}.get(field)
         if attachment is None:
             raise HTTPException(404, f"Message {request.path_params['id']} has no {field}")
+        if not attachment.path.exists():
+            raise HTTPException(
+                404, f"The {field} of message {request.path_params['id']} went when the sandbox stopped"
+            )
         # The type comes from a stranger: a header must stay one header, and a browser must not guess.
         plain_type = re.fullmatch(r"[\w.+-]+/[\w.+-]+", attachment.content_type, re.ASCII)
         return FileResponse(
@@ -260,6 +270,9 @@ class Control:
         given = await read_object(request)
         with refusing_bad_values():
             refuse_unknown(given, {"latency", "conversations"})
+            for name, value in given.items():
+                if value is None:  # which would say "as it is" to the store
+                    raise ValueError(f"{name} must be a number, not null")
             self.store.configure(**given)
         return JSONAnswer(self.store.state())
 

@@ -1,4 +1,32 @@
-"""The faults that can be asked for, and which call each of them hits."""
+"""
+The faults that can be asked for, and which call each of them hits.
+
+=======================  ===================================================================================
+``http_500``             500, JSON
+``http_502_html``        502, a gateway's page
+``http_413``             413, a gateway's page
+``http_429``             429 with ``Retry-After``
+``unauthorized``         401; the token stays good
+``token_expired``        401, and all tokens are invalid from now on
+``redirect_to_login``    302 to a login page
+``rejected``             200, ``success`` is false
+``device_disconnected``  the same, and the device is disconnected from now on
+``not_json``             200, a page; the message is recorded
+``truncated_json``       200, half of the answer with a length to match; the message is recorded
+``short_body``           200, half of the length that was announced, then the end; the message is recorded
+``drops_attachment``     accepted and recorded without its files, ``message_type`` is ``text``
+``maintenance``          503 with ``Retry-After``
+``hang_before_body``     the body is left unread, no answer comes
+``hang_mid_body``        half of the body is read, no answer comes
+``hang_after_accept``    the message is recorded, no answer comes
+``reset_before_body``    a TCP reset after the headers
+``reset_mid_body``       a TCP reset after half of the body
+``reset_after_body``     the message is recorded, then a TCP reset
+``close_idle``           a normal answer; a moment later the connection is closed, unannounced
+=======================  ===================================================================================
+
+Where nothing is said of recording, nothing is recorded. ``record`` of :class:`Fault` changes that.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +40,8 @@ ENDPOINTS = ("login", "devices", "send")
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What is known of a fault before it is used.
+    """
+    What is known of a fault before it is used.
 
     :param reads: how much of the request's body is read.
     :param records: whether the call's work is done in spite of the fault, unless told otherwise.
@@ -57,7 +86,8 @@ FAULTS: dict[str, Kind] = {
 
 @dataclasses.dataclass
 class Fault:
-    """A rule: the next calls of an endpoint fail in this way.
+    """
+    A rule: the next calls of an endpoint fail in this way.
 
     :param name: one of :data:`FAULTS`.
     :param times: for how many calls.
@@ -152,7 +182,8 @@ class Faults:
             return [dataclasses.replace(rule) for rule in self._rules]
 
     def take_at_headers(self, endpoint: str) -> Fault | None:
-        """Find the rule for a call of which only the headers are known.
+        """
+        Find the rule for a call of which only the headers are known.
 
         A rule that can wait for the body waits when an older one may claim the call by its recipient.
         """

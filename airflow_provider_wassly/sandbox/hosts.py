@@ -6,7 +6,8 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address can only mean this machine.
+    """
+    Tell whether a host name or address can only mean this machine.
 
     :param host: a name or an address, without brackets and port.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 import threading
@@ -56,7 +57,8 @@ class Connection(H11Protocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket.
+    """
+    Open a listening socket.
 
     :param host: the address to listen on.
     :param port: the port, 0 for a free one.
@@ -74,13 +76,16 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
+    except UnicodeError as error:  # no name that DNS could know
+        raise OSError(errno.EINVAL, f"cannot listen on {host} port {port}: {error}") from error
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
 
 
 class Server:
-    """Serve an application on a socket, in a thread, until told to stop.
+    """
+    Serve an application on a socket, in a thread, until told to stop.
 
     :param app: the ASGI application.
     :param listener: a listening socket; it is closed in the end.

@@ -6,7 +6,6 @@ import builtins
 import dataclasses
 import hashlib
 import secrets
-import shutil
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,8 @@ def _now() -> datetime:
 
 @dataclasses.dataclass(frozen=True)
 class Attachment:
-    """A file that came with a message; its content lies on disk until the sandbox stops.
+    """
+    A file that came with a message; its content lies on disk until the sandbox stops.
 
     :param field: ``document`` or ``media``.
     :param name: the file name as it was sent.
@@ -50,7 +50,8 @@ class Attachment:
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """A message that the service accepted.
+    """
+    A message that the service accepted.
 
     :param id: counts up from 1 and is never given twice.
     :param contact_name: ``None`` when it was not sent, as opposed to empty; so with ``message``.
@@ -98,7 +99,8 @@ class Device:
 
 @dataclasses.dataclass
 class Call:
-    """One call of an API endpoint; it changes while the call is under way.
+    """
+    One call of an API endpoint; it changes while the call is under way.
 
     :param endpoint: ``login``, ``devices`` or ``send``.
     :param content_length: what the request announced, ``None`` if it did not.
@@ -123,6 +125,8 @@ class Call:
 
 
 def _device(given: str | Mapping[str, str], number: int) -> Device:
+    if not isinstance(given, str | Mapping):
+        raise ValueError(f"devices: every device is an instance id or a mapping, not {given!r}")
     fields = {"instance_id": given} if isinstance(given, str) else dict(given)
     known = {
         "id": f"device_{number}",
@@ -134,6 +138,9 @@ def _device(given: str | Mapping[str, str], number: int) -> Device:
         raise ValueError(f"devices: unknown key {sorted(unknown)[0]!r}")
     if not fields.get("instance_id"):
         raise ValueError("devices: every device needs an instance_id")
+    for key, value in fields.items():
+        if not isinstance(value, str):
+            raise ValueError(f"devices: {key!r} must be a text, not {value!r}")
     values = known | fields
     return Device(values["id"], values["name"], values["status"], values["lastActive"], values["instance_id"])
 
@@ -149,7 +156,8 @@ def _check_conversations(value: object) -> None:
 
 
 class Store:
-    """The state of the stand-in service. Everything that changes it is a method or a property of this class.
+    """
+    The state of the stand-in service. Everything that changes it is a method or a property of this class.
 
     :param conversations: how many messages may be sent.
     :param devices: instance ids, or mappings with the keys of the API's device list.
@@ -158,12 +166,14 @@ class Store:
 
     def __init__(self, *, conversations: int, devices: Iterable[str | Mapping[str, str]], token: str) -> None:
         self._lock = threading.RLock()
-        self._folder: Path | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._message_ids = count(1)
         self._file_ids = count(1)
         self._first_token = token
         _check_conversations(conversations)
         self._first_conversations = conversations
+        if isinstance(devices, str):
+            raise ValueError(f"devices: a list of them, not {devices!r}")
         self._first_devices = [_device(given, number) for number, given in enumerate(devices, start=1)]
         if len({device.instance_id for device in self._first_devices}) < len(self._first_devices):
             raise ValueError("devices: an instance_id is there twice")
@@ -184,16 +194,17 @@ class Store:
 
     def open(self) -> None:
         """Make the folder for attachments."""
-        self._folder = Path(tempfile.mkdtemp(prefix="wassly-sandbox-"))
+        self._folder = tempfile.TemporaryDirectory(prefix="wassly-sandbox-", ignore_cleanup_errors=True)
 
     def close(self) -> None:
         """Remove the folder for attachments; the rest stays readable."""
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.cleanup()
             self._folder = None
 
     def configure(self, *, latency: float | None = None, conversations: int | None = None) -> None:
-        """Change what can be set; all of it or, when a value is wrong, nothing.
+        """
+        Change what can be set; all of it or, when a value is wrong, nothing.
 
         :param latency: seconds that pass before each answer of the API.
         :param conversations: how many conversations remain.
@@ -256,7 +267,8 @@ class Store:
             return self._devices.get(instance_id)
 
     def set_device_status(self, instance_id: str, status: str) -> None:
-        """Connect or disconnect a device.
+        """
+        Connect or disconnect a device.
 
         :raises ValueError: when there is no such device.
         """
@@ -270,7 +282,8 @@ class Store:
     # Messages
 
     def take_conversation(self) -> int | None:
-        """Use up one conversation; return how many remain after it, or ``None`` when there was none left.
+        """
+        Use up one conversation; return how many remain after it, or ``None`` when there was none left.
 
         One message takes one here. What really counts as a conversation only the real service knows.
         """
@@ -281,14 +294,15 @@ class Store:
             return self.conversations
 
     def save(self, field: str, name: str, content_type: str, source: BinaryIO) -> Attachment:
-        """Copy a file to disk, without ever having the whole of it in memory.
+        """
+        Copy a file to disk, without ever having the whole of it in memory.
 
         :raises RuntimeError: when the store is closed.
         """
         if not self._folder:
             raise RuntimeError("the sandbox has stopped")
         digest, size = hashlib.sha256(), 0
-        path = self._folder / f"{next(self._file_ids)}-{field}"  # never a name that came from outside
+        path = Path(self._folder.name) / f"{next(self._file_ids)}-{field}"  # never a name that came from outside
         with path.open("wb") as target:
             while chunk := source.read(CHUNK):
                 target.write(chunk)
