@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from airflow import __version__ as _airflow_version
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseHook, BaseOperator
@@ -19,15 +22,26 @@ else:
         from airflow.hooks.base import BaseHook
 
 __all__ = [
+    "HAS_TASK_STATE_STORE",
     "BaseHook",
     "BaseOperator",
     "Context",
+    "delete_variable",
     "fail_exception",
+    "get_variable",
     "mask_secret",
+    "never_expire",
     "object_storage_path",
     "render_to_string",
+    "set_variable",
     "skip_exception",
 ]
+
+_VERSION = tuple(map(int, _airflow_version.split(".")[:2]))
+_IS_AIRFLOW_2 = _VERSION < (3, 0)
+
+#: Whether a running task's context holds ``task_state_store``.
+HAS_TASK_STATE_STORE = _VERSION >= (3, 3)
 
 
 def _first_of(name: str, *modules: str) -> Any:
@@ -59,7 +73,9 @@ def mask_secret(secret: str) -> None:
 
 def object_storage_path(uri: str, conn_id: str | None) -> Any:
     """Return Airflow's path object for ``uri``."""
-    return _first_of("ObjectStoragePath", "airflow.sdk", "airflow.io.path")(uri, conn_id=conn_id)
+    path = _first_of("ObjectStoragePath", "airflow.sdk", "airflow.io.path")
+    # Before 3.2 even a None would hide a connection that the URI itself names (s3://conn@bucket/…).
+    return path(uri) if conn_id is None else path(uri, conn_id=conn_id)
 
 
 def render_to_string(template: Any, context: Context) -> str:
@@ -67,3 +83,78 @@ def render_to_string(template: Any, context: Context) -> str:
     render = _first_of("render_template_to_string", "airflow.sdk.definitions.context", "airflow.utils.helpers")
     text: str = render(template, context)
     return text
+
+
+def never_expire() -> datetime.timedelta:
+    """Return the retention of what ``task_state_store`` keeps as long as the DAG run (Airflow 3.3+)."""
+    retention: datetime.timedelta = _first_of("NEVER_EXPIRE", "airflow.sdk.execution_time.context")
+    return retention
+
+
+# Variables without Variable.get, .set and .delete, because of what those do when Airflow's database or API fails:
+# get says that there is none (2.11, 3.1, 3.2), set and delete log it and return (3.x).
+
+
+def get_variable(key: str) -> str | None:
+    """
+    Return the value of a Variable that Airflow itself keeps, ``None`` if there is none. For a running task.
+
+    :raises Exception: when that cannot be found out.
+    """
+    if _IS_AIRFLOW_2:
+        from airflow.models.variable import Variable
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            found = session.query(Variable).filter_by(key=key).one_or_none()
+            return None if found is None else found.val
+    from airflow.sdk.execution_time.comms import GetVariable, VariableResult
+
+    answer = _ask(GetVariable(key=key))
+    return answer.value if isinstance(answer, VariableResult) else None
+
+
+def set_variable(key: str, value: str, description: str) -> None:
+    """
+    Set a Variable. For a running task.
+
+    :raises Exception: when that did not work.
+    """
+    if _IS_AIRFLOW_2:
+        from airflow.models.variable import Variable
+
+        Variable.set(key, value, description)
+        return
+    from airflow.sdk.execution_time.comms import PutVariable
+
+    _ask(PutVariable(key=key, value=value, description=description))
+
+
+def delete_variable(key: str) -> None:
+    """
+    Remove a Variable, if it is there. For a running task.
+
+    :raises Exception: when that did not work.
+    """
+    if _IS_AIRFLOW_2:
+        from airflow.models.variable import Variable
+
+        Variable.delete(key)
+        return
+    from airflow.sdk.execution_time.comms import DeleteVariable
+
+    _ask(DeleteVariable(key=key))
+
+
+def _ask(request: Any) -> Any:
+    """Send a request over the running task's channel to Airflow; return the answer, ``None`` for "not found"."""
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    answer = task_runner.SUPERVISOR_COMMS.send(request)
+    if not isinstance(answer, ErrorResponse):
+        return answer
+    if answer.error == ErrorType.VARIABLE_NOT_FOUND:
+        return None
+    raise AirflowRuntimeError(answer)

@@ -16,57 +16,83 @@ class Field(NamedTuple):
     label: str
     kind: Literal["string", "password", "integer", "number", "boolean"]
     description: str
+    #: Shown before Airflow 3.2 only, so nothing that is not in the description.
     placeholder: str = ""
+    #: Shown, and saved, by Airflow 3.2+ in a new connection.
+    default: bool | None = None
 
 
 EXTRA_FIELDS: dict[str, Field] = {
-    "apikey": Field("API key", "password", "Required. The account's API key."),
-    "token": Field("Token", "password", "A bearer token, used first. Not needed when email and password are given."),
+    "apikey": Field("API key", "password", "Required. The account's API key, from its settings in Wassly."),
+    "token": Field("Token", "password", "A bearer token, tried first. Not needed when email and password are given."),
     "instance_id": Field(
         "Default instance",
         "string",
-        "The sending WhatsApp Web session, unless a task names another.",
+        "The instance id of the WhatsApp Web session that sends, unless a task names another.",
         "14wdfwef-da6f-…",
     ),
     "default_region": Field(
-        "Default region", "string", "Two-letter country in which numbers without country code are read.", "DE"
+        "Default region",
+        "string",
+        "Two-letter country, such as DE, in which numbers without a country code are read. "
+        "Without it such numbers are refused.",
+        "DE",
     ),
     "allowed_recipients": Field(
         "Allowed recipients",
         "string",
-        "Numbers, separated by commas. When set, nobody else can be sent to.",
+        "For staging: numbers such as +491701234567, separated by commas. When set, nobody else can be sent to.",
         "+491701234567, +201012345678",
     ),
     "attachment_roots": Field(
         "Attachment folders",
         "string",
-        "Folders and URI prefixes, separated by commas. When set, files outside of them are refused.",
+        "Folders and URI prefixes such as /data/reports, s3://bucket/reports, separated by commas. "
+        "When set, files outside of them are refused.",
         "/data/reports, s3://bucket/reports",
     ),
     "max_attachment_bytes": Field(
         "Largest attachment", "integer", "In bytes. Larger files are refused. No limit by default.", "104857600"
     ),
-    "connect_timeout": Field("Connect timeout", "number", "Seconds for making a connection.", "10"),
-    "read_timeout": Field("Read timeout", "number", "Seconds without a byte of the answer.", "60"),
-    "verify": Field("Verify TLS", "string", "Path of a CA bundle, or false to verify nothing.", "true"),
-    "proxies": Field(
-        "Proxies", "password", "JSON as for requests. By default the environment's.", '{"https": "http://proxy:3128"}'
+    "connect_timeout": Field("Connect timeout", "number", "Seconds for making a connection, 10 by default.", "10"),
+    "read_timeout": Field("Read timeout", "number", "Seconds without a byte of the answer, 60 by default.", "60"),
+    "verify": Field(
+        "Verify TLS", "string", "true (the default), the path of a CA bundle, or false to verify nothing.", "true"
     ),
-    "allow_http": Field("Allow plain http", "boolean", "Needed for a host without TLS that is not this machine."),
+    "proxies": Field(
+        "Proxies",
+        "password",
+        'JSON such as {"https": "http://user:password@proxy:3128"}. The environment\'s proxies by default.',
+        '{"https": "http://proxy:3128"}',
+    ),
+    "allow_http": Field(
+        "Allow plain http",
+        "boolean",
+        "Sends credentials and messages unencrypted. Needed for an http:// base URL that is not this machine.",
+    ),
     "record_quota": Field(
-        "Record quota", "boolean", "Whether the remaining quota is kept after each send. On by default."
+        "Record quota",
+        "boolean",
+        "true (the default) or false: whether the remaining quota is kept after each send.",
+        "true",
+        default=True,
     ),
 }
 
+#: What the form of Airflow 2.11 holds in place of a saved secret, and takes for "unchanged".
+SECRET_UNCHANGED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
+
+#: Not ``extra``, although the fields above show all of it: the Test button of Airflow 2.11 needs it on the page.
 HIDDEN_FIELDS: list[str] = []
 
 RELABELING: dict[str, str] = {"host": "Base URL", "login": "Email", "schema": "Scheme"}
 
 PLACEHOLDERS: dict[str, str] = {
-    "host": "https://www.wassly.com",
-    "schema": "https",
-    "login": "you@example.com",
-    "password": "only needed without a token",
+    "host": "https://www.wassly.com (the default)",
+    "schema": "not needed when the base URL has it",
+    "port": "443",
+    "login": "the account's email; not needed with a token",
+    "password": "the account's password, not the API key; not needed with a token",
     **{name: field.placeholder for name, field in EXTRA_FIELDS.items() if field.placeholder},
 }
 
@@ -81,4 +107,6 @@ def _conn_field(field: Field) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [kind, "null"]}
     if field.kind == "password":
         schema["format"] = "password"
+    if field.default is not None:
+        schema["default"] = field.default
     return {"label": field.label, "description": field.description, "schema": schema}

@@ -16,6 +16,7 @@ from airflow_provider_wassly.client.errors import (
 )
 from airflow_provider_wassly.client.messages import OutgoingMessage
 from airflow_provider_wassly.client.models import Device, SendReceipt
+from airflow_provider_wassly.client.numbers import shorten
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -34,4 +35,5 @@ __all__ = [
     "WasslyRateLimited",
     "WasslyRejected",
     "WasslyUnavailable",
+    "shorten",
 ]

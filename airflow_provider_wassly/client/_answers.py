@@ -24,6 +24,10 @@ from airflow_provider_wassly.client.models import Device, SendReceipt
 _EXCERPT = 200
 _MAX_REASONS = 10
 
+#: 4xx by which a gateway says that the service or the client took too long, so not that nothing was processed: Request
+#: Timeout, and Client Closed Request of AWS and nginx.
+_TIMEOUTS = {408, 460, 499}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -88,15 +92,20 @@ class Answer:
         target = self.redirect_target
         if target is None:
             return False
-        same_path = urlsplit(target).path.rstrip("/") == urlsplit(self.url).path.rstrip("/")
-        return self.status in {301, 307, 308} or same_path
+        if self.status in {301, 307, 308}:
+            return True
+        try:
+            path = urlsplit(target).path
+        except ValueError:
+            return False
+        return path.rstrip("/") == urlsplit(self.url).path.rstrip("/")
 
     def describe(self) -> str:
         """Return the first part of the body, in one line."""
         if not self.body:
             return "the body is empty"
         kind = self.headers.get("Content-Type", "no content type")
-        return f"{one_line(kind)}: {self.readable(self.body.decode(errors='replace'))}"
+        return f"{self.readable(kind)}: {self.readable(self.body.decode(errors='replace'))}"
 
     def readable(self, text: str) -> str:
         """Return ``text`` as an error may show it: without secrets, in one line, cut to a readable length."""
@@ -106,8 +115,8 @@ class Answer:
 
 
 def one_line(text: str) -> str:
-    """Return ``text`` with line breaks and control characters turned into single spaces."""
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    """Return ``text`` with line breaks, control characters and halves of characters turned into single spaces."""
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+", " ", text).strip()
 
 
 def read_receipt(answer: Answer) -> SendReceipt:
@@ -191,7 +200,9 @@ def _read(answer: Answer) -> dict[str, Any]:
         payload = answer.json_object()
         if payload is None:
             content_type = answer.headers.get("Content-Type", "no content type")
-            raise WasslyUnavailable(f"HTTP {answer.status}, but not the documented JSON answer ({content_type})")
+            raise WasslyUnavailable(
+                f"HTTP {answer.status}, but not the documented JSON answer ({answer.readable(content_type)})"
+            )
         if _truth(payload.get("success")) is False:
             raise _rejected(answer, payload)
         return payload
@@ -217,7 +228,7 @@ def refusal(answer: Answer) -> WasslyError | None:
     if answer.status == 429:
         wait = "" if answer.retry_after is None else f", try again in {answer.retry_after:g} s"
         return WasslyRateLimited(f"too many requests (HTTP 429{wait})", retry_after=answer.retry_after)
-    if 400 <= answer.status < 500:
+    if 400 <= answer.status < 500 and answer.status not in _TIMEOUTS:
         return _rejected(answer, answer.json_object() or {})
     if answer.status == 503 and "Retry-After" in answer.headers:
         return WasslyUnavailable("Wassly is in maintenance (HTTP 503)", retry_after=answer.retry_after)
@@ -243,7 +254,7 @@ def _reasons(answer: Answer, payload: dict[str, Any]) -> tuple[str | None, dict[
     reason = answer.readable(message) if isinstance(message, str) else ""
     errors = payload.get("errors")
     by_field = {
-        answer.readable(str(name)): [
+        answer.readable(name): [
             answer.readable(str(text)) for text in (texts if isinstance(texts, list) else [texts])[:_MAX_REASONS]
         ]
         for name, texts in (list(errors.items())[:_MAX_REASONS] if isinstance(errors, dict) else ())

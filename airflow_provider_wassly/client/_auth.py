@@ -81,10 +81,9 @@ class Tokens:
                 return self._token
             if self._logins != logins and self._failure is not None:
                 raise copy.copy(self._failure)
-            self._token = None
+            self._token = self._failure = None
             try:
                 self._token = login()
-                self._failure = None
             except WasslyError as error:
                 self._failure = copy.copy(error)
                 raise

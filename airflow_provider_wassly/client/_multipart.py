@@ -39,7 +39,8 @@ class SendBody:
     One attempt's request body, a context manager that holds the files open.
 
     The file parts come first, the required fields last. A server that gets only a part of the
-    body lacks ``instance_id``, which stands at the very end, and can only refuse it.
+    body lacks ``instance_id``, which stands at the very end, and can only refuse it. (PHP runs its
+    script with what arrived, the last value cut or not, and needs no closing delimiter.)
 
     :param texts: the text fields in the order in which they are sent, ``instance_id`` last.
     :param files: the attachments by field name.
@@ -58,11 +59,12 @@ class SendBody:
             raise
         parts += texts.items()
         encoder = _Encoder(parts)
-        last_value = list(texts.values())[-1].encode()
-        closing = len("\r\n--" + encoder.boundary_value + "--\r\n")
+        name, value = list(texts.items())[-1]
+        delimiter = f"--{encoder.boundary_value}"
+        last_part = f'{delimiter}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n{delimiter}--\r\n'
         #: As long as no more than this many bytes have left, no parser can take the request for a whole one.
-        #: Beyond it stand the value of the last required field and the closing delimiter only.
-        self.harmless = encoder.len - closing - len(last_value)
+        #: Beyond it stands the part of the last required field only.
+        self.harmless: int = encoder.len - len(last_part.encode())
         self.content_type: str = encoder.content_type
         self.stream = MultipartEncoderMonitor(encoder, _Progress(encoder.len))
 

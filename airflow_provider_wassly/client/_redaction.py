@@ -20,7 +20,8 @@ class Redactor:
         """Remember a secret from now on."""
         if secret:
             escaped = json.dumps(secret)[1:-1]
-            self._spellings |= {secret, escaped, escaped.replace("/", "\\/"), quote(secret, safe="")}
+            quoted = quote(secret, safe="", errors="replace")
+            self._spellings |= {secret, escaped, escaped.replace("/", "\\/"), quoted}
 
     def __call__(self, text: str) -> str:
         """Return ``text`` without secrets."""

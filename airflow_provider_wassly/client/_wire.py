@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import http.client
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -26,19 +28,32 @@ BLOCK_SIZE = 512 * 1024
 #: 5 s and more; a request that meets that moment is lost without an answer, and so unknown.
 MAX_IDLE = 2.0
 
+#: What fits into one TLS record. A write of more can fail after some of its records left, and nobody says how many.
+_TLS_RECORD = 16 * 1024
+
 
 class Wire(AbstractContextManager["Wire"]):
     """
     Watches the connection of the one call made inside its ``with`` block, in the same thread.
 
     :param write_timeout: seconds that the socket may take to accept the next bytes.
+    :param harmless: of a send: how many bytes of the body may have left without it being a valid request.
+    :param on_departure: called before the first byte beyond ``harmless`` leaves. If it raises, none of them does.
     """
 
     _current: contextvars.ContextVar[Wire | None] = contextvars.ContextVar("wassly_wire", default=None)
 
-    def __init__(self, write_timeout: float) -> None:
+    def __init__(
+        self, write_timeout: float, harmless: int | None = None, on_departure: Callable[[], None] | None = None
+    ) -> None:
         self.write_timeout = write_timeout
-        #: Bytes of the body that may have left: exact, but an upper bound when a signal interrupted.
+        self.harmless = harmless
+        self._on_departure = on_departure
+        #: What ``on_departure`` raised: no failure of the connection, whatever the libraries in between make of it.
+        self.held_back_by: Exception | None = None
+        #: Whether there was a connection on which to begin.
+        self.began = False
+        #: Bytes of the body that may have left. Never too few; too many only when a signal interrupted.
         self.body_sent = 0
 
     def __enter__(self) -> Wire:
@@ -50,10 +65,48 @@ class Wire(AbstractContextManager["Wire"]):
     ) -> None:
         self._current.reset(self._token)
 
+    @property
+    def request_whole(self) -> bool:
+        """Whether so much may have left that a parser could take it for a whole request."""
+        return self.harmless is None or self.body_sent > self.harmless
+
+    def next_piece(self, data: memoryview) -> memoryview:
+        """
+        Return the part of ``data`` to be written at once.
+
+        Up to ``harmless`` it does not matter how much of a failed write left. Beyond, a piece is one
+        TLS record, which the other side gets whole or cannot read.
+        """
+        room = (self.harmless or 0) - self.body_sent
+        return data[: room if room > 0 else _TLS_RECORD]
+
+    def may_leave(self) -> None:
+        """Called before each piece is written; see ``on_departure``."""
+        if self._on_departure is not None and self.harmless is not None and self.body_sent >= self.harmless:
+            on_departure, self._on_departure = self._on_departure, None
+            try:
+                on_departure()
+            except Exception as error:
+                self.held_back_by = error
+                raise
+
     @classmethod
     def current(cls) -> Wire | None:
         """Return the watch of the call under way in this thread."""
         return cls._current.get()
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """
+    Passes over every interim answer.
+
+    http.client does so with 100 only and takes a 102 or 103 for the answer. The true one would then stay in the
+    connection, as the answer to whatever is sent next.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, http.client.CONTINUE if 100 <= status < 200 else status, reason
 
 
 class _Watched(HTTPConnection):
@@ -64,6 +117,7 @@ class _Watched(HTTPConnection):
     connection may be used again.
     """
 
+    response_class = _FinalResponse
     _in_body = False
     _reusable = False
     _last_used = 0.0
@@ -76,6 +130,8 @@ class _Watched(HTTPConnection):
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._reusable = self._in_body = False
+        if (wire := Wire.current()) is not None:
+            wire.began = True
         super().request(*args, **kwargs)
         self._reusable = True
 
@@ -93,11 +149,13 @@ class _Watched(HTTPConnection):
             return
         view = memoryview(data)
         while view:
+            wire.may_leave()
             before = wire.body_sent
+            piece = wire.next_piece(view)
             # Counted first: a signal handler may raise after the kernel took the bytes and before we know.
-            wire.body_sent = before + len(view)
+            wire.body_sent = before + len(piece)
             try:
-                sent = self.sock.send(view)
+                sent = self.sock.send(piece)
             except OSError:
                 wire.body_sent = before
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Attachment:
     :param size: its length in bytes.
     :param opener: opens it for reading from its beginning; called once per attempt.
     :param content_type: its MIME type; guessed from the name by default.
+    :raises WasslyInvalidMessage: when ``content_type`` cannot be sent in a header.
     """
 
     name: str
@@ -49,6 +51,10 @@ class Attachment:
             by_encoding = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
             kind = by_encoding.get(encoding, guessed) if encoding else guessed
             object.__setattr__(self, "content_type", kind or "application/octet-stream")
+        if not re.fullmatch(r"[\x20-\x7e]+", self.content_type):
+            raise WasslyInvalidMessage(
+                "holds a line break or a character beyond ASCII, which no header can carry", field="content_type"
+            )
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], *, name: str | None = None, parameter: str) -> Attachment:
@@ -60,6 +66,8 @@ class Attachment:
         :param parameter: ``document`` or ``media``, for error texts.
         :raises WasslyInvalidMessage: when it is missing, unreadable or no regular file.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise WasslyInvalidMessage(f"of type {type(path).__name__}, but it must be a path", field=parameter)
         location = os.fspath(path)
         try:
             found = os.stat(location)
@@ -132,9 +140,10 @@ def _safe_name(name: str) -> str:
     Replace what multipart parsers disagree about or file systems refuse.
 
     Control characters and line breaks could end the header, a backslash is an escape to some
-    parsers and a path to others (PHP keeps only what follows the last one), and so is a slash.
+    parsers and a path to others (PHP keeps only what follows the last one), and so is a slash. So
+    are names that are only dots.
     """
     cleaned = "".join(
         "_" if char in "\\/" or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} else char for char in name
     ).strip()
-    return cleaned or "file"
+    return cleaned if cleaned.strip(".") else "file"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import requests
 import tenacity
@@ -109,6 +110,7 @@ class WasslyClient:
     ) -> None:
         _check_credentials(apikey, token, email, password)
         host = _check_base_url(base_url, allow_http)
+        _check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
         if isinstance(verify, str) and not os.path.exists(verify):
             raise WasslyConfigError(f"verify: no such CA bundle: {verify}")
         if verify is False:
@@ -128,7 +130,9 @@ class WasslyClient:
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
         for proxy in self._proxies.values():
-            self._redactor.add(urlsplit(proxy).password)
+            password_in_url = _proxy_password(proxy)
+            self._redactor.add(password_in_url)
+            self._redactor.add(unquote(password_in_url))
         self._session = _session(pool_maxsize, use_environment=not _is_loopback(host))
 
     def __enter__(self) -> WasslyClient:
@@ -154,6 +158,8 @@ class WasslyClient:
         :raises WasslyRateLimited: on 429.
         :raises WasslyUnavailable: when Wassly cannot be reached or answers nonsense.
         """
+        if not self._can_login:
+            raise WasslyAuthError("no login and password are set")
         self._repeating(lambda: self._tokens.renew(self._tokens.token, self._fetch_token))
 
     def list_devices(self) -> list[Device]:
@@ -229,14 +235,17 @@ class WasslyClient:
             )
         )
 
-    def send(self, message: OutgoingMessage) -> SendReceipt:
+    def send(self, message: OutgoingMessage, *, on_departure: Callable[[], None] | None = None) -> SendReceipt:
         """
         Send a message that was prepared before.
 
+        :param on_departure: called in this thread when all of the request has left but its last part, without
+            which it is no valid request; so before it nothing can be accepted, and from then on it can. Once for
+            each attempt. If it raises, the request is given up and the exception passed on.
         :raises WasslyError: as :meth:`send_message`.
         """
         try:
-            receipt = self._repeating(lambda: self._send_once(message))
+            receipt = self._repeating(lambda: self._send_once(message, on_departure))
         except WasslyRejected as rejection:
             raise self._with_device_state(rejection, message.instance_id) from None
         log.info(
@@ -255,7 +264,7 @@ class WasslyClient:
             )
         return receipt
 
-    def _send_once(self, message: OutgoingMessage) -> SendReceipt:
+    def _send_once(self, message: OutgoingMessage, on_departure: Callable[[], None] | None) -> SendReceipt:
         def call(token: str) -> Answer:
             with SendBody(message.texts, message.files) as body:
                 return self._exchange(
@@ -265,6 +274,7 @@ class WasslyClient:
                     data=body.stream,
                     content_type=body.content_type,
                     harmless=body.harmless,
+                    on_departure=on_departure,
                     number=message.contact_mobile_number,
                 )
 
@@ -305,17 +315,19 @@ class WasslyClient:
             log.warning(
                 "The token of the connection was rejected (HTTP %d); %s",
                 answer.status,
-                "logging in instead. Renew or remove it" if self._email else "there is no login to fetch another",
+                "logging in instead. Renew or remove it" if self._can_login else "there is no login to fetch another",
             )
-        token = self._tokens.renew(token, partial(self._fetch_token, answer))
+        if not self._can_login:
+            return answer
+        token = self._tokens.renew(token, self._fetch_token)
         self._redactor.add(token)
         return call(token)
 
-    def _fetch_token(self, rejected: Answer | None = None) -> str:
-        """Log in. ``rejected`` is the answer that made it necessary."""
-        if not (self._email and self._password):
-            refused = refusal(rejected) if rejected is not None else None
-            raise refused or WasslyAuthError("no login and password are set")
+    @property
+    def _can_login(self) -> bool:
+        return bool(self._email and self._password)
+
+    def _fetch_token(self) -> str:
         credentials = json.dumps({"email": self._email, "password": self._password}).encode()
         answer = self._exchange("POST", _LOGIN, data=credentials, content_type="application/json")
         token = read_token(answer)
@@ -363,19 +375,21 @@ class WasslyClient:
         data: Any = None,
         content_type: str | None = None,
         harmless: int | None = None,
+        on_departure: Callable[[], None] | None = None,
         number: str | None = None,
     ) -> Answer:
         """
         Make one HTTP call and return the answer as it arrived.
 
         :param harmless: of a send: how many bytes of the body may have left without it being a valid request.
+        :param on_departure: of a send: called before more than that leaves.
         :raises WasslyUnavailable: without an answer, when nothing can have been accepted.
         :raises WasslyOutcomeUnknown: without an answer, when something can have been.
         """
         url = f"{self.base_url}{path}"
         redact = partial(self._redactor.with_number, number=number)
         answered: requests.Response | None = None
-        with Wire(write_timeout=self._timeout[1]) as wire:
+        with Wire(self._timeout[1], harmless, on_departure) as wire:
             try:
                 with self._session.request(
                     method,
@@ -389,28 +403,32 @@ class WasslyClient:
                     allow_redirects=False,
                     stream=True,
                 ) as answered:
-                    body = answered.raw.read(_MAX_ANSWER + 1, decode_content=True)
+                    body = answered.raw.read(_MAX_ANSWER, decode_content=True)
             except WasslyError:
                 raise
-            except _SETUP_ERRORS as error:
-                raise WasslyConfigError(f"the call cannot be made: {redact(one_line(str(error)))}") from None
             except Exception as error:
-                if answered is not None and 300 <= answered.status_code < 500:
-                    # The status alone says that nothing was accepted; a server that refuses early cuts the rest.
-                    return Answer(answered.status_code, answered.headers, b"", url, True, redact)
+                if (held_back_by := wire.held_back_by) is not None:
+                    raise held_back_by from held_back_by.__cause__
+                if answered is not None:
+                    cut = Answer(answered.status_code, answered.headers, b"", url, wire.request_whole, redact)
+                    # The status alone may say that nothing was accepted; a server that refuses early cuts the rest.
+                    if refusal(cut) is not None:
+                        return cut
                 # Whatever it is called, what it means depends on what had left by then. `from None`: the
                 # texts and objects of the libraries below hold URLs and headers.
                 reason = redact(_reason(error))
-                if harmless is None or wire.body_sent <= harmless:
+                if isinstance(error, _SETUP_ERRORS) and not wire.began:
+                    raise WasslyConfigError(f"the call cannot be made: {reason}") from None
+                if harmless is None:
+                    raise WasslyUnavailable(f"{path}: no answer came back: {reason}") from None
+                if not wire.request_whole:
                     raise WasslyUnavailable(f"{path}: the request did not leave whole: {reason}") from None
                 raise WasslyOutcomeUnknown(f"the request left whole and no answer came back: {reason}") from None
-        request_whole = harmless is None or wire.body_sent > harmless
-        if len(body) > _MAX_ANSWER:
-            body = b""
-        return Answer(answered.status_code, answered.headers, body, url, request_whole, redact)
+        return Answer(answered.status_code, answered.headers, body, url, wire.request_whole, redact)
 
 
-#: What requests raises, before it makes a connection, for settings that it cannot work with.
+#: What requests raises, before it makes a connection, for settings that it cannot work with. (Some it raises for an
+#: answer too, InvalidHeader for one: by then a message may have been accepted.)
 _SETUP_ERRORS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
@@ -421,7 +439,7 @@ _SETUP_ERRORS = (
 
 
 def _session(pool_maxsize: int, use_environment: bool) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     # Covers the environment's proxies and CA bundle; .netrc is kept out by the auth object.
     session.trust_env = use_environment
     session.headers.clear()
@@ -436,6 +454,19 @@ def _session(pool_maxsize: int, use_environment: bool) -> requests.Session:
     for prefix in ("https://", "http://"):
         session.mount(prefix, WatchedAdapter(pool_maxsize))
     return session
+
+
+class _Session(requests.Session):
+    """A session that knows no redirects."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """
+        Return none.
+
+        Even where it is told not to follow, requests reads the body of a redirect to its end, however long, and
+        parses where it points; what fails there would hide the status from us.
+        """
+        return None
 
 
 class _NoCookies(RequestsCookieJar):
@@ -477,6 +508,20 @@ def _check_base_url(base_url: str, allow_http: bool) -> str:
             "use https, or set allow_http in the connection's extra"
         )
     return host
+
+
+def _check_seconds(**timeouts: float) -> None:
+    for name, seconds in timeouts.items():
+        if not 0 < seconds < math.inf:
+            raise WasslyConfigError(f"{name}: must be a number of seconds above 0, not {seconds!r}")
+
+
+def _proxy_password(proxy: str) -> str:
+    try:
+        return urlsplit(proxy).password or ""
+    except ValueError:
+        # The reason holds the address, and so perhaps the password.
+        raise WasslyConfigError("proxies: one of the addresses is no URL such as http://proxy:3128") from None
 
 
 def _is_loopback(host: str) -> bool:

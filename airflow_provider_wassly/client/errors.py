@@ -120,6 +120,9 @@ class WasslyRejected(WasslyError):
     """
     Raised when Wassly answered that it did not accept the message: a 4xx, or 200 with ``success: false``.
 
+    Also for a redirect that says that the address is another one. Not for a 4xx that reports a timeout, see
+    :class:`WasslyOutcomeUnknown`.
+
     :param message: the reason.
     :param status: the HTTP status.
     :param reason: the answer's own ``message``, if it had one.
@@ -182,8 +185,8 @@ class WasslyUnavailable(WasslyError):
     """
     Raised, after the client's own repetitions, when Wassly could not be reached or certainly did not process the call.
 
-    No connection (DNS, refused, TLS, proxy, connect timeout), a request that was not handed over
-    whole, 503 with ``Retry-After``; from login and the device list also any 5xx, timeout or
+    No connection (DNS, refused, TLS, a proxy that refuses, connect timeout), a request that was not
+    handed over whole, 503 with ``Retry-After``; from login and the device list also any 5xx, timeout or
     answer that is not the documented JSON.
 
     :param message: the reason.
@@ -206,8 +209,10 @@ class WasslyOutcomeUnknown(WasslyError):
     """
     Raised when the send request left and no answer to trust came back.
 
-    Read timeout, reset, 5xx, or a 200 that is not the documented JSON. The message may or may not
-    have been accepted. It is never repeated by itself: a repetition can be a second message.
+    Read timeout, reset, 5xx, a 408, 460 or 499 (a gateway's words for a service or a client that took
+    too long), a redirect to neither a login page nor another address of the same call, or a 200 that
+    is not the documented JSON. The message may or may not have been accepted. It is never repeated by
+    itself: a repetition can be a second message.
     """
 
     accepted = None

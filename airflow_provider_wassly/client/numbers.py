@@ -16,8 +16,9 @@ _SEPARATORS = frozenset(" -./()\u00a0\u2007\u202f\u2009\u200a\u2010\u2011\u2012\
 _INVISIBLE = dict.fromkeys(
     map(ord, "\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
 )
-_EXPONENT = re.compile(r"\d(?:[.,]\d+)?[eE][+-]?\d+")
-_TRAILING_DECIMALS = re.compile(r"\+?\d{5,}[.,]0+")
+_EXPONENT = re.compile(r"\+?\d(?:[.,]\d+)?[eE][+-]?\d+")
+#: After digits that are grouped, ``.00`` may be one more group, but nobody has groups of one digit.
+_TRAILING_DECIMALS = re.compile(r"\+?\d{5,}[.,]0+|.*\d[.,]0")
 _FIELD = "contact_mobile_number"
 
 
@@ -90,6 +91,8 @@ def _one_text(number: Any) -> str:
 def _plain(text: str) -> str:
     """Strip the separators; refuse whatever shows that this is not one phone number."""
     text = text.translate(_INVISIBLE).strip().replace("\uff0b", "+")
+    # Digits of any script become 0 to 9.
+    text = "".join(char if (digit := unicodedata.decimal(char, None)) is None else str(digit) for char in text)
     if "@" in text:
         kind = "a WhatsApp group id" if text.endswith("@g.us") else "a WhatsApp id or an e-mail address"
         raise _invalid(f"{kind}; only phone numbers can be sent to")
@@ -102,7 +105,7 @@ def _plain(text: str) -> str:
             "more than one number; one message has one recipient. "
             "Use .expand(contact_mobile_number=…) or WasslyBroadcastOperator"
         )
-    if "(0)" in text:
+    if re.search(r"\(\s*0\s*\)", text):
         raise _invalid(
             "holds (0), which is dialled in some countries and not in others; leave it out or write it plainly"
         )
@@ -112,12 +115,9 @@ def _plain(text: str) -> str:
     for char in text:
         if char in _SEPARATORS:
             continue
-        if char == "+" and not plain:
-            plain = "+"
-        elif (digit := unicodedata.decimal(char, None)) is not None:
-            plain += str(digit)
-        else:
+        if not (char in "0123456789" or (char == "+" and not plain)):
             raise _invalid(f"holds {char!r}, which is no part of a phone number")
+        plain += char
     if plain in {"", "+"}:
         raise _invalid("holds no digits")
     return plain
@@ -135,11 +135,12 @@ def _national(digits: str, default_region: str | None) -> str:
         parsed = phonenumbers.parse(digits, region)
     except phonenumbers.NumberParseException as error:
         raise _invalid(f"cannot be read as a number of {region}: {error}") from None
-    if not phonenumbers.is_valid_number(parsed):
+    e164 = str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
+    # What is shorter is a valid number to a landline of the same town, and nobody's on WhatsApp.
+    if not phonenumbers.is_valid_number(parsed) or not 8 <= len(e164) - 1 <= 15:
         raise _invalid(
             f"is not a number of {region}; begin it with + and country code if it belongs to another country"
         )
-    e164 = str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164))
     # 4917012345678 is a valid national number in Germany and, more likely, an international one without its +.
     code = str(phonenumbers.country_code_for_region(region))
     if digits.startswith(code) and e164 != f"+{digits}":

@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
@@ -38,7 +38,7 @@ def resolve_attachment(
     """
     if not isinstance(location, str) and not hasattr(location, "protocol"):
         try:
-            location = os.fspath(location)
+            location = os.fsdecode(location)
         except TypeError:
             raise WasslyInvalidMessage(
                 f"of type {type(location).__name__}; must be a path, a URI or an ObjectStoragePath", field=parameter
@@ -73,7 +73,7 @@ def _local(path: str, parameter: str, name: str | None, roots: Sequence[str] | N
         # The file behind all links is what is checked, and then what is opened.
         path = os.path.realpath(path)
         folders = [os.path.realpath(folder) for root in roots if (folder := _local_path(root)) is not None]
-        if not any(path == folder or path.startswith(folder.rstrip(os.sep) + os.sep) for folder in folders):
+        if not any(_is_under(path, folder, os.sep) for folder in folders):
             raise _outside(path, parameter)
     return Attachment.from_path(path, name=name, parameter=parameter)
 
@@ -81,11 +81,8 @@ def _local(path: str, parameter: str, name: str | None, roots: Sequence[str] | N
 def _remote(
     location: Any, text: str, parameter: str, name: str | None, conn_id: str | None, roots: Sequence[str] | None
 ) -> Attachment:
-    if roots is not None:
-        wanted = _normalized(text)
-        prefixes = [_normalized(root) for root in roots if _local_path(root) is None]
-        if not any(wanted == prefix or wanted.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
-            raise _outside(text, parameter)
+    if roots is not None and not any(_is_inside(text, root) for root in roots if _local_path(root) is None):
+        raise _outside(text, parameter)
     try:
         if isinstance(location, str):
             location = _compat.object_storage_path(location, conn_id)
@@ -104,13 +101,31 @@ def _remote(
     return Attachment(name=name or location.name, size=size, opener=lambda: location.open("rb"))
 
 
-def _normalized(uri: str) -> str:
-    """Return scheme, bucket and path without ``..``, whichever way it is spelt, and without a connection id."""
-    parts = urlsplit(uri)
-    path = parts.path
+def _is_inside(uri: str, root: str) -> bool:
+    # Some storages resolve .. and %2e, to others they are parts of a name: the file must lie inside either way.
+    # With :: one file system is stacked on another, so that the beginning does not say where the file is.
+    return "::" not in uri and all(_is_under(form(uri), form(root), "/") for form in (_as_written, _resolved))
+
+
+def _as_written(uri: str) -> str:
+    """Return scheme, bucket and path, without a connection id."""
+    # urllib, with which Airflow reads the URI, drops these characters.
+    scheme, _, rest = uri.translate(dict.fromkeys(map(ord, "\t\r\n"))).partition("://")
+    bucket, _, path = rest.partition("/")
+    return f"{scheme.lower()}://{bucket.rpartition('@')[2]}/{path}"
+
+
+def _resolved(uri: str) -> str:
+    """Return the same without ``..``, whichever way it is spelt."""
+    scheme, _, rest = _as_written(uri).partition("://")
+    bucket, _, path = rest.partition("/")
     while (decoded := unquote(path)) != path:
         path = decoded
-    return f"{parts.scheme.lower()}://{parts.netloc.rpartition('@')[2]}{posixpath.normpath('/' + path.lstrip('/'))}"
+    return f"{scheme}://{bucket}{posixpath.normpath('/' + path.lstrip('/'))}"
+
+
+def _is_under(path: str, folder: str, separator: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(separator) + separator)
 
 
 def _outside(path: str, parameter: str) -> WasslyInvalidMessage:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from airflow_provider_wassly.client import DEFAULT_BASE_URL, WasslyConfigError
-from airflow_provider_wassly.connection_form import EXTRA_FIELDS
+from airflow_provider_wassly.connection_form import EXTRA_FIELDS, SECRET_UNCHANGED
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class ConnectionLike(Protocol):
 class ConnectionSettings:
     """The connection's values, each in its type; ``None`` where the connection leaves it to the default."""
 
-    client: dict[str, Any]
+    #: The arguments of the client, secrets among them.
+    client: dict[str, Any] = field(repr=False)
     instance_id: str | None
     attachment_roots: list[str] | None
     max_attachment_bytes: int | None
@@ -57,26 +59,35 @@ class ConnectionSettings:
         except WasslyConfigError as error:
             raise connection_error(connection.conn_id, error) from None
 
+    def secrets(self) -> set[str]:
+        """Return what no log may show: the credentials, and those of the proxies, in either spelling."""
+        secrets = {self.client[name] for name in ("apikey", "token", "password") if name in self.client}
+        for proxy in self.client.get("proxies", {}).values():
+            credentials = proxy.rpartition("@")[0].rpartition("//")[2]
+            secrets |= {credentials, credentials.partition(":")[2]}
+        return {spelling for secret in secrets for spelling in (secret, unquote(secret)) if spelling}
+
     @classmethod
     def _read(cls, connection: ConnectionLike) -> ConnectionSettings:
         extra = _Extra(connection.extra)
-        password = _secret("password", connection.password)
+        password = connection.password or None
+        if _is_mask(password):
+            raise WasslyConfigError(f"password: {_MASKED}")
         login = (connection.login or "").strip()
-        apikey = _secret("apikey", extra.get("apikey", _text))
-        token = _secret("token", extra.get("token", _text))
+        apikey = extra.get("apikey", _text)
         if not apikey:
             raise WasslyConfigError(_missing_apikey(extra, login, password))
         # A default of the client is not repeated here: what the connection does not say is left out.
         client = {
             "apikey": apikey,
             "base_url": _base_url(connection),
-            "token": token,
+            "token": extra.get("token", _text),
             "email": login or None,
             "password": password,
             "connect_timeout": extra.get("connect_timeout", _seconds),
             "read_timeout": extra.get("read_timeout", _seconds),
             "verify": extra.get("verify", _bool_or_path),
-            "proxies": extra.get("proxies", _mapping),
+            "proxies": extra.get("proxies", _proxies),
             "allow_http": extra.get("allow_http", _bool),
             "default_region": extra.get("default_region", _text),
             "allowed_recipients": extra.get("allowed_recipients", _list),
@@ -117,13 +128,16 @@ class _Extra:
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
         try:
+            if _is_mask(value):
+                raise ValueError(_MASKED)
             return read(value)
         except ValueError as error:
             raise WasslyConfigError(f"{name}: {error}") from None
 
     def warn_of_unknown(self, conn_id: str) -> None:
         for name in self._values:
-            if name not in EXTRA_FIELDS:
+            # The Test button of Airflow 2.11 sends each field a second time, under its name in the form.
+            if name not in EXTRA_FIELDS and not name.startswith("extra__"):
                 near = difflib.get_close_matches(name, EXTRA_FIELDS, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 log.warning("Connection %r: the extra field %r is not known and has no effect%s", conn_id, name, hint)
@@ -142,11 +156,14 @@ def _missing_apikey(extra: _Extra, login: str, password: str | None) -> str:
 
 
 def _base_url(connection: ConnectionLike) -> str:
-    host = (connection.host or "").strip()
+    host = (connection.host or "").strip() or urlsplit(DEFAULT_BASE_URL).netloc
     scheme = (connection.schema or "").strip().lower().removesuffix("://")
     port = connection.port
-    if not host:
-        host = urlsplit(DEFAULT_BASE_URL).netloc
+    if "@" in host:
+        # Before any text that would show them.
+        raise WasslyConfigError("host: holds credentials; they belong into login and password")
+    if scheme not in {"", "https", "http"}:
+        raise WasslyConfigError(f"schema: must be https, http or empty, not {scheme!r}")
     if "://" not in host:
         if host.count(":") > 1 and not host.startswith("["):
             host = f"[{host}]"  # an IPv6 address
@@ -158,6 +175,8 @@ def _base_url(connection: ConnectionLike) -> str:
         port_in_host = parts.port
     except ValueError as error:
         raise WasslyConfigError(f"host: {host!r} is no URL: {error}") from None
+    if port and not 0 < int(port) < 65536:
+        raise WasslyConfigError(f"port: must be between 1 and 65535, not {port}")
     if port and port_in_host and int(port) != port_in_host:
         raise WasslyConfigError(f"port: {port} contradicts the host {host!r}; leave one of them out")
     if port and not port_in_host:
@@ -165,12 +184,15 @@ def _base_url(connection: ConnectionLike) -> str:
     return urlunsplit(parts)
 
 
-def _secret(name: str, value: str | None) -> str | None:
-    if value and set(value.strip()) == {"*"}:
-        raise WasslyConfigError(
-            f"{name}: holds {value.strip()!r}, which Airflow's pages show in place of a secret; enter the secret again"
-        )
-    return value or None
+_MASKED = "holds what Airflow's pages show in place of a secret; enter the secret itself again"
+
+
+def _is_mask(value: Any) -> bool:
+    """Whether it is the ``***`` of Airflow 3 and of exports, or what the form of Airflow 2.11 has instead."""
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    return text == SECRET_UNCHANGED or set(text) == {"*"}
 
 
 def _text(value: Any) -> str:
@@ -183,9 +205,9 @@ def _bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     word = str(value).strip().lower()
-    if word in {"true", "1", "yes", "on"}:
+    if word in {"true", "1", "yes", "y", "on"}:
         return True
-    if word in {"false", "0", "no", "off"}:
+    if word in {"false", "0", "no", "n", "off"}:
         return False
     raise ValueError(f"must be true or false, not {value!r}")
 
@@ -225,11 +247,18 @@ def _list(value: Any) -> list[str]:
     return [entry.strip() for entry in value if entry.strip()]
 
 
-def _mapping(value: Any) -> Mapping[str, str]:
+def _proxies(value: Any) -> Mapping[str, str]:
     if isinstance(value, str):
         value = _parsed(value)
     if not isinstance(value, dict) or not all(isinstance(url, str) for url in value.values()):
         raise ValueError('must be a JSON object such as {"https": "http://proxy:3128"}')
+    for scheme, url in value.items():
+        if _is_mask(url):
+            raise ValueError(_MASKED)
+        try:
+            urlsplit(url).port  # noqa: B018  (looked at for its error, whose text could show a password)
+        except ValueError:
+            raise ValueError(f"the address for {scheme!r} is no URL such as http://proxy:3128") from None
     return value
 
 
@@ -237,4 +266,9 @@ def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
+        pass
+    try:
+        # The form of Airflow 2.11 writes a list that was made with JSON as Python does.
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise ValueError("is not valid JSON") from None

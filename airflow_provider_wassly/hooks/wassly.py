@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -37,22 +38,9 @@ class WasslyHook(_compat.BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's widgets for Airflow before 3.2; newer ones read the provider info."""
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import BooleanField, IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional
+        from airflow_provider_wassly.hooks.form_widgets import form_widgets
 
-        def widget(field: connection_form.Field) -> Any:
-            options = {"label": lazy_gettext(field.label), "description": field.description}
-            if field.kind == "boolean":
-                # Without a value of its own a checkbox would say "no" to what is on by default.
-                return BooleanField(**options, default=field is connection_form.EXTRA_FIELDS["record_quota"])
-            if field.kind == "password":
-                return PasswordField(**options, widget=BS3PasswordFieldWidget())
-            kind = IntegerField if field.kind == "integer" else StringField
-            return kind(**options, widget=BS3TextFieldWidget(), validators=[Optional()])
-
-        return {name: widget(field) for name, field in connection_form.EXTRA_FIELDS.items()}
+        return form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -71,19 +59,15 @@ class WasslyHook(_compat.BaseHook):
         :raises WasslyConfigError: names the connection, the field and the fix.
         """
         settings = ConnectionSettings.of(self.get_connection(self.wassly_conn_id))
-        for secret in ("apikey", "token", "password"):
-            if secret in settings.client:
-                _compat.mask_secret(settings.client[secret])
-        for proxy in settings.client.get("proxies", {}).values():
-            # user:password, as it stands before the @
-            if "@" in proxy:
-                _compat.mask_secret(proxy.rpartition("@")[0].rpartition("/")[2])
+        for secret in settings.secrets():
+            _compat.mask_secret(secret)
         return settings
 
     @cached_property
     def _client(self) -> WasslyClient:
+        settings = self.settings
         try:
-            return WasslyClient(**self.settings.client, on_new_token=_compat.mask_secret)
+            return WasslyClient(**settings.client, on_new_token=_compat.mask_secret)
         except WasslyConfigError as error:
             raise connection_error(self.wassly_conn_id, error) from None
 
@@ -209,13 +193,14 @@ class WasslyHook(_compat.BaseHook):
             )
         )
 
-    def send(self, message: OutgoingMessage) -> SendReceipt:
+    def send(self, message: OutgoingMessage, *, on_departure: Callable[[], None] | None = None) -> SendReceipt:
         """
         Send a message that was prepared before.
 
+        :param on_departure: see :meth:`WasslyClient.send`.
         :raises WasslyError: as :meth:`send_message`.
         """
-        return self.get_conn().send(message)
+        return self.get_conn().send(message, on_departure=on_departure)
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the device list can be read, and what it says. Sends no message and costs nothing."""

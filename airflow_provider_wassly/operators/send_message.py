@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -12,8 +12,9 @@ from airflow_provider_wassly import _compat
 if TYPE_CHECKING:
     import jinja2
 
-    from airflow_provider_wassly.client import OutgoingMessage, WasslyError
+    from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyError, WasslyOutcomeUnknown
     from airflow_provider_wassly.hooks.wassly import WasslyHook
+    from airflow_provider_wassly.state import SendRecord
 
 
 class WasslySendMessageOperator(_compat.BaseOperator):
@@ -25,8 +26,11 @@ class WasslySendMessageOperator(_compat.BaseOperator):
 
     The task's ``retries`` are used for what may pass and was not accepted: Wassly unavailable, rate
     limit, device disconnected, ``success: false``. What cannot pass fails at once: bad input,
-    credentials, a 4xx. So does an outcome that cannot be known, because a retry could send the
-    message a second time.
+    credentials, a 4xx. What an outcome does that cannot be known says ``on_outcome_unknown``.
+
+    Before the message leaves, the task writes down that it does, and then what Wassly answered. So
+    a retry after a crash does not send what an earlier try has sent: it returns the recorded
+    receipt, or treats the outcome as unknown. Clearing the task after it has ended sends again.
 
     :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
         connection's ``default_region``. (templated)
@@ -41,6 +45,9 @@ class WasslySendMessageOperator(_compat.BaseOperator):
     :param instance_id: the sending WhatsApp Web session; by default the connection's. (templated)
     :param attachment_conn_id: the Airflow connection for the object storage of both files.
     :param on_empty_attachment: what an empty file does: ``fail`` the task, or ``skip`` it.
+    :param on_outcome_unknown: what happens when it cannot be known whether Wassly accepted the message: ``fail``
+        the task without using its retries, ``retry``, which can send the message a second time, or
+        ``ignore``: succeed and return ``"outcome": "unknown"``.
     :param wassly_conn_id: the Airflow connection. (templated)
     """
 
@@ -74,12 +81,17 @@ class WasslySendMessageOperator(_compat.BaseOperator):
         instance_id: str | None = None,
         attachment_conn_id: str | None = None,
         on_empty_attachment: Literal["fail", "skip"] = "fail",
+        on_outcome_unknown: Literal["fail", "retry", "ignore"] = "fail",
         wassly_conn_id: str = "wassly_default",
         **kwargs: Any,
     ) -> None:
+        if not _compat.HAS_TASK_STATE_STORE:
+            kwargs["on_success_callback"] = [*_as_list(kwargs.get("on_success_callback")), _forget_send_record]
         super().__init__(**kwargs)
         if on_empty_attachment not in ("fail", "skip"):
             raise ValueError(f"on_empty_attachment must be 'fail' or 'skip', not {on_empty_attachment!r}")
+        if on_outcome_unknown not in ("fail", "retry", "ignore"):
+            raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
         self.contact_mobile_number = contact_mobile_number
         self.message = message
         self.contact_name = contact_name
@@ -90,7 +102,9 @@ class WasslySendMessageOperator(_compat.BaseOperator):
         self.instance_id = instance_id
         self.attachment_conn_id = attachment_conn_id
         self.on_empty_attachment = on_empty_attachment
+        self.on_outcome_unknown = on_outcome_unknown
         self.wassly_conn_id = wassly_conn_id
+        self._stopping = False
 
     @cached_property
     def hook(self) -> WasslyHook:
@@ -132,23 +146,77 @@ class WasslySendMessageOperator(_compat.BaseOperator):
 
     def execute(self, context: _compat.Context) -> dict[str, Any]:
         """
-        Send the message.
+        Send the message, unless an earlier try of this task has.
 
         :raises AirflowFailException: for what cannot pass, without retries.
         :raises WasslyError: for what may pass, so that ``retries`` apply.
         """
-        from airflow_provider_wassly.client import WasslyError
+        from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
+        from airflow_provider_wassly.state import SendRecord
 
+        record = SendRecord.of(context)
         try:
-            receipt = self.hook.send(self._outgoing())
+            earlier = record.read()
+            if earlier == "announced":
+                self._go_on_after_unknown()
+            elif earlier is not None:
+                self.log.info(
+                    "An earlier try of this task has sent the message and Wassly accepted it; sending nothing"
+                )
+                return _result("accepted", earlier)
+            receipt = self.hook.send(self._outgoing(), on_departure=partial(self._depart, record))
+        except WasslyOutcomeUnknown as error:
+            return self._end_unknown(error)
         except WasslyError as error:
+            record.withdraw()
             self._fail(error)
-        return {
-            "outcome": "accepted",
-            "message_type": receipt.message_type,
-            "conversation_id": receipt.conversation_id,
-            "remaining_conversations": receipt.remaining_conversations,
-        }
+        except BaseException as interruption:
+            if record.announced:
+                self.log.error(
+                    "UNKNOWN whether Wassly accepted it: this try was ended by %s after the message had left",
+                    type(interruption).__name__,
+                )
+            raise
+        record.accept(receipt)
+        return _result("accepted", receipt)
+
+    def on_kill(self) -> None:
+        """Let no message leave from now on; an answer that is on its way is still written down."""
+        # Only this: it runs inside of a signal handler, from which Airflow cannot be called.
+        self._stopping = True
+
+    def _depart(self, record: SendRecord) -> None:
+        """Write down that the message leaves. Called when all of it has left but what makes it a valid request."""
+        if self._stopping:
+            raise RuntimeError("This task is being stopped; the message was not sent")
+        record.announce()
+
+    def _go_on_after_unknown(self) -> None:
+        from airflow_provider_wassly.client import WasslyOutcomeUnknown
+
+        reason = "an earlier try of this task ended after the message had left and before the answer was written down"
+        if self.on_outcome_unknown != "retry":
+            raise WasslyOutcomeUnknown(reason)
+        self.log.warning(
+            "UNKNOWN whether Wassly accepted it: %s. It is sent again (on_outcome_unknown='retry')", reason
+        )
+
+    def _end_unknown(self, error: WasslyOutcomeUnknown) -> dict[str, Any]:
+        from airflow_provider_wassly.client import shorten
+
+        if self.on_outcome_unknown == "ignore":
+            self.log.warning("%s The task succeeds all the same (on_outcome_unknown='ignore')", error.summary)
+            return _result("unknown", None)
+        if self.on_outcome_unknown == "retry":
+            self.log.error("%s The task's retries send it again (on_outcome_unknown='retry')", error.summary)
+            raise error
+        text = (
+            f"{error.summary} The task's retries are not used, because they could send the message a second time. "
+            f"If the chat with {shorten(str(self.contact_mobile_number))} holds it, mark this task as success; "
+            "if not, clear this task, which sends the message again."
+        )
+        self.log.error(text)
+        raise _compat.fail_exception(text) from error
 
     def _outgoing(self) -> OutgoingMessage:
         files = {
@@ -183,3 +251,22 @@ class WasslySendMessageOperator(_compat.BaseOperator):
 def _as_template(location: Any) -> Any:
     """Return a :mod:`pathlib` path as text, because Airflow renders only that; an ``ObjectStoragePath`` as it is."""
     return str(location) if isinstance(location, PurePath) and not hasattr(location, "protocol") else location
+
+
+def _result(outcome: Literal["accepted", "unknown"], receipt: SendReceipt | None) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "message_type": receipt and receipt.message_type,
+        "conversation_id": receipt and receipt.conversation_id,
+        "remaining_conversations": receipt and receipt.remaining_conversations,
+    }
+
+
+def _as_list(callbacks: Any) -> list[Any]:
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
+
+
+def _forget_send_record(context: _compat.Context) -> None:
+    from airflow_provider_wassly.state import forget_send_record
+
+    forget_send_record(context)

@@ -157,7 +157,7 @@ def test_an_upload_that_no_buffer_can_hold_and_that_is_cut_is_called_not_accepte
 ) -> None:
     large = tmp_path / "large.bin"
     with large.open("wb") as file:
-        file.truncate(64 * 2**20)
+        file.truncate(256 * 2**20)
     box.fail_next(fault, times=2)
     with pytest.raises(WasslyUnavailable):
         wassly.send_message(contact_mobile_number=NUMBER, instance_id="sandbox-instance", document=large)

@@ -1,0 +1,355 @@
+"""
+Each failure, in a real Airflow with retries: how the task ends, after how many tries, and with how many messages.
+
+Every scenario is a DAG of its own with a sandbox of its own. All of them run at the same time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_wassly.sandbox import Sandbox
+from tests.e2e.airflow_server import IS_AIRFLOW_2, AirflowServer
+
+RETRIES = 3
+ALWAYS = 99
+NUMBER = "+447700900123"
+TEXT = "A text that no record may hold"
+ENDED = ("success", "failed")
+
+DAG_FILE = """
+import json, os, time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
+try:
+    from airflow.sdk import DAG
+except ImportError:
+    from airflow.models.dag import DAG
+
+HERE = Path(__file__).parent.parent
+
+
+def note_process(context):
+    ti = context["ti"]
+    name = ti.dag_id if ti.map_index < 0 else f"{ti.dag_id}.{ti.map_index}"
+    (HERE / f"{name}.pid").write_text(str(os.getpid()))
+
+
+def hang_after_the_first_send(context, result):
+    marker = HERE / f"{context['ti'].dag_id}.sent"
+    if not marker.exists():
+        marker.touch()
+        time.sleep(300)
+
+
+def callback_that_hangs(context):
+    time.sleep(300)
+
+
+HOOKS = {"hang_after_the_first_send": hang_after_the_first_send, "callback_that_hangs": callback_that_hangs}
+
+for name, arguments in json.loads((HERE / "scenarios.json").read_text()).items():
+    if "execution_timeout" in arguments:
+        arguments["execution_timeout"] = timedelta(seconds=arguments["execution_timeout"])
+    for hook in ("post_execute", "on_failure_callback"):
+        if hook in arguments:
+            arguments[hook] = HOOKS[arguments[hook]]
+    with DAG(name, schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)) as dag:
+        recipients = arguments.pop("expand", None)
+        arguments |= {
+            "task_id": "send",
+            "wassly_conn_id": name,
+            "retries": RETRIES,
+            "retry_delay": timedelta(seconds=1),
+            "pre_execute": note_process,
+        }
+        if recipients:
+            WasslySendMessageOperator.partial(**arguments).expand(contact_mobile_number=recipients)
+        else:
+            WasslySendMessageOperator(contact_mobile_number=NUMBER, **arguments)
+    globals()[name] = dag
+""".replace("RETRIES", str(RETRIES)).replace("=NUMBER", f"={NUMBER!r}")
+
+
+@dataclasses.dataclass
+class Scenario:
+    """
+    One failure and what has to come of it.
+
+    :param faults: what the sandbox does, as arguments of ``fail_next``.
+    :param arguments: more arguments of the operator.
+    :param kill: with which signal the task's process is hit, once ``when`` holds.
+    :param state: how the task must end.
+    :param tries: how many tries that must take.
+    :param messages: how many messages the service must have recorded.
+    :param outcome: what the task must return, if anything.
+    :param says: what the task's log must say.
+    :param process_suffix: which of a mapped task's processes is meant by ``kill``.
+    """
+
+    state: str
+    tries: int | None
+    messages: int
+    faults: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kill: signal.Signals | None = None
+    when: Callable[[Running], bool] | None = None
+    outcome: str | None = None
+    says: str = ""
+    process_suffix: str = ""
+
+
+@dataclasses.dataclass
+class Running:
+    """A scenario under way."""
+
+    name: str
+    scenario: Scenario
+    box: Sandbox
+    server: AirflowServer
+    killed: bool = False
+
+    @property
+    def process(self) -> int | None:
+        path = self.server.home / f"{self.name}{self.scenario.process_suffix}.pid"
+        return int(path.read_text() or 0) if path.exists() else None
+
+    @property
+    def sent(self) -> bool:
+        return (self.server.home / f"{self.name}.sent").exists()
+
+    def step(self) -> None:
+        """Do what is due."""
+        scenario = self.scenario
+        if scenario.kill and scenario.when and not self.killed and self.process and scenario.when(self):
+            self.killed = True
+            os.kill(self.process, scenario.kill)
+
+
+def login_hangs(running: Running) -> bool:
+    return any(call.endpoint == "login" for call in running.box.calls)
+
+
+def body_is_half_sent(running: Running) -> bool:
+    return any(call.endpoint == "send" and call.bytes_received > 2**20 for call in running.box.calls)
+
+
+def message_is_recorded(running: Running) -> bool:
+    return bool(running.box.messages)
+
+
+def task_has_its_answer(running: Running) -> bool:
+    return running.sent
+
+
+def fault(name: str, times: int = 1, **more: Any) -> dict[str, Any]:
+    return {"name": name, "times": times, **more}
+
+
+LARGE: dict[str, Any] = {"message": None, "document": "large"}
+UNKNOWN = "UNKNOWN whether Wassly accepted it"
+NO = "NOT accepted by Wassly"
+HANG = [fault("hang_after_accept")]
+
+SCENARIOS = {
+    "plain": Scenario("success", 1, 1, outcome="accepted"),
+    # What cannot be known: one try, and a person decides.
+    "http_500": Scenario("failed", 1, 0, [fault("http_500", ALWAYS)], says=UNKNOWN),
+    "http_500_recorded": Scenario("failed", 1, 1, [fault("http_500", ALWAYS, record=True)], says=UNKNOWN),
+    "http_502_html": Scenario("failed", 1, 0, [fault("http_502_html", ALWAYS)], says=UNKNOWN),
+    "not_json": Scenario("failed", 1, 1, [fault("not_json", ALWAYS)], says=UNKNOWN),
+    "truncated_json": Scenario("failed", 1, 1, [fault("truncated_json", ALWAYS)], says=UNKNOWN),
+    "short_body": Scenario("failed", 1, 1, [fault("short_body", ALWAYS)], says=UNKNOWN),
+    "hang_after_accept": Scenario("failed", 1, 1, [fault("hang_after_accept", ALWAYS)], says=UNKNOWN),
+    "reset_after_body": Scenario("failed", 1, 1, [fault("reset_after_body", ALWAYS)], says=UNKNOWN),
+    # What cannot pass: one try.
+    "unauthorized": Scenario("failed", 1, 0, [fault("unauthorized", ALWAYS)], says=NO),
+    "redirect_to_login": Scenario("failed", 1, 0, [fault("redirect_to_login", ALWAYS)], says=NO),
+    "http_413": Scenario("failed", 1, 0, [fault("http_413", ALWAYS)], says=NO),
+    # What may pass and was not accepted: Airflow's retries. The client itself makes three calls in each try.
+    "http_429": Scenario("success", 2, 1, [fault("http_429", 3)], outcome="accepted", says=NO),
+    "http_429_always": Scenario("failed", 1 + RETRIES, 0, [fault("http_429", ALWAYS, retry_after="0")], says=NO),
+    "maintenance": Scenario("success", 2, 1, [fault("maintenance", 3)], outcome="accepted", says=NO),
+    "rejected": Scenario("success", 2, 1, [fault("rejected")], outcome="accepted", says=NO),
+    "rejected_always": Scenario("failed", 1 + RETRIES, 0, [fault("rejected", ALWAYS)], says=NO),
+    "device_disconnected": Scenario("failed", 1 + RETRIES, 0, [fault("device_disconnected")], says="is disconnected"),
+    "reset_mid_body": Scenario("success", 2, 1, [fault("reset_mid_body", 3)], LARGE, outcome="accepted", says=NO),
+    "reset_before_body": Scenario("success", 2, 1, [fault("reset_before_body", 3)], LARGE, outcome="accepted", says=NO),
+    # What passes within one try.
+    "token_expired": Scenario("success", 1, 1, [fault("token_expired")], outcome="accepted"),
+    "drops_attachment": Scenario(
+        "success", 1, 1, [fault("drops_attachment")], LARGE, outcome="accepted", says="DROPPED"
+    ),
+    # What the user chose for the unknown.
+    "unknown_retry": Scenario("success", 2, 2, HANG, {"on_outcome_unknown": "retry"}, outcome="accepted", says=UNKNOWN),
+    "unknown_ignore": Scenario(
+        "success", 1, 1, HANG, {"on_outcome_unknown": "ignore"}, outcome="unknown", says=UNKNOWN
+    ),
+    # The task is stopped. After the message left it is unknown, before that it is sent by the next try.
+    "timeout_in_flight": Scenario("failed", 2, 1, HANG, {"execution_timeout": 4}, says=UNKNOWN),
+    "timeout_in_upload": Scenario(
+        "success", 2, 1, [fault("hang_mid_body")], {**LARGE, "execution_timeout": 6}, outcome="accepted"
+    ),
+    # Airflow 3 lets the task go on after the signal, so that it still learns that there is no answer.
+    "sigterm_in_flight": Scenario(
+        "failed", 2 if IS_AIRFLOW_2 else 1, 1, HANG, kill=signal.SIGTERM, when=message_is_recorded, says=UNKNOWN
+    ),
+    "sigterm_in_upload": Scenario(
+        "success", 2, 1, [fault("hang_mid_body")], LARGE, signal.SIGTERM, body_is_half_sent, outcome="accepted"
+    ),
+    # The task's process dies.
+    "kill_before_request": Scenario(
+        "success", 2, 1, [fault("hang_before_body", endpoint="login")], {}, signal.SIGKILL, login_hangs, "accepted"
+    ),
+    "kill_in_upload": Scenario(
+        "success", 2, 1, [fault("hang_mid_body")], LARGE, signal.SIGKILL, body_is_half_sent, "accepted"
+    ),
+    "kill_before_answer": Scenario("failed", 2, 1, HANG, {}, signal.SIGKILL, message_is_recorded, says=UNKNOWN),
+    "kill_before_answer_ignore": Scenario(
+        "success", 2, 1, HANG, {"on_outcome_unknown": "ignore"}, signal.SIGKILL, message_is_recorded, "unknown", UNKNOWN
+    ),
+    "kill_after_answer": Scenario(
+        "success", 2, 1, [], {"post_execute": "hang_after_the_first_send"}, signal.SIGKILL, task_has_its_answer,
+        "accepted", "An earlier try of this task has sent the message",
+    ),
+}  # fmt: skip
+
+#: Whatever Airflow makes of the task then, the record keeps it from sending again.
+CALLBACK_HANGS = Scenario("failed", None, 1, HANG, {"on_failure_callback": "callback_that_hangs"}, says=UNKNOWN)
+
+#: One of three mapped tasks is killed; the others have records of their own.
+RECIPIENTS = ["+447700900101", "+447700900102", "+447700900103"]
+MAPPED = Scenario(
+    "failed", None, 3, [fault("hang_after_accept", to=RECIPIENTS[1])], {"expand": RECIPIENTS},
+    signal.SIGKILL, lambda running: any(call.fault for call in running.box.calls), process_suffix=".1",
+)  # fmt: skip
+
+#: SequentialExecutor, which is all that Airflow 2.11 has with SQLite, runs one after the other.
+ON_AIRFLOW_2 = {
+    "plain", "hang_after_accept", "rejected", "timeout_in_flight", "timeout_in_upload", "sigterm_in_flight",
+    "kill_before_request", "kill_in_upload", "kill_before_answer", "kill_before_answer_ignore", "kill_after_answer",
+}  # fmt: skip
+NAMES = [name for name in SCENARIOS if name in ON_AIRFLOW_2 or not IS_AIRFLOW_2]
+EXTRA = {"mapped": MAPPED} if IS_AIRFLOW_2 else {"mapped": MAPPED, "callback_hangs": CALLBACK_HANGS}
+ALL = {name: SCENARIOS[name] for name in NAMES} | EXTRA
+
+
+@pytest.fixture(scope="module")
+def boxes() -> Iterator[dict[str, Sandbox]]:
+    """A sandbox for each scenario."""
+    started = {name: Sandbox().start() for name in ALL}
+    yield started
+    for box in started.values():
+        box.stop()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, boxes: dict[str, Sandbox]) -> Iterator[AirflowServer]:
+    """An Airflow that has run all scenarios."""
+    home = tmp_path_factory.mktemp("airflow")
+    large = home / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(160 * 2**20)
+    connections, arguments = {}, {}
+    for name, scenario in ALL.items():
+        for rule in scenario.faults:
+            boxes[name].fail_next(**rule)
+        connection = json.loads(boxes[name].connection)
+        # Long enough to be killed in, where that is the point.
+        waits = scenario.kill is not None or "execution_timeout" in scenario.arguments
+        connection["extra"]["read_timeout"] = 20 if waits else 2
+        connections[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(connection)
+        arguments[name] = {"message": TEXT, **scenario.arguments}
+        if "document" in arguments[name]:
+            arguments[name]["document"] = str(large)
+    (home / "scenarios.json").write_text(json.dumps(arguments))
+    server = AirflowServer(home, connections)
+    (server.dags / "scenarios.py").write_text(DAG_FILE)
+    running = [Running(name, scenario, boxes[name], server) for name, scenario in ALL.items()]
+
+    def all_have_ended() -> bool:
+        for one in running:
+            one.step()
+        states = dict(server.query("select dag_id, state from dag_run"))
+        return all(states.get(name) in ENDED for name in ALL)
+
+    try:
+        server.start()
+        server.wait_for(all_have_ended, "the end of all scenarios", seconds=600)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_task_ends_as_it_must_and_nobody_gets_a_message_twice(
+    server: AirflowServer, boxes: dict[str, Sandbox], name: str
+) -> None:
+    scenario = SCENARIOS[name]
+    ((state, tries),) = server.query("select state, try_number from task_instance where dag_id = ?", name)
+    returned = server.query("select value from xcom where dag_id = ? and key = 'return_value'", name)
+    log = server.task_logs(name)
+    seen = {"state": state, "tries": tries, "messages": len(boxes[name].messages)}
+    assert seen == {"state": scenario.state, "tries": scenario.tries, "messages": scenario.messages}, log
+    assert scenario.says in log
+    outcome = json.loads(returned[0][0])["outcome"] if returned else None
+    assert outcome == scenario.outcome, log
+
+
+def test_the_record_prevents_a_second_message_where_airflow_runs_a_failed_task_again(
+    server: AirflowServer, boxes: dict[str, Sandbox]
+) -> None:
+    if "callback_hangs" not in ALL:
+        pytest.skip("a callback has no time limit of its own in Airflow 2")
+    ((state,),) = server.query("select state from task_instance where dag_id = 'callback_hangs'")
+    assert (state, len(boxes["callback_hangs"].messages)) == ("failed", 1), server.task_logs("callback_hangs")
+
+
+def test_mapped_tasks_are_apart(server: AirflowServer, boxes: dict[str, Sandbox]) -> None:
+    rows = server.query("select map_index, state, try_number from task_instance where dag_id = 'mapped'")
+    log = server.task_logs("mapped")
+    assert sorted(rows) == [(0, "success", 1), (1, "failed", 2), (2, "success", 1)], log
+    assert sorted(message.contact_mobile_number for message in boxes["mapped"].messages) == RECIPIENTS, log
+
+
+def test_clearing_an_ended_task_sends_again_exactly_once(server: AirflowServer, boxes: dict[str, Sandbox]) -> None:
+    cleared = ("kill_after_answer", "kill_before_answer")  # one that succeeded, one that failed as unknown
+    for name in cleared:
+        server.clear(name, "send")
+
+    def have_run_again() -> bool:
+        rows = server.query("select state from dag_run where dag_id in (?, ?)", *cleared)
+        return all(state in ENDED for (state,) in rows) and all(len(boxes[name].messages) == 2 for name in cleared)
+
+    server.wait_for(have_run_again, "the cleared tasks", seconds=120)
+    for name in cleared:
+        ((state, tries),) = server.query("select state, try_number from task_instance where dag_id = ?", name)
+        assert (state, tries, len(boxes[name].messages)) == ("success", 3, 2), server.task_logs(name)
+
+
+def test_a_record_costs_two_calls_and_holds_nothing_private(server: AirflowServer, boxes: dict[str, Sandbox]) -> None:
+    if IS_AIRFLOW_2:
+        # Encrypted, as all Variables; their number tells that no task that has succeeded left one.
+        ((records,),) = server.query("select count(*) from variable")
+        ((failed,),) = server.query("select count(*) from task_instance where state = 'failed'")
+        assert records == failed > 0
+        return
+    ((ti_id,),) = server.query("select id from task_instance where dag_id = 'plain'")
+    output = (server.home / "standalone.log").read_text(errors="replace")
+    calls = re.findall(rf"method=(\w+) path=/execution/store/ti/{uuid.UUID(ti_id)}/", output)
+    assert calls == ["PUT", "PUT"]
+    for (record,) in server.query("select value from task_state_store"):
+        assert json.loads(record).keys() == {"version", "chain", "try_number", "written_at", "receipt"}
+        for private in (NUMBER[1:], TEXT, "large.bin", "sandbox-apikey", "sandbox-password"):
+            assert private not in record

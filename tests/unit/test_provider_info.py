@@ -1,0 +1,74 @@
+"""What Airflow reads about the package."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import pkgutil
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from airflow.providers_manager import ProvidersManager
+
+import airflow_provider_wassly
+from airflow_provider_wassly.get_provider_info import get_provider_info
+
+
+def test_it_is_valid_under_the_schema_of_the_installed_airflow() -> None:
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_airflow_finds_it_through_the_entry_point() -> None:
+    (entry_point,) = [
+        found
+        for found in entry_points(group="apache_airflow_provider")
+        if found.dist and found.dist.name == "airflow-provider-wassly"
+    ]
+    assert entry_point.load()() == get_provider_info()
+
+
+def test_airflow_takes_it_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    manager = ProvidersManager()  # type: ignore[no-untyped-call]
+    with caplog.at_level(logging.WARNING):
+        assert manager.providers["airflow-provider-wassly"].version == airflow_provider_wassly.__version__
+        assert manager.hooks["wassly"] is not None
+    assert "wassly" not in caplog.text.lower()
+
+
+@pytest.mark.parametrize("kind", ["operators", "sensors", "triggers"])
+def test_every_module_is_listed(kind: str) -> None:
+    name = f"airflow_provider_wassly.{kind}"
+    try:
+        package = importlib.import_module(name)
+    except ModuleNotFoundError:
+        there: set[str] = set()
+    else:
+        there = {f"{name}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+    info: dict[str, Any] = get_provider_info()
+    assert {module for entry in info.get(kind, []) for module in entry["python-modules"]} == there
+
+
+def test_what_is_listed_can_be_imported() -> None:
+    info = get_provider_info()
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        for entry in info.get(kind, []):
+            for module in entry["python-modules"]:
+                importlib.import_module(module)
+    for path in [entry["hook-class-name"] for entry in info["connection-types"]] + info.get("notifications", []):
+        module, _, name = path.rpartition(".")
+        assert getattr(importlib.import_module(module), name)
+
+
+def test_the_secrets_are_password_inputs() -> None:
+    (connection_type,) = get_provider_info()["connection-types"]
+    fields = connection_type["conn-fields"]
+    secret = {name for name, field in fields.items() if field["schema"].get("format") == "password"}
+    assert secret == {"apikey", "token", "proxies"}
+    # What is needed most stands first.
+    assert list(fields)[:3] == ["apikey", "token", "instance_id"]

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import pickle
+import signal
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.client import SendReceipt, WasslyError
+from airflow_provider_wassly.state import SendRecord, WasslyRecordError, forget_send_record
+
+RECEIPT = SendReceipt(message_type="document", conversation_id=7, remaining_conversations=40969)
+
+
+class Store:
+    """A store in memory that can fail and be slow."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+        self.failure: Exception | None = None
+        self.seconds = 0.0
+
+    def _work(self) -> None:
+        time.sleep(self.seconds)
+        if self.failure:
+            raise self.failure
+
+    def get(self) -> Any:
+        self._work()
+        # As if it had been in a database.
+        return json.loads(json.dumps(self.value))
+
+    def set(self, value: Any) -> None:
+        self._work()
+        self.value = value
+
+    def delete(self) -> None:
+        self._work()
+        self.value = None
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def on_try(store: Store, number: int, chain: int = 3) -> SendRecord:
+    return SendRecord(store, chain, number)
+
+
+def test_a_retry_learns_that_the_message_was_about_to_leave(store: Store) -> None:
+    on_try(store, 1).announce()
+    assert on_try(store, 2).read() == "announced"
+
+
+def test_a_retry_gets_the_receipt(store: Store) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    record.accept(RECEIPT)
+    assert on_try(store, 2).read() == RECEIPT
+
+
+def test_what_was_not_accepted_leaves_nothing(store: Store) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    record.withdraw()
+    assert on_try(store, 2).read() is None
+
+
+def test_a_try_that_announced_nothing_withdraws_nothing(store: Store) -> None:
+    on_try(store, 1).announce()
+    on_try(store, 2).withdraw()
+    assert on_try(store, 3).read() == "announced"
+
+
+def test_a_task_that_was_cleared_begins_anew(store: Store) -> None:
+    record = on_try(store, 1, chain=3)
+    record.announce()
+    record.accept(RECEIPT)
+    assert on_try(store, 2, chain=4).read() is None
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_first_try_never_reads(store: Store, number: int) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    record.accept(RECEIPT)
+    assert on_try(store, number).read() is None
+
+
+def test_an_attempt_that_is_repeated_is_announced_once(store: Store) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    store.failure = RuntimeError("would be a second call")
+    record.announce()
+
+
+def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Store) -> None:
+    store.failure = ConnectionError("Airflow's API does not answer")
+    with pytest.raises(WasslyRecordError, match=r"could not be read .*does not answer.*nothing was sent") as caught:
+        on_try(store, 2).read()
+    assert caught.value.may_pass
+    assert caught.value.accepted is False
+
+
+def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Store) -> None:
+    store.failure = ConnectionError("Airflow's API does not answer")
+    record = on_try(store, 1)
+    with pytest.raises(WasslyRecordError, match="could not be written"):
+        record.announce()
+    assert not record.announced
+
+
+def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    store.failure = ConnectionError("409: the task was cleared")
+    with caplog.at_level(logging.WARNING):
+        record.accept(RECEIPT)
+        record.withdraw()
+    assert "It could not be written down that Wassly accepted the message" in caplog.text
+    assert "It could not be written down that Wassly did not accept the message" in caplog.text
+    store.failure = None
+    assert on_try(store, 2).read() == "announced"
+
+
+def test_a_record_of_a_later_version_is_not_guessed_at(store: Store) -> None:
+    on_try(store, 1).announce()
+    store.value["version"] = 2
+    with pytest.raises(WasslyRecordError, match="version 2 was written by a later version of this package") as caught:
+        on_try(store, 2).read()
+    assert not caught.value.may_pass
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["version", "chain", "receipt", "message_type", "x"]), inner, max_size=5)
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_whatever_a_record_holds_it_is_understood_or_an_error(value: Any) -> None:
+    store = Store()
+    store.value = value
+    with contextlib.suppress(WasslyRecordError):
+        assert on_try(store, 2).read() in (None, "announced") or value["receipt"]
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def handler(number: int, frame: Any) -> None:
+        raise Interruption
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Store, interrupt_after: Any) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    store.seconds = 0.3
+    interrupt_after(0.1)
+    with pytest.raises(Interruption):
+        record.accept(RECEIPT)
+    assert on_try(store, 2).read() == RECEIPT
+
+
+def test_a_signal_before_the_message_left_leaves_no_record(store: Store, interrupt_after: Any) -> None:
+    store.seconds = 0.3
+    interrupt_after(0.1)
+    record = on_try(store, 1)
+    with pytest.raises(Interruption):
+        record.announce()
+    assert not record.announced
+    assert on_try(store, 2).read() is None
+
+
+def test_without_a_running_task_nothing_is_kept() -> None:
+    record = SendRecord.of({})
+    assert record.read() is None
+    record.announce()
+    record.accept(RECEIPT)
+
+
+def test_the_error_survives_the_way_between_processes() -> None:
+    error = WasslyRecordError("why", may_pass=True)
+    copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(copy, WasslyError)
+    assert (str(copy), copy.may_pass) == ("why", True)
+
+
+class Accessor:
+    """The shape of Airflow 3.3's ``task_state_store``, which is one for each task instance."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        return self.values.get(key)
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        self.values[key] = value
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+def task_instance(**values: Any) -> Any:
+    usual = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "max_tries": 3, "try_number": 1}
+    return SimpleNamespace(**{**usual, **values})
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    monkeypatch.setattr(_compat, "get_variable", kept.get)
+    monkeypatch.setattr(_compat, "set_variable", lambda key, value, description: kept.update({key: value}))
+    monkeypatch.setattr(_compat, "delete_variable", lambda key: kept.pop(key, None))
+    return kept
+
+
+@pytest.mark.parametrize(
+    "other", [{"map_index": 1}, {"run_id": "r2"}, {"task_id": "t2"}, {"dag_id": "d2"}, {"dag_id": "dr", "run_id": ""}]
+)
+def test_other_tasks_runs_and_indexes_have_records_of_their_own(
+    variables: dict[str, str], other: dict[str, Any]
+) -> None:
+    SendRecord.of({"ti": task_instance()}).announce()
+    assert SendRecord.of({"ti": task_instance(try_number=2)}).read() == "announced"
+    assert SendRecord.of({"ti": task_instance(try_number=2, **other)}).read() is None
+
+
+def test_a_variable_is_forgotten_after_success(variables: dict[str, str]) -> None:
+    context = {"ti": task_instance()}
+    record = SendRecord.of(context)
+    record.announce()
+    record.accept(RECEIPT)
+    assert len(variables) == 1
+    forget_send_record(context)
+    assert variables == {}
+
+
+def test_a_variable_that_is_no_json_is_an_error_that_cannot_pass(variables: dict[str, str]) -> None:
+    SendRecord.of({"ti": task_instance()}).announce()
+    (key,) = variables
+    variables[key] = "{"
+    with pytest.raises(WasslyRecordError) as caught:
+        SendRecord.of({"ti": task_instance(try_number=2)}).read()
+    assert not caught.value.may_pass
+
+
+@pytest.mark.skipif(not _compat.HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
+def test_chains_do_not_share_a_key_of_the_task_state_store() -> None:
+    accessor = Accessor()
+    late = SendRecord.of({"ti": task_instance(max_tries=3), "task_state_store": accessor})
+    late.announce()
+    SendRecord.of({"ti": task_instance(max_tries=7, try_number=4), "task_state_store": accessor}).announce()
+    # The process of the chain before was still there when the task was cleared.
+    late.accept(RECEIPT)
+    later = SendRecord.of({"ti": task_instance(max_tries=7, try_number=5), "task_state_store": accessor})
+    assert later.read() == "announced"
