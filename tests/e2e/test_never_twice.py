@@ -13,6 +13,7 @@ import re
 import signal
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +97,8 @@ class Scenario:
     :param outcome: what the task must return, if anything.
     :param says: what the task's log must say.
     :param process_suffix: which of a mapped task's processes is meant by ``kill``.
+    :param supervisor_too: whether the process that watches the task's is hit as well, as when a machine dies.
+    :param latency: seconds that the service takes for each answer.
     """
 
     state: str
@@ -108,6 +111,8 @@ class Scenario:
     outcome: str | None = None
     says: str = ""
     process_suffix: str = ""
+    supervisor_too: bool = False
+    latency: float = 0.0
 
 
 @dataclasses.dataclass
@@ -134,7 +139,13 @@ class Running:
         scenario = self.scenario
         if scenario.kill and scenario.when and not self.killed and self.process and scenario.when(self):
             self.killed = True
+            if scenario.supervisor_too:
+                os.kill(parent_of(self.process), scenario.kill)
             os.kill(self.process, scenario.kill)
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def login_hangs(running: Running) -> bool:
@@ -185,6 +196,8 @@ SCENARIOS = {
     "rejected_always": Scenario("failed", 1 + RETRIES, 0, [fault("rejected", ALWAYS)], says=NO),
     "device_disconnected": Scenario("failed", 1 + RETRIES, 0, [fault("device_disconnected")], says="is disconnected"),
     "reset_mid_body": Scenario("success", 2, 1, [fault("reset_mid_body", 3)], LARGE, outcome="accepted", says=NO),
+    "hang_before_body": Scenario("success", 2, 1, [fault("hang_before_body", 3)], LARGE, outcome="accepted", says=NO),
+    "hang_mid_body": Scenario("success", 2, 1, [fault("hang_mid_body", 3)], LARGE, outcome="accepted", says=NO),
     "reset_before_body": Scenario("success", 2, 1, [fault("reset_before_body", 3)], LARGE, outcome="accepted", says=NO),
     # What passes within one try.
     "token_expired": Scenario("success", 1, 1, [fault("token_expired")], outcome="accepted"),
@@ -205,6 +218,9 @@ SCENARIOS = {
     "sigterm_in_flight": Scenario(
         "failed", 2 if IS_AIRFLOW_2 else 1, 1, HANG, kill=signal.SIGTERM, when=message_is_recorded, says=UNKNOWN
     ),
+    "sigterm_and_an_answer": Scenario(
+        "success", 1, 1, [], {}, signal.SIGTERM, message_is_recorded, "accepted", latency=2
+    ),
     "sigterm_in_upload": Scenario(
         "success", 2, 1, [fault("hang_mid_body")], LARGE, signal.SIGTERM, body_is_half_sent, outcome="accepted"
     ),
@@ -218,6 +234,9 @@ SCENARIOS = {
     "kill_before_answer": Scenario("failed", 2, 1, HANG, {}, signal.SIGKILL, message_is_recorded, says=UNKNOWN),
     "kill_before_answer_ignore": Scenario(
         "success", 2, 1, HANG, {"on_outcome_unknown": "ignore"}, signal.SIGKILL, message_is_recorded, "unknown", UNKNOWN
+    ),
+    "machine_dies": Scenario(
+        "failed", 2, 1, HANG, {}, signal.SIGKILL, message_is_recorded, says=UNKNOWN, supervisor_too=True
     ),
     "kill_after_answer": Scenario(
         "success", 2, 1, [], {"post_execute": "hang_after_the_first_send"}, signal.SIGKILL, task_has_its_answer,
@@ -239,6 +258,7 @@ MAPPED = Scenario(
 ON_AIRFLOW_2 = {
     "plain", "hang_after_accept", "rejected", "timeout_in_flight", "timeout_in_upload", "sigterm_in_flight",
     "kill_before_request", "kill_in_upload", "kill_before_answer", "kill_before_answer_ignore", "kill_after_answer",
+    "machine_dies",
 }  # fmt: skip
 NAMES = [name for name in SCENARIOS if name in ON_AIRFLOW_2 or not IS_AIRFLOW_2]
 EXTRA = {"mapped": MAPPED} if IS_AIRFLOW_2 else {"mapped": MAPPED, "callback_hangs": CALLBACK_HANGS}
@@ -263,6 +283,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, boxes: dict[str, Sandbox]) 
         file.truncate(160 * 2**20)
     connections, arguments = {}, {}
     for name, scenario in ALL.items():
+        boxes[name].latency = scenario.latency
         for rule in scenario.faults:
             boxes[name].fail_next(**rule)
         connection = json.loads(boxes[name].connection)

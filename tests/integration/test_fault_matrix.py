@@ -188,11 +188,15 @@ def test_a_connection_that_is_closed_while_the_next_call_leaves_makes_no_second_
 
 
 @pytest.fixture(scope="module", autouse=True)
-def matrix() -> Iterator[None]:
+def matrix(pytestconfig: pytest.Config) -> Iterator[None]:
     yield
     Tokens.forget_all()
-    if not ROWS:
-        return
+    if ROWS:
+        with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print_matrix()
+
+
+def print_matrix() -> None:
     heads = ("fault", "variant", "message", "connection", "recorded", "said")
     widths = [max(len(row[column]) for row in [heads, *ROWS]) for column in range(len(heads))]
     print()
