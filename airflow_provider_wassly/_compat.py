@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as _airflow_version
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseHook, BaseOperator
+    from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator, PokeReturnValue
     from airflow.sdk.definitions.context import Context
-else:
-    try:
-        from airflow.sdk import BaseOperator
-    except ImportError:  # 2.11
-        from airflow.models.baseoperator import BaseOperator
-    try:
-        from airflow.sdk import BaseHook
-    except ImportError:  # 2.11 and 3.0
-        from airflow.hooks.base import BaseHook
 
 __all__ = [
     "HAS_TASK_STATE_STORE",
     "BaseHook",
     "BaseOperator",
+    "BaseSensorOperator",
     "Context",
+    "PokeReturnValue",
+    "can_reach_airflow",
+    "count",
+    "default_deferrable",
     "delete_variable",
     "fail_exception",
+    "gauge",
     "get_variable",
     "mask_secret",
     "never_expire",
     "object_storage_path",
     "render_to_string",
+    "sensor_timeout",
     "set_variable",
     "skip_exception",
 ]
@@ -54,6 +53,21 @@ def _first_of(name: str, *modules: str) -> Any:
     raise ImportError(f"no {name} in {', '.join(modules)}")
 
 
+_BASES = {
+    "BaseHook": ("airflow.sdk", "airflow.hooks.base"),
+    "BaseOperator": ("airflow.sdk", "airflow.models.baseoperator"),
+    "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
+    "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Find a base class when it is asked for: who imports an operator does not pay for hooks and sensors."""
+    if name in _BASES:
+        return _first_of(name, *_BASES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def fail_exception(message: str) -> Exception:
     """Return the exception that fails a task without using its retries."""
     exception: Exception = _first_of("AirflowFailException", "airflow.sdk.exceptions", "airflow.exceptions")(message)
@@ -64,6 +78,32 @@ def skip_exception(message: str) -> Exception:
     """Return the exception that skips a task."""
     exception: Exception = _first_of("AirflowSkipException", "airflow.sdk.exceptions", "airflow.exceptions")(message)
     return exception
+
+
+def sensor_timeout(message: str) -> Exception:
+    """Return the exception that ends a sensor whose time is over."""
+    exception: Exception = _first_of("AirflowSensorTimeout", "airflow.sdk.exceptions", "airflow.exceptions")(message)
+    return exception
+
+
+def default_deferrable() -> bool:
+    """Return what ``[operators] default_deferrable`` says."""
+    conf = _first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
+    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def count(name: str, tags: dict[str, str]) -> None:
+    """Add one to a counter of Airflow's metrics."""
+    _stats().incr(name, tags=tags)
+
+
+def gauge(name: str, value: float, tags: dict[str, str]) -> None:
+    """Set a gauge of Airflow's metrics."""
+    _stats().gauge(name, value, tags=tags)
+
+
+def _stats() -> Any:
+    return _first_of("Stats", "airflow.sdk.observability.stats", "airflow.stats")
 
 
 def mask_secret(secret: str) -> None:
@@ -93,6 +133,18 @@ def never_expire() -> datetime.timedelta:
 
 # Variables without Variable.get, .set and .delete, because of what those do when Airflow's database or API fails:
 # get says that there is none (2.11, 3.1, 3.2), set and delete log it and return (3.x).
+
+
+def can_reach_airflow() -> bool:
+    """Tell whether Variables can be read and written here."""
+    if _IS_AIRFLOW_2:
+        return True
+    from airflow.sdk.execution_time import task_runner
+
+    if not hasattr(task_runner, "SUPERVISOR_COMMS"):
+        return False  # a plain Python program
+    # Before 3.2 the channel to Airflow gives answers to the wrong thread.
+    return _VERSION >= (3, 2) or threading.current_thread() is threading.main_thread()
 
 
 def get_variable(key: str) -> str | None:

@@ -20,6 +20,8 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [_modules("hooks.wassly")],
         "operators": [_modules("operators.send_message")],
+        "sensors": [_modules("sensors.base", "sensors.device", "sensors.quota")],
+        "triggers": [_modules("triggers.base", "triggers.device", "triggers.quota")],
         "connection-types": [
             {
                 "connection-type": "wassly",

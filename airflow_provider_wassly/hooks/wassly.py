@@ -14,9 +14,12 @@ from airflow_provider_wassly.client import (
     SendReceipt,
     WasslyClient,
     WasslyConfigError,
+    WasslyError,
+    WasslyInvalidMessage,
 )
 from airflow_provider_wassly.hooks.attachments import resolve_attachment
 from airflow_provider_wassly.hooks.settings import ConnectionSettings, connection_error
+from airflow_provider_wassly.quota import Quota, QuotaReading
 
 
 class WasslyHook(_compat.BaseHook):
@@ -193,14 +196,72 @@ class WasslyHook(_compat.BaseHook):
             )
         )
 
-    def send(self, message: OutgoingMessage, *, on_departure: Callable[[], None] | None = None) -> SendReceipt:
+    def send(
+        self,
+        message: OutgoingMessage,
+        *,
+        on_departure: Callable[[], None] | None = None,
+        on_receipt: Callable[[SendReceipt], None] | None = None,
+    ) -> SendReceipt:
         """
-        Send a message that was prepared before.
+        Send a message that was prepared before; keep what the answer says of the quota, and count it in the metrics.
 
         :param on_departure: see :meth:`WasslyClient.send`.
+        :param on_receipt: called with Wassly's answer before anything else is done with it.
         :raises WasslyError: as :meth:`send_message`.
         """
-        return self.get_conn().send(message, on_departure=on_departure)
+        try:
+            receipt = self.get_conn().send(message, on_departure=on_departure)
+        except WasslyError as error:
+            self._count("unknown" if error.accepted is None else "not_accepted")
+            raise
+        if on_receipt is not None:
+            on_receipt(receipt)
+        self._count("accepted")
+        if receipt.remaining_conversations is not None:
+            self._keep_quota(receipt.remaining_conversations, message.instance_id)
+        return receipt
+
+    def _count(self, outcome: str) -> None:
+        # The outcome is part of the name, because plain statsd knows no tags.
+        _compat.count(f"wassly.messages.{outcome}", {"conn_id": self.wassly_conn_id})
+
+    def _keep_quota(self, remaining_conversations: int, instance_id: str) -> None:
+        _compat.gauge("wassly.remaining_conversations", remaining_conversations, {"conn_id": self.wassly_conn_id})
+        if self.settings.record_quota:
+            Quota(self.wassly_conn_id).record(remaining_conversations, instance_id)
+
+    def get_quota(self) -> QuotaReading | None:
+        """
+        Return what the last answer to a message of this connection said about the quota, ``None`` if there was none.
+
+        No call to Wassly: no endpoint tells the quota without sending.
+        """
+        return Quota(self.wassly_conn_id).read()
+
+    def forget_quota(self) -> None:
+        """Forget the recorded reading, after the quota was topped up for instance."""
+        Quota(self.wassly_conn_id).forget()
+
+    def find_device(self, instance_id: str | None = None) -> Device:
+        """
+        Return one of the account's WhatsApp Web sessions.
+
+        :param instance_id: which one; by default the connection's.
+        :raises WasslyInvalidMessage: when none is named, or the account does not have it.
+        :raises WasslyError: see :meth:`WasslyClient.list_devices`.
+        """
+        wanted = instance_id or self.settings.instance_id
+        devices = self.list_devices()
+        known = ", ".join(sorted(device.instance_id for device in devices if device.instance_id)) or "none"
+        if not wanted:
+            raise WasslyInvalidMessage(
+                f"empty; set it here or in the connection's extra. The account has: {known}", field="instance_id"
+            )
+        found = next((device for device in devices if device.instance_id == wanted), None)
+        if found is None:
+            raise WasslyInvalidMessage(f"the account has no {wanted!r}, only: {known}", field="instance_id")
+        return found
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the device list can be read, and what it says. Sends no message and costs nothing."""

@@ -164,7 +164,9 @@ class WasslySendMessageOperator(_compat.BaseOperator):
                     "An earlier try of this task has sent the message and Wassly accepted it; sending nothing"
                 )
                 return _result("accepted", earlier)
-            receipt = self.hook.send(self._outgoing(), on_departure=partial(self._depart, record))
+            receipt = self.hook.send(
+                self._outgoing(), on_departure=partial(self._depart, record), on_receipt=record.accept
+            )
         except WasslyOutcomeUnknown as error:
             return self._end_unknown(error)
         except WasslyError as error:
@@ -177,7 +179,6 @@ class WasslySendMessageOperator(_compat.BaseOperator):
                     type(interruption).__name__,
                 )
             raise
-        record.accept(receipt)
         return _result("accepted", receipt)
 
     def on_kill(self) -> None:

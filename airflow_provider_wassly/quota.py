@@ -1,0 +1,253 @@
+"""
+The remaining quota, as Wassly's last answer told it.
+
+No endpoint returns it: only the answer to a message that was sent does. So every receipt's figure is
+kept in an Airflow Variable, one for each connection, for all tasks that want to know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import Any, Literal
+
+from airflow_provider_wassly import _compat
+
+log = logging.getLogger(__name__)
+
+#: A process that sends many messages writes its latest reading no more often than this.
+_WRITE_INTERVAL = timedelta(seconds=30)
+
+#: Between writing an own mark and reading it back: two that claim at the same time see who was last.
+_CLAIM_SECONDS = 2.0
+
+
+def now() -> datetime:
+    """Return the time that ages are counted from."""
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True)
+class QuotaReading:
+    """
+    What an answer of Wassly said about the account's quota.
+
+    :param remaining_conversations: how many conversations remained.
+    :param read_at: when the answer came.
+    :param instance_id: the WhatsApp Web session that had sent.
+    """
+
+    remaining_conversations: int
+    read_at: datetime
+    instance_id: str | None = None
+
+    @property
+    def age(self) -> timedelta:
+        """How long ago that was."""
+        return max(timedelta(0), now() - self.read_at)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a task returns it."""
+        return {
+            "remaining_conversations": self.remaining_conversations,
+            "read_at": self.read_at.isoformat(),
+            "instance_id": self.instance_id,
+        }
+
+
+class Quota:
+    """
+    The recorded quota of one connection.
+
+    Airflow has no atomic operation on Variables. Of two workers that write at the same moment the
+    later write stays, even if its reading is the older one by that moment; the next answer mends it.
+
+    :param conn_id: the connection.
+    """
+
+    _written: dict[str, datetime] = {}
+    _latest: dict[str, QuotaReading] = {}
+
+    def __init__(self, conn_id: str) -> None:
+        self.conn_id = conn_id
+        # Airflow 3.0 loses keys with a slash, and a key has 250 characters at the most.
+        usable = re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", conn_id)
+        name = conn_id if usable else hashlib.sha256(conn_id.encode()).hexdigest()
+        self._key = f"wassly_quota__{name}"
+        self._probe_key = f"wassly_quota_probe__{name}"
+
+    def read(self) -> QuotaReading | None:
+        """
+        Return the latest reading, ``None`` if there is none.
+
+        :raises Exception: when Airflow does not answer.
+        """
+        values = _parsed(_compat.get_variable(self._key), self._key)
+        try:
+            kept = (
+                QuotaReading(
+                    int(values["remaining_conversations"]), _time(values["read_at"]), values.get("instance_id")
+                )
+                if values
+                else None
+            )
+        except (KeyError, TypeError, ValueError):
+            log.warning("The Variable %s holds no quota reading; it is taken for none", self._key)
+            kept = None
+        own = self._latest.get(self.conn_id)
+        return max((one for one in (kept, own) if one), key=lambda one: one.read_at, default=None)
+
+    def record(self, remaining_conversations: int, instance_id: str | None) -> None:
+        """
+        Keep a new reading, unless a newer one is kept already. What goes wrong is a warning.
+
+        :param remaining_conversations: what the answer said.
+        :param instance_id: the sending session.
+        """
+        reading = QuotaReading(remaining_conversations, now(), instance_id)
+        last = self._written.get(self.conn_id)
+        self._latest[self.conn_id] = reading
+        if not _compat.can_reach_airflow():
+            log.debug("The remaining quota is not recorded: this is no running task")
+        elif last is None or reading.read_at - last >= _WRITE_INTERVAL:
+            self._write(reading)
+
+    def flush(self) -> None:
+        """Write the reading that :meth:`record` has not written yet, if there is one."""
+        reading = self._latest.get(self.conn_id)
+        if reading is not None and self._written.get(self.conn_id) != reading.read_at:
+            self._write(reading)
+
+    def _write(self, reading: QuotaReading) -> None:
+        self._written[self.conn_id] = reading.read_at
+        try:
+            kept = _parsed(_compat.get_variable(self._key), self._key)
+            if kept and _time(kept.get("read_at")) > reading.read_at:
+                return
+            values = {"version": 1, **reading.as_dict()}
+            _compat.set_variable(self._key, json.dumps(values), "The remaining quota, as Wassly told it last.")
+        except Exception as error:
+            log.warning("The remaining quota could not be recorded: %s: %s", type(error).__name__, error)
+
+    def forget(self) -> None:
+        """
+        Remove the reading.
+
+        :raises Exception: when Airflow does not answer.
+        """
+        self._latest.pop(self.conn_id, None)
+        if _compat.get_variable(self._key) is not None:
+            _compat.delete_variable(self._key)
+
+    def may_probe(self, interval: timedelta) -> bool:
+        """
+        Tell whether the last probe of this connection, whoever made it, is long enough ago.
+
+        :param interval: the time between two probes.
+        :raises Exception: when Airflow does not answer.
+        """
+        mark = _parsed(_compat.get_variable(self._probe_key), self._probe_key)
+        try:
+            return not mark or now() - _time(mark["at"]) >= interval
+        except (KeyError, TypeError, ValueError):
+            return True
+
+    def claim_probe(self, interval: timedelta, *, sleep: Callable[[float], None] = time.sleep) -> bool:
+        """
+        Take the right to make a probe now, for this process alone. It is used up whatever comes of the probe.
+
+        :param interval: the time between two probes.
+        :raises Exception: when Airflow does not answer.
+        """
+        if not self.may_probe(interval):
+            return False
+        mine = {"version": 1, "at": now().isoformat(), "by": uuid.uuid4().hex}
+        _compat.set_variable(self._probe_key, json.dumps(mine), "When a Wassly quota sensor sent its last probe.")
+        sleep(_CLAIM_SECONDS)
+        return _parsed(_compat.get_variable(self._probe_key), self._probe_key) == mine
+
+
+class Verdict(Enum):
+    """What a reading means to somebody who waits for quota."""
+
+    ENOUGH = "enough"
+    WAIT = "wait"
+    #: Only a probe can tell.
+    PROBE = "probe"
+    FAIL = "fail"
+
+
+def judge(
+    reading: QuotaReading | None,
+    *,
+    needed: int,
+    max_age: timedelta,
+    probing: bool,
+    on_unknown: Literal["proceed", "wait", "fail"],
+) -> tuple[Verdict, str, int]:
+    """
+    Decide what a reading means; also return it in words, and the level at which that is logged.
+
+    :param reading: the recorded one, ``None`` if there is none.
+    :param needed: how many conversations must remain.
+    :param max_age: how old a reading may be to be trusted.
+    :param probing: whether a probe may be sent.
+    :param on_unknown: what the absence of a reading means when there is no probing.
+    """
+    wanted = f"at least {needed} wanted"
+    if reading is None:
+        what = f"No quota reading yet, {wanted}"
+        if probing:
+            return Verdict.PROBE, f"{what}: a probe has to tell", logging.INFO
+        return {
+            "proceed": (Verdict.ENOUGH, f"{what}: going on all the same, the send itself will tell", logging.WARNING),
+            "wait": (Verdict.WAIT, f"{what}: waiting until something is sent with this connection", logging.INFO),
+            "fail": (Verdict.FAIL, f"{what} (on_unknown='fail')", logging.ERROR),
+        }[on_unknown]
+    what = f"{reading.remaining_conversations} conversations remained {_in_words(reading.age)} ago, {wanted}"
+    enough = reading.remaining_conversations >= needed
+    fresh = reading.age < max_age
+    if enough and fresh:
+        return Verdict.ENOUGH, what, logging.INFO
+    if probing:
+        return Verdict.PROBE, f"{what}: a probe has to tell", logging.INFO
+    if enough:
+        return Verdict.ENOUGH, f"{what}: that is older than max_age ({_in_words(max_age)})", logging.WARNING
+    if fresh:
+        return Verdict.WAIT, f"{what}: waiting", logging.INFO
+    return (
+        Verdict.WAIT,
+        f"{what}: that is older than max_age ({_in_words(max_age)}), and only a message that is sent, "
+        "a probe (probe_to) or hook.forget_quota() can end the waiting",
+        logging.WARNING,
+    )
+
+
+def _in_words(duration: timedelta) -> str:
+    return str(timedelta(seconds=round(duration.total_seconds())))
+
+
+def _parsed(text: str | None, key: str) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        log.warning("The Variable %s is not what this package writes; it is taken for absent", key)
+        return None
+    return values
+
+
+def _time(text: Any) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -1,0 +1,146 @@
+"""The sensor that waits for quota."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.sensors.base import WasslySensor
+
+if TYPE_CHECKING:
+    from airflow_provider_wassly.quota import QuotaReading, Verdict
+    from airflow_provider_wassly.triggers.quota import QuotaTrigger
+
+
+class WasslyQuotaSensor(WasslySensor):
+    """
+    Waits until enough conversations remain.
+
+    No endpoint of Wassly tells the remaining quota; only the answer to a message does. So this looks
+    at the reading that the last message of the connection left. Where that is too old or too low, a
+    **probe** can find out: one small message to a number of yours.
+
+    Returns the reading, ``{"remaining_conversations": …, "read_at": …, "instance_id": …}``; ``None`` if there is none.
+
+    :param min_remaining_conversations: how many conversations must remain.
+    :param max_age: how old a reading may be to be trusted; a timedelta or seconds, default 36 hours.
+    :param probe_to: the number that probes go to; without it no probe is sent. (templated)
+    :param probe_message: the text of a probe. (templated)
+    :param probe_interval: the time between two probes of this connection, however many sensors and tries there
+        are; a timedelta or seconds, default 1 hour.
+    :param on_unknown: what happens without any reading and without ``probe_to``: ``proceed`` (the send itself will
+        tell), ``wait`` until something is sent, or ``fail``.
+    :param instance_id: the WhatsApp Web session that sends probes; by default the connection's. (templated)
+    :param wassly_conn_id: the Airflow connection. (templated)
+    :param deferrable: wait in the triggerer and not on a worker; default ``[operators] default_deferrable``.
+    :raises ValueError: when the DAG is parsed and a value is wrong.
+    """
+
+    template_fields: Sequence[str] = ("probe_to", "probe_message", *WasslySensor.template_fields)
+
+    def __init__(
+        self,
+        *,
+        min_remaining_conversations: int,
+        max_age: timedelta | float = timedelta(hours=36),
+        probe_to: str | None = None,
+        probe_message: str = "Airflow checks the remaining quota.",
+        probe_interval: timedelta | float = timedelta(hours=1),
+        on_unknown: Literal["proceed", "wait", "fail"] = "proceed",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (
+            isinstance(min_remaining_conversations, bool)
+            or not isinstance(min_remaining_conversations, int)
+            or min_remaining_conversations < 1
+        ):
+            raise ValueError(
+                f"min_remaining_conversations must be a whole number above 0, not {min_remaining_conversations!r}"
+            )
+        if on_unknown not in ("proceed", "wait", "fail"):
+            raise ValueError(f"on_unknown must be 'proceed', 'wait' or 'fail', not {on_unknown!r}")
+        self.min_remaining_conversations = min_remaining_conversations
+        self.max_age = _duration(max_age, "max_age")
+        self.probe_to = probe_to
+        self.probe_message = probe_message
+        self.probe_interval = _duration(probe_interval, "probe_interval")
+        self.on_unknown = on_unknown
+
+    def look(self, context: _compat.Context) -> tuple[bool, dict[str, Any] | None]:
+        """Look at the reading; send a probe if only that can tell and one is due."""
+        from airflow_provider_wassly.client import WasslyConfigError
+        from airflow_provider_wassly.quota import Verdict
+
+        if not self.hook.settings.record_quota:
+            raise WasslyConfigError(
+                f"Connection {self.wassly_conn_id!r}, field record_quota: is false, so there is no reading to wait for"
+            )
+        verdict, reading = self._judge(probing=self.probe_to is not None)
+        if verdict is Verdict.PROBE and self._probe():
+            verdict, reading = self._judge(probing=False)
+        if verdict is Verdict.FAIL:
+            raise _compat.fail_exception("There is no quota reading yet (on_unknown='fail'); probe_to can find it out")
+        return verdict is Verdict.ENOUGH, None if reading is None else reading.as_dict()
+
+    def trigger(self, deadline: datetime) -> QuotaTrigger:
+        """Return the trigger that looks at the reading."""
+        from airflow_provider_wassly.triggers.quota import QuotaTrigger
+
+        return QuotaTrigger(
+            wassly_conn_id=self.wassly_conn_id,
+            needed=self.min_remaining_conversations,
+            max_age=self.max_age.total_seconds(),
+            probe_interval=None if self.probe_to is None else self.probe_interval.total_seconds(),
+            on_unknown=self.on_unknown,
+            **self.polling(deadline),
+        )
+
+    def _judge(self, *, probing: bool) -> tuple[Verdict, QuotaReading | None]:
+        from airflow_provider_wassly.quota import judge
+
+        reading = self.hook.get_quota()
+        verdict, text, level = judge(
+            reading,
+            needed=self.min_remaining_conversations,
+            max_age=self.max_age,
+            probing=probing,
+            on_unknown="wait" if self.probe_to is not None else self.on_unknown,
+        )
+        self.log.log(level, text)
+        return verdict, reading
+
+    def _probe(self) -> bool:
+        """Send a probe, if none was sent lately; return whether Wassly accepted it."""
+        from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
+        from airflow_provider_wassly.quota import Quota
+
+        # Before the claim: bad input must not use it up.
+        probe = self.hook.prepare(
+            contact_mobile_number=self.probe_to or "", message=self.probe_message, instance_id=self.instance_id
+        )
+        if not Quota(self.wassly_conn_id).claim_probe(self.probe_interval):
+            self.log.info("The last probe is less than %s ago; waiting", self.probe_interval)
+            return False
+        try:
+            self.hook.send(probe)
+        except WasslyError as error:
+            if not (error.may_pass or isinstance(error, WasslyOutcomeUnknown)):
+                raise
+            self.log.warning("The probe did not tell: %s The next one is due in %s", error.summary, self.probe_interval)
+            return False
+        return True
+
+
+def _duration(value: timedelta | float, name: str) -> timedelta:
+    if isinstance(value, timedelta):
+        duration = value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        duration = timedelta(seconds=value)
+    else:
+        raise ValueError(f"{name} must be a timedelta or a number of seconds, not {value!r}")
+    if duration <= timedelta(0):
+        raise ValueError(f"{name} must be longer than 0, not {value!r}")
+    return duration

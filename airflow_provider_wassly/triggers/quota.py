@@ -1,0 +1,63 @@
+"""The trigger of the quota sensor."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal
+
+from airflow_provider_wassly.quota import Quota, Verdict, judge
+from airflow_provider_wassly.triggers.base import PollTrigger
+
+
+class QuotaTrigger(PollTrigger):
+    """
+    Waits until the recorded reading is enough, or a probe is due; the probe is sent by the task.
+
+    :param needed: how many conversations must remain.
+    :param max_age: seconds that a reading may be old.
+    :param probe_interval: seconds between two probes, ``None`` if there is no probing.
+    :param on_unknown: see :class:`~airflow_provider_wassly.sensors.quota.WasslyQuotaSensor`.
+    :param kwargs: see :class:`PollTrigger`.
+    """
+
+    def __init__(
+        self,
+        *,
+        needed: int,
+        max_age: float,
+        probe_interval: float | None,
+        on_unknown: Literal["proceed", "wait", "fail"],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.needed = needed
+        self.max_age = max_age
+        self.probe_interval = probe_interval
+        self.on_unknown = on_unknown
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what makes this trigger again, from JSON."""
+        return {
+            **super().arguments(),
+            "needed": self.needed,
+            "max_age": self.max_age,
+            "probe_interval": self.probe_interval,
+            "on_unknown": self.on_unknown,
+        }
+
+    def look(self) -> str | None:
+        """Look at the reading once."""
+        quota = Quota(self.wassly_conn_id)
+        verdict, text, level = judge(
+            quota.read(),
+            needed=self.needed,
+            max_age=timedelta(seconds=self.max_age),
+            probing=self.probe_interval is not None,
+            on_unknown=self.on_unknown,
+        )
+        self.log.log(level, text)
+        if verdict is Verdict.WAIT:
+            return None
+        if verdict is Verdict.PROBE and not quota.may_probe(timedelta(seconds=self.probe_interval or 0)):
+            return None
+        return text
