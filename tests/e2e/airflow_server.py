@@ -1,4 +1,4 @@
-"""A real Airflow with scheduler and LocalExecutor (SequentialExecutor on 2.11), as its own processes."""
+"""A real Airflow with scheduler, triggerer and LocalExecutor (SequentialExecutor on 2.11), as its own processes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 import airflow
 
 IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
+COMPONENTS = ("scheduler", "triggerer") if IS_AIRFLOW_2 else ("api-server", "scheduler", "dag-processor", "triggerer")
 
 
 class AirflowServer:
@@ -52,6 +53,9 @@ class AirflowServer:
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that all of its processes share, for tests only",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
@@ -59,39 +63,51 @@ class AirflowServer:
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "15",
             **environment,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
         """Start it; returns when it works."""
         subprocess.run(self._command("db", "migrate"), env=self._environment, check=True, capture_output=True)
-        component = "scheduler" if IS_AIRFLOW_2 else "standalone"
-        with (self.home / f"{component}.log").open("wb") as output:
-            self._process = subprocess.Popen(
+        for component in COMPONENTS:
+            self.start_component(component)
+        if not IS_AIRFLOW_2:
+            self.wait_for(self._is_healthy, "Airflow's API", seconds=120)
+
+    def start_component(self, component: str) -> None:
+        """Start one of its processes."""
+        with (self.home / f"{component}.log").open("ab") as output:
+            self._processes[component] = subprocess.Popen(
                 self._command(component),
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # A session of its own, so that no other process can be meant when it is ended.
                 start_new_session=True,
             )
-        if not IS_AIRFLOW_2:
-            self.wait_for(self._is_healthy, "Airflow's API", seconds=120)
+
+    def kill_component(self, component: str) -> None:
+        """Kill one of its processes, and those that it has started, without a warning."""
+        process = self._processes.pop(component)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def stop(self) -> None:
         """End all of its processes."""
-        if self._process is not None:
-            # They are a session of their own, so that no other process can be meant.
-            os.killpg(self._process.pid, signal.SIGTERM)
+        for process in self._processes.values():
+            os.killpg(process.pid, signal.SIGTERM)
+        for component, process in list(self._processes.items()):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(20)
+                process.wait(20)
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+                self.kill_component(component)
+            process.wait()
 
     def wait_for(self, condition: Callable[[], object], what: str, *, seconds: float) -> None:
         """Wait until a condition holds; fail with Airflow's own output if it never does."""
         deadline = time.monotonic() + seconds
         while not condition():
-            if time.monotonic() > deadline or (self._process is not None and self._process.poll() is not None):
+            ended = [name for name, process in self._processes.items() if process.poll() is not None]
+            if ended or time.monotonic() > deadline:
                 logs = "\n".join(path.read_text(errors="replace")[-5000:] for path in self.home.glob("*.log"))
                 raise AssertionError(f"waited in vain for {what}\n{logs}")
             time.sleep(0.2)

@@ -367,7 +367,7 @@ def test_a_record_costs_two_calls_and_holds_nothing_private(server: AirflowServe
         assert records == failed > 0
         return
     ((ti_id,),) = server.query("select id from task_instance where dag_id = 'plain'")
-    output = (server.home / "standalone.log").read_text(errors="replace")
+    output = (server.home / "api-server.log").read_text(errors="replace")
     calls = re.findall(rf"method=(\w+) path=/execution/store/ti/{uuid.UUID(ti_id)}/", output)
     assert calls == ["PUT", "PUT"]
     for (record,) in server.query("select value from task_state_store"):

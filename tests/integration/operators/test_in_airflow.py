@@ -43,7 +43,7 @@ def test_the_example_dags_run_as_they_stand(airflow: AirflowCli, box: Sandbox) -
         states = airflow.states(dag_id)
         assert set(states.values()) == {"success"}, (dag_id, states)
 
-    report, notification, *mapped = box.messages
+    report, notification, *mapped, waited_for = box.messages
     assert report.message is not None
     assert report.message.startswith("*Orders of 2026-11-22*\n\n24 orders, ")
     assert report.document is not None
@@ -51,6 +51,7 @@ def test_the_example_dags_run_as_they_stand(airflow: AirflowCli, box: Sandbox) -
     assert report.document.bytes.startswith(b"order,amount\r\n2026-11-22-001,")
     assert notification.message is not None
     assert notification.message.startswith("✅ *wassly_pipeline_notification* has loaded 1234 rows (`manual__")
+    assert waited_for.message == "The import of 2026-11-24 is complete."
     assert {(message.contact_mobile_number, message.contact_name, message.message) for message in mapped} == {
         ("+447700900101", "Amira", "Hello Amira, you are on call this week."),
         ("+447700900102", "Björn", "Hello Björn, you are on call this week."),
