@@ -29,6 +29,7 @@ __all__ = [
     "get_variable",
     "mask_secret",
     "never_expire",
+    "not_found_exceptions",
     "object_storage_path",
     "render_to_string",
     "sensor_timeout",
@@ -78,6 +79,11 @@ def skip_exception(message: str) -> Exception:
     """Return the exception that skips a task."""
     exception: Exception = _first_of("AirflowSkipException", "airflow.sdk.exceptions", "airflow.exceptions")(message)
     return exception
+
+
+def not_found_exceptions() -> tuple[type[Exception], ...]:
+    """Return the exceptions that mean that there is no such connection."""
+    return (_first_of("AirflowNotFoundException", "airflow.sdk.exceptions", "airflow.exceptions"),)
 
 
 def sensor_timeout(message: str) -> Exception:

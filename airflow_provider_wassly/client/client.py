@@ -420,9 +420,9 @@ class WasslyClient:
                 if isinstance(error, _SETUP_ERRORS) and not wire.began:
                     raise WasslyConfigError(f"the call cannot be made: {reason}") from None
                 if harmless is None:
-                    raise WasslyUnavailable(f"{path}: no answer came back: {reason}") from None
+                    raise WasslyUnavailable(f"no answer from {url}: {reason}") from None
                 if not wire.request_whole:
-                    raise WasslyUnavailable(f"{path}: the request did not leave whole: {reason}") from None
+                    raise WasslyUnavailable(f"the request to {url} did not leave whole: {reason}") from None
                 raise WasslyOutcomeUnknown(f"the request left whole and no answer came back: {reason}") from None
         return Answer(answered.status_code, answered.headers, body, url, wire.request_whole, redact)
 

@@ -32,6 +32,8 @@ class WasslyError(Exception):
     :param message: what happened, in one line, without secrets.
     """
 
+    #: How :attr:`summary` begins.
+    _verdict: ClassVar[str] = "NOT accepted by Wassly"
     #: ``False``: Wassly certainly did not accept the message. ``None``: that cannot be known.
     accepted: ClassVar[bool | None] = False
     #: What the reader of a log can do about it.
@@ -49,8 +51,7 @@ class WasslyError(Exception):
     @property
     def summary(self) -> str:
         """One line for a log: what happened, whether Wassly accepted the message, what to do."""
-        known = "NOT accepted by Wassly" if self.accepted is False else "UNKNOWN whether Wassly accepted it"
-        return f"{known}: {self.message}. {self.advice}"
+        return f"{self._verdict}: {self.message}. {self.advice}"
 
     def __str__(self) -> str:
         return self.message
@@ -71,7 +72,8 @@ def _rebuild(cls: type[WasslyError], message: str, state: dict[str, Any]) -> Was
 class WasslyConfigError(WasslyError):
     """Raised before any call when an argument of the client, or a field of the connection, is missing or wrong."""
 
-    advice = "Correct the named field of the connection."
+    advice = "Correct the connection."
+    _verdict = "Nothing was sent"
 
 
 class WasslyInvalidMessage(WasslyError):
@@ -84,7 +86,8 @@ class WasslyInvalidMessage(WasslyError):
     :param field: the name of the parameter that is wrong.
     """
 
-    advice = "Correct the named parameter."
+    advice = "Correct the parameter."
+    _verdict = "Nothing was sent"
 
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -215,5 +218,6 @@ class WasslyOutcomeUnknown(WasslyError):
     itself: a repetition can be a second message.
     """
 
+    _verdict = "UNKNOWN whether Wassly accepted it"
     accepted = None
     advice = "Look into the chat on the sending phone before you send again."

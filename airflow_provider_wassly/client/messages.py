@@ -81,7 +81,8 @@ def prepare(
     if not body.strip():
         body = ""
         if not files:
-            raise WasslyInvalidMessage("nothing to send: no text, no document and no media", field="message")
+            text = "a text of white space only" if _text(message, "message") else "no text"
+            raise WasslyInvalidMessage(f"nothing to send: {text}, no document and no media", field="message")
     _warn_if_long(body, MAX_CAPTION if files else MAX_MESSAGE, "caption" if files else "message")
     # The order is part of the guarantee: see SendBody.
     texts = {

@@ -19,11 +19,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: A connection that comes without a type, from a secrets backend for instance, is as good.
+_OWN_TYPES = {"wassly", "", None}
+
 
 class ConnectionLike(Protocol):
     """What is read of an Airflow connection, on any version."""
 
     conn_id: str
+    conn_type: str | None
     host: str | None
     schema: str | None
     login: str | None
@@ -75,8 +79,12 @@ class ConnectionSettings:
             raise WasslyConfigError(f"password: {_MASKED}")
         login = (connection.login or "").strip()
         apikey = extra.get("apikey", _text)
+        kind = connection.conn_type
         if not apikey:
-            raise WasslyConfigError(_missing_apikey(extra, login, password))
+            other = f" (the connection is of type {kind!r}, not 'wassly')" if kind not in _OWN_TYPES else ""
+            raise WasslyConfigError(_missing_apikey(extra, login, password) + other)
+        if kind not in _OWN_TYPES:
+            log.warning("Connection %r is of type %r, not 'wassly'", connection.conn_id, kind)
         # A default of the client is not repeated here: what the connection does not say is left out.
         client = {
             "apikey": apikey,
@@ -152,7 +160,8 @@ def _missing_apikey(extra: _Extra, login: str, password: str | None) -> str:
             "apikey: missing in the extra. The field password is set and login is empty: if that is the API key, "
             "move it to the extra field 'apikey'"
         )
-    return "apikey: missing in the extra; Wassly shows it in the account's settings"
+    hint = " (one in the field password is not read)" if password else ""
+    return f"apikey: missing in the extra{hint}; Wassly shows it in the account's settings"
 
 
 def _base_url(connection: ConnectionLike) -> str:

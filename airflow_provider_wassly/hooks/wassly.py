@@ -61,7 +61,13 @@ class WasslyHook(_compat.BaseHook):
 
         :raises WasslyConfigError: names the connection, the field and the fix.
         """
-        settings = ConnectionSettings.of(self.get_connection(self.wassly_conn_id))
+        try:
+            connection = self.get_connection(self.wassly_conn_id)
+        except _compat.not_found_exceptions() as error:
+            raise WasslyConfigError(
+                f"There is no connection {self.wassly_conn_id!r}; create it (type Wassly) or set wassly_conn_id"
+            ) from error
+        settings = ConnectionSettings.of(connection)
         for secret in settings.secrets():
             _compat.mask_secret(secret)
         return settings
@@ -270,8 +276,9 @@ class WasslyHook(_compat.BaseHook):
             instance = self.settings.instance_id
         except Exception as error:
             return False, str(error)
-        connected = sum(device.is_connected for device in devices)
+        connected = sorted(device.instance_id or "unnamed" for device in devices if device.is_connected)
         known = sorted(device.instance_id for device in devices if device.instance_id)
         if instance and instance not in known:
             return False, f"instance_id: the account has no {instance!r}, only: {', '.join(known) or 'none'}"
-        return True, f"Connection works: {connected} of {len(devices)} devices connected"
+        names = f" ({', '.join(connected)})" if connected else ""
+        return True, f"Connection works: {len(connected)} of {len(devices)} devices connected{names}"

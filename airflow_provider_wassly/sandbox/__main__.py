@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import shlex
 import signal
 import sys
@@ -70,11 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with box:
             print(f"The Wassly sandbox listens on {box.url}")
+            print(f"What it was sent: {box.url}/sandbox/messages")
             print("For local use only: it sends nothing, and everyone who reaches it can read the messages.")
             print(f"export AIRFLOW_CONN_WASSLY_DEFAULT={shlex.quote(box.connection)}", flush=True)
             stop.wait()
     except (ModuleNotFoundError, OSError) as error:
-        print(error.strerror if isinstance(error, OSError) else error, file=sys.stderr)
+        hint = "; --port chooses another port" if isinstance(error, OSError) and error.errno == errno.EADDRINUSE else ""
+        print(f"{error.strerror}{hint}" if isinstance(error, OSError) else error, file=sys.stderr)
         return 1
     return 0
 

@@ -19,6 +19,7 @@ from airflow_provider_wassly.client import (
     Device,
     SendReceipt,
     WasslyAuthError,
+    WasslyConfigError,
     WasslyDeviceDisconnected,
     WasslyInvalidMessage,
     WasslyOutcomeUnknown,
@@ -187,7 +188,7 @@ def test_many_threads_log_in_once(connect: Connect, box: Sandbox, own_hooks: boo
 
 
 def test_connection_works(connect: Connect, box: Sandbox) -> None:
-    assert connect().test_connection() == (True, "Connection works: 1 of 1 devices connected")
+    assert connect().test_connection() == (True, "Connection works: 1 of 1 devices connected (sandbox-instance)")
     box.disconnect_device("sandbox-instance")
     assert connect().test_connection() == (True, "Connection works: 0 of 1 devices connected")
     assert box.messages == []
@@ -235,7 +236,7 @@ def test_airflow_tests_a_connection_of_this_type(connect: Connect) -> None:
     connect()
     found = Connection(conn_id="wassly_default", conn_type="wassly")
     result = found.test_connection()  # type: ignore[no-untyped-call]
-    assert result == (True, "Connection works: 1 of 1 devices connected")
+    assert result == (True, "Connection works: 1 of 1 devices connected (sandbox-instance)")
 
 
 def test_the_connection_as_a_uri(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,3 +263,8 @@ def test_a_path_object(wassly_default: Sandbox, tmp_path: Path) -> None:
     (message,) = wassly_default.messages
     assert message.document is not None
     assert (message.document.name, message.document.bytes) == ("a%20b.txt", b"12345")
+
+
+def test_a_connection_that_does_not_exist_is_a_config_error_that_names_it() -> None:
+    with pytest.raises(WasslyConfigError, match="There is no connection 'no_such'; create it"):
+        WasslyHook("no_such").list_devices()

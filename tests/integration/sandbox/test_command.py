@@ -30,7 +30,7 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         self.process = process
-        self.lines = [process.stdout.readline().rstrip("\n") for _ in range(3)]
+        self.lines = [process.stdout.readline().rstrip("\n") for _ in range(4)]
         self.url = self.lines[0].rpartition(" ")[2]
 
     def send(self, message: str, timeout: float = 10) -> requests.Response:
@@ -60,8 +60,9 @@ def other() -> Iterator[Running]:
 
 
 def test_it_says_where_it_listens_what_it_is_and_how_to_use_it(other: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    listens, warning, export = other.lines
+    listens, where, warning, export = other.lines
     assert listens == f"The Wassly sandbox listens on {other.url}"
+    assert where == f"What it was sent: {other.url}/sandbox/messages"
     assert other.url.startswith("http://127.0.0.1:")
     assert "local use only" in warning
     # What a shell makes of it:

@@ -152,12 +152,23 @@ class Stored:
     """A connection as it lies in a secrets backend, without the checks of some Airflow's own class."""
 
     conn_id = "any"
+    conn_type: str | None = None
     login: str | None = "me@example.com"
     password: str | None = "pass-word"
 
     def __init__(self, extra: str, host: str | None = None, schema: str | None = None, port: int | None = None) -> None:
         self.extra: str | None = extra
         self.host, self.schema, self.port = host, schema, port
+
+
+def test_a_connection_of_another_type_is_named_where_something_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    stored = Stored('{"apikey": "key"}')
+    stored.conn_type = "http"
+    ConnectionSettings.of(stored)
+    assert "Connection 'any' is of type 'http', not 'wassly'" in caplog.text
+    stored.extra = "{}"
+    with pytest.raises(WasslyConfigError, match=r"apikey: missing .* of type 'http', not 'wassly'"):
+        ConnectionSettings.of(stored)
 
 
 @pytest.mark.parametrize("extra", ["not json", "[1]", '"text"'])
