@@ -23,8 +23,11 @@ from airflow_provider_wassly import _compat
 
 log = logging.getLogger(__name__)
 
-#: A process that sends many messages writes its latest reading no more often than this.
-_WRITE_INTERVAL = timedelta(seconds=30)
+#: A time that is further ahead was written by a wrong clock; believed, it would stay for as long.
+_CLOCKS_DIFFER = timedelta(hours=1)
+
+#: What reading a Variable raises that somebody else has written.
+_GARBAGE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 #: Between writing an own mark and reading it back: two that claim at the same time see who was last.
 _CLAIM_SECONDS = 2.0
@@ -73,11 +76,7 @@ class Quota:
     :param conn_id: the connection.
     """
 
-    _written: dict[str, datetime] = {}
-    _latest: dict[str, QuotaReading] = {}
-
     def __init__(self, conn_id: str) -> None:
-        self.conn_id = conn_id
         # Airflow 3.0 loses keys with a slash, and a key has 250 characters at the most.
         usable = re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", conn_id)
         name = conn_id if usable else hashlib.sha256(conn_id.encode()).hexdigest()
@@ -90,20 +89,20 @@ class Quota:
 
         :raises Exception: when Airflow does not answer.
         """
-        values = _parsed(_compat.get_variable(self._key), self._key)
+        text = _compat.get_variable(self._key)
+        if text is None:
+            return None
         try:
-            kept = (
-                QuotaReading(
-                    int(values["remaining_conversations"]), _time(values["read_at"]), values.get("instance_id")
-                )
-                if values
-                else None
+            values = _parsed(text)
+            instance_id = values.get("instance_id")
+            return QuotaReading(
+                int(values["remaining_conversations"]),
+                _time(values["read_at"]),
+                instance_id if isinstance(instance_id, str) else None,
             )
-        except (KeyError, TypeError, ValueError):
+        except _GARBAGE:
             log.warning("The Variable %s holds no quota reading; it is taken for none", self._key)
-            kept = None
-        own = self._latest.get(self.conn_id)
-        return max((one for one in (kept, own) if one), key=lambda one: one.read_at, default=None)
+            return None
 
     def record(self, remaining_conversations: int, instance_id: str | None) -> None:
         """
@@ -113,24 +112,12 @@ class Quota:
         :param instance_id: the sending session.
         """
         reading = QuotaReading(remaining_conversations, now(), instance_id)
-        last = self._written.get(self.conn_id)
-        self._latest[self.conn_id] = reading
         if not _compat.can_reach_airflow():
             log.debug("The remaining quota is not recorded: this is no running task")
-        elif last is None or reading.read_at - last >= _WRITE_INTERVAL:
-            self._write(reading)
-
-    def flush(self) -> None:
-        """Write the reading that :meth:`record` has not written yet, if there is one."""
-        reading = self._latest.get(self.conn_id)
-        if reading is not None and self._written.get(self.conn_id) != reading.read_at:
-            self._write(reading)
-
-    def _write(self, reading: QuotaReading) -> None:
-        self._written[self.conn_id] = reading.read_at
+            return
         try:
-            kept = _parsed(_compat.get_variable(self._key), self._key)
-            if kept and _time(kept.get("read_at")) > reading.read_at:
+            kept = self.read()
+            if kept is not None and kept.read_at > reading.read_at:
                 return
             values = {"version": 1, **reading.as_dict()}
             _compat.set_variable(self._key, json.dumps(values), "The remaining quota, as Wassly told it last.")
@@ -143,7 +130,6 @@ class Quota:
 
         :raises Exception: when Airflow does not answer.
         """
-        self._latest.pop(self.conn_id, None)
         if _compat.get_variable(self._key) is not None:
             _compat.delete_variable(self._key)
 
@@ -154,10 +140,11 @@ class Quota:
         :param interval: the time between two probes.
         :raises Exception: when Airflow does not answer.
         """
-        mark = _parsed(_compat.get_variable(self._probe_key), self._probe_key)
+        text = _compat.get_variable(self._probe_key)
         try:
-            return not mark or now() - _time(mark["at"]) >= interval
-        except (KeyError, TypeError, ValueError):
+            return text is None or now() - _time(_parsed(text)["at"]) >= interval
+        except _GARBAGE:
+            log.warning("The Variable %s holds no time of a probe; it is taken for absent", self._probe_key)
             return True
 
     def claim_probe(self, interval: timedelta, *, sleep: Callable[[float], None] = time.sleep) -> bool:
@@ -169,10 +156,10 @@ class Quota:
         """
         if not self.may_probe(interval):
             return False
-        mine = {"version": 1, "at": now().isoformat(), "by": uuid.uuid4().hex}
-        _compat.set_variable(self._probe_key, json.dumps(mine), "When a Wassly quota sensor sent its last probe.")
+        mine = json.dumps({"version": 1, "at": now().isoformat(), "by": uuid.uuid4().hex})
+        _compat.set_variable(self._probe_key, mine, "When a Wassly quota sensor sent its last probe.")
         sleep(_CLAIM_SECONDS)
-        return _parsed(_compat.get_variable(self._probe_key), self._probe_key) == mine
+        return _compat.get_variable(self._probe_key) == mine
 
 
 class Verdict(Enum):
@@ -235,19 +222,16 @@ def _in_words(duration: timedelta) -> str:
     return str(timedelta(seconds=round(duration.total_seconds())))
 
 
-def _parsed(text: str | None, key: str) -> dict[str, Any] | None:
-    if text is None:
-        return None
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
+def _parsed(text: str) -> dict[str, Any]:
+    values = json.loads(text)
     if not isinstance(values, dict):
-        log.warning("The Variable %s is not what this package writes; it is taken for absent", key)
-        return None
+        raise TypeError("no JSON object")
     return values
 
 
 def _time(text: Any) -> datetime:
     moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    if moment - now() > _CLOCKS_DIFFER:
+        raise ValueError("in the future")
+    return moment

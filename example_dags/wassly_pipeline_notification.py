@@ -21,7 +21,8 @@ def load() -> int:
 
 with DAG(
     "wassly_pipeline_notification",
-    schedule="@daily",
+    # In your own DAG "@daily", for instance. Without it, a first try makes one run and one message.
+    schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     # A number that the British regulator keeps for films: nobody has it.

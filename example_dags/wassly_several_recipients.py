@@ -31,7 +31,8 @@ def on_call() -> list[dict[str, str]]:
 
 with DAG(
     "wassly_several_recipients",
-    schedule="0 8 * * 1",
+    # In your own DAG "0 8 * * 1", for instance. Without it, a first try makes one run and one message.
+    schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     tags=["wassly", "example"],

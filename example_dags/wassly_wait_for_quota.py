@@ -19,7 +19,8 @@ except ImportError:  # Airflow 2.11
 
 with DAG(
     "wassly_wait_for_quota",
-    schedule="@daily",
+    # In your own DAG "@daily", for instance. Without it, a first try makes one run and one message.
+    schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     # A number that the British regulator keeps for films: nobody has it.

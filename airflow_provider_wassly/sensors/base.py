@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider_wassly import _compat
 
 if TYPE_CHECKING:
+    import jinja2
+
     from airflow_provider_wassly.hooks.wassly import WasslyHook
     from airflow_provider_wassly.triggers.base import PollTrigger
 
@@ -53,7 +55,21 @@ class WasslySensor(_compat.BaseSensorOperator):
 
         return WasslyHook(self.wassly_conn_id)
 
-    def look(self, context: _compat.Context) -> tuple[bool, Any]:
+    def render_template(
+        self,
+        content: Any,
+        context: _compat.Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render text as text, also with ``render_template_as_native_obj``: ``+49…`` must not become an integer."""
+        if not isinstance(content, str):
+            return super().render_template(content, context, jinja_env, seen_oids)
+        dag = self.get_dag()
+        env = self.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
+        return _compat.render_to_string(env.from_string(content), context)
+
+    def look(self) -> tuple[bool, Any]:
         """
         Return whether the waiting is over, and what the task returns then.
 
@@ -61,25 +77,20 @@ class WasslySensor(_compat.BaseSensorOperator):
         """
         raise NotImplementedError
 
-    def trigger(self, deadline: datetime) -> PollTrigger:
-        """Return the trigger that waits until it is worth to look again, or until ``deadline``."""
-        raise NotImplementedError
+    def trigger(self, **waiting: Any) -> PollTrigger:
+        """
+        Return the trigger that waits until it is worth to look again.
 
-    def polling(self, deadline: datetime) -> dict[str, Any]:
-        """Return the trigger's arguments that say how often it looks, and until when."""
-        return {
-            "deadline": deadline.isoformat(),
-            "poke_interval": self.poke_interval,
-            "exponential_backoff": bool(self.exponential_backoff),
-            "max_wait": self.max_wait.total_seconds() if self.max_wait else None,
-        }
+        :param waiting: its arguments that all triggers have.
+        """
+        raise NotImplementedError
 
     def poke(self, context: _compat.Context) -> Any:
         """Look once."""
         from airflow_provider_wassly.client import WasslyError
 
         try:
-            is_done, value = self.look(context)
+            is_done, value = self.look()
         except WasslyError as error:
             if not error.may_pass:
                 # Not its summary: that speaks of a message, and here there is none.
@@ -116,13 +127,19 @@ class WasslySensor(_compat.BaseSensorOperator):
                 _compat.sensor_timeout(f"Sensor has timed out; it was told to wait {self.timeout:g} seconds")
             )
         self.defer(
-            trigger=self.trigger(deadline),
+            trigger=self.trigger(
+                wassly_conn_id=self.wassly_conn_id,
+                deadline=deadline.isoformat(),
+                poke_interval=self.poke_interval,
+                exponential_backoff=bool(self.exponential_backoff),
+                max_wait=self.max_wait.total_seconds() if self.max_wait else None,
+            ),
             method_name="execute_complete",
             kwargs={"deadline": deadline.isoformat()},
         )
 
     def _end_without_success(self, error: Exception) -> NoReturn:
         # Airflow does so by itself for what a poke raises, but not on every version after a deferral.
-        if self.soft_fail or getattr(self, "never_fail", False):
+        if self.soft_fail or self.never_fail:
             raise _compat.skip_exception(f"{error} (skipped because of soft_fail or never_fail)") from error
         raise error

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_wassly import _compat
 from airflow_provider_wassly.sensors.base import WasslySensor
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ class WasslyDeviceSensor(WasslySensor):
     :param deferrable: wait in the triggerer and not on a worker; default ``[operators] default_deferrable``.
     """
 
-    def look(self, context: _compat.Context) -> tuple[bool, dict[str, Any]]:
+    def look(self) -> tuple[bool, dict[str, Any]]:
         """Ask for the device list once."""
         device = self.hook.find_device(self.instance_id)
         self.log.info("Instance %s is %s", device.instance_id, device.status or "without status")
@@ -36,12 +34,8 @@ class WasslyDeviceSensor(WasslySensor):
             "last_active": device.last_active,
         }
 
-    def trigger(self, deadline: datetime) -> DeviceTrigger:
+    def trigger(self, **waiting: Any) -> DeviceTrigger:
         """Return the trigger that asks for the device list."""
         from airflow_provider_wassly.triggers.device import DeviceTrigger
 
-        return DeviceTrigger(
-            wassly_conn_id=self.wassly_conn_id,
-            instance_id=self.instance_id,
-            **self.polling(deadline),
-        )
+        return DeviceTrigger(instance_id=self.instance_id, **waiting)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.sensors.base import WasslySensor
 
 if TYPE_CHECKING:
+    from airflow_provider_wassly.client import OutgoingMessage
     from airflow_provider_wassly.quota import QuotaReading, Verdict
     from airflow_provider_wassly.triggers.quota import QuotaTrigger
 
@@ -69,7 +70,7 @@ class WasslyQuotaSensor(WasslySensor):
         self.probe_interval = _duration(probe_interval, "probe_interval")
         self.on_unknown = on_unknown
 
-    def look(self, context: _compat.Context) -> tuple[bool, dict[str, Any] | None]:
+    def look(self) -> tuple[bool, dict[str, Any] | None]:
         """Look at the reading; send a probe if only that can tell and one is due."""
         from airflow_provider_wassly.client import WasslyConfigError
         from airflow_provider_wassly.quota import Verdict
@@ -78,24 +79,25 @@ class WasslyQuotaSensor(WasslySensor):
             raise WasslyConfigError(
                 f"Connection {self.wassly_conn_id!r}, field record_quota: is false, so there is no reading to wait for"
             )
-        verdict, reading = self._judge(probing=self.probe_to is not None)
-        if verdict is Verdict.PROBE and self._probe():
+        # At every look: a probe that cannot be sent must not show only when the quota is low.
+        probe = None if self.probe_to is None else self._prepare(self.probe_to)
+        verdict, reading = self._judge(probing=probe is not None)
+        if verdict is Verdict.PROBE and probe is not None and self._sent(probe):
             verdict, reading = self._judge(probing=False)
         if verdict is Verdict.FAIL:
             raise _compat.fail_exception("There is no quota reading yet (on_unknown='fail'); probe_to can find it out")
         return verdict is Verdict.ENOUGH, None if reading is None else reading.as_dict()
 
-    def trigger(self, deadline: datetime) -> QuotaTrigger:
+    def trigger(self, **waiting: Any) -> QuotaTrigger:
         """Return the trigger that looks at the reading."""
         from airflow_provider_wassly.triggers.quota import QuotaTrigger
 
         return QuotaTrigger(
-            wassly_conn_id=self.wassly_conn_id,
             needed=self.min_remaining_conversations,
             max_age=self.max_age.total_seconds(),
             probe_interval=None if self.probe_to is None else self.probe_interval.total_seconds(),
             on_unknown=self.on_unknown,
-            **self.polling(deadline),
+            **waiting,
         )
 
     def _judge(self, *, probing: bool) -> tuple[Verdict, QuotaReading | None]:
@@ -112,15 +114,23 @@ class WasslyQuotaSensor(WasslySensor):
         self.log.log(level, text)
         return verdict, reading
 
-    def _probe(self) -> bool:
+    def _prepare(self, number: str) -> OutgoingMessage:
+        from airflow_provider_wassly.client import WasslyInvalidMessage
+
+        try:
+            return self.hook.prepare(
+                contact_mobile_number=number, message=self.probe_message, instance_id=self.instance_id
+            )
+        except WasslyInvalidMessage as error:
+            names = {"contact_mobile_number": "probe_to", "message": "probe_message"}
+            reason = error.message.removeprefix(f"{error.field}: ")
+            raise WasslyInvalidMessage(reason, field=names.get(error.field, error.field)) from None
+
+    def _sent(self, probe: OutgoingMessage) -> bool:
         """Send a probe, if none was sent lately; return whether Wassly accepted it."""
         from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
         from airflow_provider_wassly.quota import Quota
 
-        # Before the claim: bad input must not use it up.
-        probe = self.hook.prepare(
-            contact_mobile_number=self.probe_to or "", message=self.probe_message, instance_id=self.instance_id
-        )
         if not Quota(self.wassly_conn_id).claim_probe(self.probe_interval):
             self.log.info("The last probe is less than %s ago; waiting", self.probe_interval)
             return False

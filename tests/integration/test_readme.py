@@ -41,6 +41,7 @@ def for_this_airflow(source: str) -> str:
             "from airflow.sdk import DAG, task", "from airflow import DAG\nfrom airflow.decorators import task"
         )
         source = source.replace("from airflow.sdk import DAG", "from airflow import DAG")
+        source = source.replace("from airflow.sdk import task", "from airflow.decorators import task")
         source = source.replace("airflow.providers.standard.operators", "airflow.operators")
     return source
 
@@ -52,6 +53,7 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
     airflow = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
     (data / "2026-11-24.pdf").write_bytes(b"%PDF")
     (data / "invoice.pdf").write_bytes(b"%PDF")
+    (data / "today.pdf").write_bytes(b"%PDF")
     dag_ids = []
     for number, snippet in enumerate(blocks("python")):
         if "WasslyClient(" in snippet or "Sandbox()" in snippet:
@@ -78,7 +80,7 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
         assert set(states.values()) <= {"success", "skipped"}, (dag_id, output)
     assert "Hello from *hello*" in [message.message for message in box.messages]
     documents = [message.document.name for message in box.messages if message.document]
-    assert sorted(documents) == ["Report 2026-11-24.pdf", "invoice.pdf"]
+    assert sorted(documents) == ["Report 2026-11-24.pdf", "invoice.pdf", "today.pdf"]
 
 
 def test_the_plain_python_snippets_run(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,6 +106,17 @@ def test_the_plain_python_snippets_run(box: Sandbox, capsys: pytest.CaptureFixtu
         "Do not send again before you have looked",
         "[]",
     ]
+
+
+def test_the_sandbox_fails_on_demand(box: Sandbox) -> None:
+    (snippet,) = (snippet for snippet in blocks("bash") if "curl " in snippet)
+    done = subprocess.run(
+        ["bash", "-ec", snippet.replace("http://127.0.0.1:8095", box.url)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert [device.connected for device in box.devices] == [False]
+    assert box.conversations == 0
+    assert [fault.name for fault in box.faults] == ["hang_after_accept"]
 
 
 def exported(snippet: str) -> str:
