@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as _airflow_version
@@ -27,6 +28,7 @@ __all__ = [
     "fail_exception",
     "gauge",
     "get_variable",
+    "listen_for_success",
     "mask_secret",
     "never_expire",
     "not_found_exceptions",
@@ -137,6 +139,18 @@ def never_expire() -> datetime.timedelta:
     return retention
 
 
+def listen_for_success(tell: Callable[[Any], None]) -> None:
+    """Have ``tell`` called with each task instance that succeeds in this process, when Airflow knows of it."""
+    from airflow.listeners import hookimpl
+
+    class Listener:
+        @hookimpl
+        def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
+            tell(task_instance)
+
+    _first_of("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")().add_listener(Listener())
+
+
 # Variables without Variable.get, .set and .delete, because of what those do when Airflow's database or API fails:
 # get says that there is none (2.11, 3.1, 3.2), set and delete log it and return (3.x).
 
@@ -165,7 +179,12 @@ def get_variable(key: str) -> str | None:
 
         with create_session() as session:
             found = session.query(Variable).filter_by(key=key).one_or_none()
-            return None if found is None else found.val
+            if found is None:
+                return None
+            if found.val is None:
+                raise ValueError(f"the Variable {key} cannot be decrypted; the fernet key has changed")
+            text: str = found.val
+            return text
     from airflow.sdk.execution_time.comms import GetVariable, VariableResult
 
     answer = _ask(GetVariable(key=key))

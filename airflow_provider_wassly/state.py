@@ -10,12 +10,14 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import SendReceipt, WasslyError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Of the record's form. A later version of this package reads what an earlier one wrote.
 _VERSION = 1
@@ -23,7 +25,7 @@ _VERSION = 1
 
 class WasslyRecordError(WasslyError):
     """
-    Raised before a message leaves when its send record cannot be read or written.
+    Raised before a message leaves when its send record cannot be written.
 
     :param message: the reason.
     :param may_pass: whether a later try can succeed without anybody changing anything.
@@ -39,6 +41,14 @@ class WasslyRecordError(WasslyError):
     def may_pass(self) -> bool:
         """An Airflow that did not answer will; a record that makes no sense stays as it is."""
         return self._may_pass
+
+
+class WasslyRecordUnreadable(WasslyRecordError):
+    """Raised before a message leaves when the record cannot be read: an earlier try may have sent it."""
+
+    accepted = None
+    _verdict = "UNKNOWN whether an earlier try's message was accepted"
+    advice = "This try sent nothing. Look into the chat on the sending phone before you send again."
 
 
 class _Store(Protocol):
@@ -74,8 +84,8 @@ class _Variable:
     """Airflow before 3.3: a Variable. Only one for each task instance, so that clearing leaves none behind."""
 
     def __init__(self, ti: Any) -> None:
-        identity = json.dumps([ti.dag_id, ti.run_id, ti.task_id, ti.map_index])
-        self._key = f"wassly_send__{hashlib.sha256(identity.encode()).hexdigest()}"
+        identity = json.dumps(_identity(ti)).encode()
+        self._key = f"wassly_send__{hashlib.sha256(identity).hexdigest()}"
 
     def get(self) -> dict[str, Any] | None:
         text = _compat.get_variable(self._key)
@@ -98,15 +108,19 @@ class SendRecord:
     after it has ended. The record holds no phone number, no text, no path and no secret.
 
     :param store: where it is kept, ``None`` to keep none.
-    :param chain: what is the same for all tries of the chain, and another one after clearing.
+    :param chain: what is the same for all tries of the chain, and, almost always, another one after clearing.
     :param try_number: the number of this try.
+    :param retries: those of the task as it is now.
     """
 
-    def __init__(self, store: _Store | None, chain: int, try_number: int) -> None:
+    def __init__(self, store: _Store | None, chain: int, try_number: int, retries: int | None = None) -> None:
         self._store = store
         self._chain = chain
         self._try_number = try_number
-        #: Whether this try's message may have left.
+        self._retries = retries
+        self._began = _now()
+        self._accepted = False
+        #: Whether this try's message may have left and nobody knows what became of it.
         self.announced = False
 
     @classmethod
@@ -115,24 +129,30 @@ class SendRecord:
         ti = context.get("ti")
         if ti is None:
             return cls(None, 0, 0)
-        # Clearing raises max_tries, retrying never does.
+        # Clearing sets max_tries to the tries so far plus the task's retries; retrying leaves it as it is.
         chain, try_number = ti.max_tries, ti.try_number
         accessor = context.get("task_state_store")
-        return cls(_Variable(ti) if accessor is None else _TaskState(accessor, chain), chain, try_number)
+        store: _Store = _Variable(ti) if accessor is None else _TaskState(accessor, chain)
+        return cls(store, chain, try_number, getattr(getattr(ti, "task", None), "retries", None))
 
-    def read(self) -> SendReceipt | Literal["announced"] | None:
+    def read(self) -> SendReceipt | Literal["announced", "ambiguous"] | None:
         """
-        Return what an earlier try of the chain left: its receipt, or only that its message may have left.
+        Return what an earlier try of the chain left.
 
-        :raises WasslyRecordError: when it cannot be read.
+        :return: its receipt; ``announced``: only that its message may have left; ``ambiguous``: the task's retries
+            were changed so that this may be a retry or a task that was cleared.
+        :raises WasslyRecordUnreadable: when it cannot be read.
         """
         # A first try has no earlier one. `airflow dags test` uses run ids again, and so would find an old record.
         if self._store is None or self._try_number <= 1:
             return None
         try:
-            value = self._store.get()
+            value = _in_one_piece(self._store.get)
         except Exception as error:
-            raise _record_error("read", error, may_pass=not isinstance(error, ValueError)) from error
+            raise WasslyRecordUnreadable(
+                f"the send record could not be read ({type(error).__name__}: {error})",
+                may_pass=not isinstance(error, ValueError),
+            ) from error
         if value is None:
             return None
         try:
@@ -140,6 +160,8 @@ class SendRecord:
                 raise ValueError(f"version {value['version']} was written by a later version of this package")
             if value["chain"] != self._chain:
                 return None
+            if self._retries != value["retries"] and self._chain == value["try_number"] + (self._retries or 0):
+                return "ambiguous"
             receipt = value["receipt"]
             return (
                 "announced"
@@ -149,35 +171,81 @@ class SendRecord:
                 )
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _record_error("understood", error, may_pass=False) from error
+            raise WasslyRecordUnreadable(
+                f"the send record could not be understood ({type(error).__name__}: {error})", may_pass=False
+            ) from error
 
     def announce(self) -> None:
         """
         Write down that the message is about to leave.
 
-        :raises WasslyRecordError: when that cannot be written; then the message must not leave.
+        :raises WasslyRecordError: when that cannot be written, or a later try has taken over; then the message must
+            not leave.
         """
-        if not self.announced:
-            try:
-                self._write(None)
-            except Exception as error:
-                raise _record_error("written", error, may_pass=True) from error
-            except BaseException:
-                # Interrupted meanwhile: it is written, but the message will not leave.
-                self.announced = True
-                self.withdraw()
-                raise
+        if self.announced:
+            return
+        try:
+            self._refuse_if_overtaken()
+            self._write_announcement()
+        except WasslyError:
+            raise
+        except Exception as error:
+            raise WasslyRecordError(
+                f"the send record could not be written ({type(error).__name__}: {error}), so nothing was sent",
+                may_pass=True,
+            ) from error
+        self.announced = True
+
+    def _write_announcement(self) -> None:
+        try:
+            self._write(None)
+        except Exception:
+            raise
+        except BaseException:
+            # Interrupted meanwhile: it is written, but the message will not leave.
             self.announced = True
+            self.withdraw()
+            raise
 
     def accept(self, receipt: SendReceipt) -> None:
         """Write down what Wassly answered."""
-        self._try_to(lambda: self._write(asdict(receipt)), "that Wassly accepted the message")
+        try:
+            self._try_to(lambda: self._write(asdict(receipt)), "that Wassly accepted the message")
+        finally:
+            # Whatever interrupts from here on: what became of the message is known.
+            self._accepted = True
+            self.announced = False
 
     def withdraw(self) -> None:
-        """Write down that the message was certainly not accepted."""
+        """Write down that this try's message was certainly not accepted, unless it was."""
+        if self._accepted:
+            return
         if self.announced:
-            self._try_to(self._delete, "that Wassly did not accept the message")
             self.announced = False
+            self._try_to(self._delete, "that Wassly did not accept the message")
+        elif self._try_number <= 1 and isinstance(self._store, _Variable):
+            # A run of the same name, deleted since, may have left one, which the next try would take for its own.
+            self._try_to(self._delete_older, "that there is no earlier try")
+
+    def _refuse_if_overtaken(self) -> None:
+        """
+        Refuse where a later try has written since this one began: Airflow has given this one up.
+
+        As good as reading and then writing can be. In ``task_state_store`` Airflow itself refuses such writes.
+        """
+        if not isinstance(self._store, _Variable):
+            return
+        try:
+            value = _in_one_piece(self._store.get)
+            mine = (self._chain, self._try_number)
+            is_later = value and (value["chain"], value["try_number"]) != mine and _time(value) > self._began
+        except (KeyError, TypeError, ValueError):
+            return  # whatever it is, no later try has written it
+        if is_later:
+            self._store = None  # from now on it is the other's
+            raise WasslyRecordError(
+                "another try of this task has begun to send meanwhile, so this one sent nothing", may_pass=False
+            )
 
     def _write(self, receipt: dict[str, Any] | None) -> None:
         if self._store is not None:
@@ -185,7 +253,8 @@ class SendRecord:
                 "version": _VERSION,
                 "chain": self._chain,
                 "try_number": self._try_number,
-                "written_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                "retries": self._retries,
+                "written_at": _now().isoformat(),
                 "receipt": receipt,
             }
             _in_one_piece(lambda: self._store.set(value))  # type: ignore[union-attr]
@@ -194,6 +263,11 @@ class SendRecord:
         if self._store is not None:
             _in_one_piece(self._store.delete)
 
+    def _delete_older(self) -> None:
+        value = None if self._store is None else _in_one_piece(self._store.get)
+        if value and _time(value) < self._began:
+            self._delete()
+
     @staticmethod
     def _try_to(write: Callable[[], None], what: str) -> None:
         try:
@@ -201,54 +275,80 @@ class SendRecord:
         except Exception as error:
             # The answer is there all the same. If the task was cleared meanwhile, Airflow refuses its writes.
             log.warning(
-                "It could not be written down %s (%s: %s). Should this try die now, the next one will call the "
-                "outcome unknown",
+                "It could not be written down %s (%s: %s). A next try of this task will call the outcome unknown",
                 what,
                 type(error).__name__,
                 error,
             )
 
 
-def forget_send_record(context: Any) -> None:
+def forget_after_success(context: Any) -> None:
     """
-    Remove the record of a task that has succeeded.
+    Have the Variable removed when Airflow knows that the task of ``context`` has succeeded.
 
-    A success callback, because until Airflow knows of the success a next try may need the record.
+    By a listener and not a success callback: Airflow 2 runs those before it has written down the success, and until
+    then a next try may need the record.
     """
-    try:
-        _Variable(context["ti"]).delete()
-    except Exception as error:
-        log.warning("The Variable of the send record could not be removed: %s: %s", type(error).__name__, error)
+    ti = context.get("ti")
+    if _compat.HAS_TASK_STATE_STORE or ti is None:
+        return
+    identity = _identity(ti)
+
+    def forget(ended: Any) -> None:
+        if _identity(ended) == identity:
+            try:
+                _Variable(ti).delete()
+            except Exception as error:
+                log.warning("The Variable of the send record could not be removed: %s: %s", type(error).__name__, error)
+
+    _compat.listen_for_success(forget)
 
 
-def _record_error(what: str, cause: Exception, *, may_pass: bool) -> WasslyRecordError:
-    return WasslyRecordError(
-        f"the send record could not be {what} ({type(cause).__name__}: {cause}), so nothing was sent",
-        may_pass=may_pass,
-    )
+def _identity(ti: Any) -> list[Any]:
+    return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
 
 
-def _in_one_piece(write: Callable[[], None]) -> None:
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def _time(value: dict[str, Any]) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(value["written_at"])
+
+
+def _in_one_piece(access: Callable[[], T]) -> T:
     """
-    Write in a thread of its own and wait for its end, come what may.
+    Read or write in a thread of its own and wait for its end, come what may.
 
     A signal (``execution_timeout``, SIGTERM on Airflow 2) raises in the main thread. In the middle of
-    a write it would leave the record, or the task's channel to Airflow, in a state that nobody knows.
+    it, the record, or the task's channel to Airflow, would be left in a state that nobody knows.
     """
+    results: list[T] = []
     failures: list[BaseException] = []
+    done = threading.Event()
 
     def work() -> None:
         try:
-            write()
+            results.append(access())
         except BaseException as error:
             failures.append(error)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="wassly-send-record")
-    thread.start()
-    while thread.is_alive():
+    interruption: BaseException | None = None
+    while not done.is_set():
         try:
-            thread.join()
-        except BaseException as interruption:
-            failures.insert(0, interruption)
+            if thread.ident is None:
+                thread.start()
+            done.wait()
+        except RuntimeError:
+            if thread.ident is None:  # the system gives no thread
+                raise
+        except BaseException as error:
+            interruption = interruption or error
+    if interruption is not None:
+        raise interruption
     if failures:
         raise failures[0]
+    return results[0]

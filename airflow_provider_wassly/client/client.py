@@ -235,17 +235,24 @@ class WasslyClient:
             )
         )
 
-    def send(self, message: OutgoingMessage, *, on_departure: Callable[[], None] | None = None) -> SendReceipt:
+    def send(
+        self,
+        message: OutgoingMessage,
+        *,
+        on_departure: Callable[[], None] | None = None,
+        on_refusal: Callable[[], None] | None = None,
+    ) -> SendReceipt:
         """
         Send a message that was prepared before.
 
         :param on_departure: called in this thread when all of the request has left but its last part, without
             which it is no valid request; so before it nothing can be accepted, and from then on it can. Once for
             each attempt. If it raises, the request is given up and the exception passed on.
+        :param on_refusal: called when an attempt certainly was not accepted and another one follows, before the wait.
         :raises WasslyError: as :meth:`send_message`.
         """
         try:
-            receipt = self._repeating(lambda: self._send_once(message, on_departure))
+            receipt = self._repeating(lambda: self._send_once(message, on_departure), on_refusal)
         except WasslyRejected as rejection:
             raise self._with_device_state(rejection, message.instance_id) from None
         log.info(
@@ -337,7 +344,7 @@ class WasslyClient:
         log.info("Logged in to Wassly")
         return token
 
-    def _repeating(self, call: Callable[[], T]) -> T:
+    def _repeating(self, call: Callable[[], T], before_wait: Callable[[], None] | None = None) -> T:
         def may_be_repeated(error: BaseException) -> bool:
             return (
                 isinstance(error, (WasslyUnavailable, WasslyRateLimited))
@@ -350,6 +357,8 @@ class WasslyClient:
             return _BACKOFF(state) if asked is None else float(asked)
 
         def announce(state: tenacity.RetryCallState) -> None:
+            if before_wait is not None:
+                before_wait()
             log.warning(
                 "Not accepted: %s. Trying again in %.1f s (attempt %d of %d)",
                 state.outcome.exception() if state.outcome else "",

@@ -207,17 +207,19 @@ class WasslyHook(_compat.BaseHook):
         message: OutgoingMessage,
         *,
         on_departure: Callable[[], None] | None = None,
+        on_refusal: Callable[[], None] | None = None,
         on_receipt: Callable[[SendReceipt], None] | None = None,
     ) -> SendReceipt:
         """
         Send a message that was prepared before; keep what the answer says of the quota, and count it in the metrics.
 
         :param on_departure: see :meth:`WasslyClient.send`.
+        :param on_refusal: see :meth:`WasslyClient.send`.
         :param on_receipt: called with Wassly's answer before anything else is done with it.
         :raises WasslyError: as :meth:`send_message`.
         """
         try:
-            receipt = self.get_conn().send(message, on_departure=on_departure)
+            receipt = self.get_conn().send(message, on_departure=on_departure, on_refusal=on_refusal)
         except WasslyError as error:
             self._count("unknown" if error.accepted is None else "not_accepted")
             raise
@@ -230,12 +232,19 @@ class WasslyHook(_compat.BaseHook):
 
     def _count(self, outcome: str) -> None:
         # The outcome is part of the name, because plain statsd knows no tags.
-        _compat.count(f"wassly.messages.{outcome}", {"conn_id": self.wassly_conn_id})
+        self._measure(_compat.count, f"wassly.messages.{outcome}")
 
     def _keep_quota(self, remaining_conversations: int, instance_id: str) -> None:
-        _compat.gauge("wassly.remaining_conversations", remaining_conversations, {"conn_id": self.wassly_conn_id})
+        self._measure(_compat.gauge, "wassly.remaining_conversations", remaining_conversations)
         if self.settings.record_quota:
             Quota(self.wassly_conn_id).record(remaining_conversations, instance_id)
+
+    def _measure(self, measure: Callable[..., None], name: str, *values: float) -> None:
+        try:
+            measure(name, *values, tags={"conn_id": self.wassly_conn_id})
+        except Exception as error:
+            # The message is sent all the same.
+            self.log.warning("The metric %s could not be sent: %s: %s", name, type(error).__name__, error)
 
     def get_quota(self) -> QuotaReading | None:
         """

@@ -85,8 +85,6 @@ class WasslySendMessageOperator(_compat.BaseOperator):
         wassly_conn_id: str = "wassly_default",
         **kwargs: Any,
     ) -> None:
-        if not _compat.HAS_TASK_STATE_STORE:
-            kwargs["on_success_callback"] = [*_as_list(kwargs.get("on_success_callback")), _forget_send_record]
         super().__init__(**kwargs)
         if on_empty_attachment not in ("fail", "skip"):
             raise ValueError(f"on_empty_attachment must be 'fail' or 'skip', not {on_empty_attachment!r}")
@@ -152,20 +150,24 @@ class WasslySendMessageOperator(_compat.BaseOperator):
         :raises WasslyError: for what may pass, so that ``retries`` apply.
         """
         from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
-        from airflow_provider_wassly.state import SendRecord
+        from airflow_provider_wassly.state import SendRecord, forget_after_success
 
         record = SendRecord.of(context)
+        forget_after_success(context)
         try:
             earlier = record.read()
-            if earlier == "announced":
-                self._go_on_after_unknown()
+            if earlier == "announced" or earlier == "ambiguous":
+                self._go_on_after_unknown(earlier)
             elif earlier is not None:
                 self.log.info(
                     "An earlier try of this task has sent the message and Wassly accepted it; sending nothing"
                 )
                 return _result("accepted", earlier)
             receipt = self.hook.send(
-                self._outgoing(), on_departure=partial(self._depart, record), on_receipt=record.accept
+                self._outgoing(),
+                on_departure=partial(self._depart, record),
+                on_refusal=record.withdraw,
+                on_receipt=record.accept,
             )
         except WasslyOutcomeUnknown as error:
             return self._end_unknown(error)
@@ -178,6 +180,8 @@ class WasslySendMessageOperator(_compat.BaseOperator):
                     "UNKNOWN whether Wassly accepted it: this try was ended by %s after the message had left",
                     type(interruption).__name__,
                 )
+            else:
+                record.withdraw()
             raise
         return _result("accepted", receipt)
 
@@ -189,13 +193,18 @@ class WasslySendMessageOperator(_compat.BaseOperator):
     def _depart(self, record: SendRecord) -> None:
         """Write down that the message leaves. Called when all of it has left but what makes it a valid request."""
         if self._stopping:
+            record.withdraw()
             raise RuntimeError("This task is being stopped; the message was not sent")
         record.announce()
 
-    def _go_on_after_unknown(self) -> None:
+    def _go_on_after_unknown(self, found: Literal["announced", "ambiguous"]) -> None:
         from airflow_provider_wassly.client import WasslyOutcomeUnknown
 
-        reason = "an earlier try of this task ended after the message had left and before the answer was written down"
+        reason = {
+            "announced": "an earlier try of this task ended after the message had left and before the answer was noted",
+            "ambiguous": "the task's retries were changed since an earlier try that may have sent the message, so that "
+            "a retry and a task that was cleared look the same. Clearing it once more, without a change, sends it",
+        }[found]
         if self.on_outcome_unknown != "retry":
             raise WasslyOutcomeUnknown(reason)
         self.log.warning(
@@ -265,13 +274,3 @@ def _result(outcome: Literal["accepted", "unknown"], receipt: SendReceipt | None
         "conversation_id": receipt and receipt.conversation_id,
         "remaining_conversations": receipt and receipt.remaining_conversations,
     }
-
-
-def _as_list(callbacks: Any) -> list[Any]:
-    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks] if callbacks else []
-
-
-def _forget_send_record(context: _compat.Context) -> None:
-    from airflow_provider_wassly.state import forget_send_record
-
-    forget_send_record(context)

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import SendReceipt, WasslyError
-from airflow_provider_wassly.state import SendRecord, WasslyRecordError, forget_send_record
+from airflow_provider_wassly.state import (
+    SendRecord,
+    WasslyRecordError,
+    WasslyRecordUnreadable,
+    forget_after_success,
+)
 
 RECEIPT = SendReceipt(message_type="document", conversation_id=7, remaining_conversations=40969)
 
@@ -105,10 +110,12 @@ def test_an_attempt_that_is_repeated_is_announced_once(store: Store) -> None:
 
 def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Store) -> None:
     store.failure = ConnectionError("Airflow's API does not answer")
-    with pytest.raises(WasslyRecordError, match=r"could not be read .*does not answer.*nothing was sent") as caught:
+    with pytest.raises(WasslyRecordUnreadable, match=r"could not be read .*does not answer") as caught:
         on_try(store, 2).read()
     assert caught.value.may_pass
-    assert caught.value.accepted is False
+    # This try sent nothing, but the earlier one may have.
+    assert caught.value.accepted is None
+    assert caught.value.summary.startswith("UNKNOWN whether an earlier try's message was accepted")
 
 
 def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Store) -> None:
@@ -119,13 +126,31 @@ def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Store)
     assert not record.announced
 
 
+def test_what_was_accepted_is_never_withdrawn(store: Store) -> None:
+    record = on_try(store, 1)
+    record.announce()
+    record.accept(RECEIPT)
+    record.withdraw()
+    assert not record.announced
+    assert on_try(store, 2).read() == RECEIPT
+
+
+@pytest.mark.parametrize(("retries", "found"), [(3, RECEIPT), (2, "ambiguous"), (1, RECEIPT), (5, RECEIPT)])
+def test_a_clear_that_cannot_be_told_from_a_retry_is_ambiguous(store: Store, retries: int, found: object) -> None:
+    # max_tries 3 after the first try: cleared with retries lowered to 2, it is 1 + 2 = 3 again.
+    record = SendRecord(store, 3, 1, retries=3)
+    record.announce()
+    record.accept(RECEIPT)
+    assert SendRecord(store, 3, 2, retries=retries).read() == found
+
+
 def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     record = on_try(store, 1)
     record.announce()
     store.failure = ConnectionError("409: the task was cleared")
     with caplog.at_level(logging.WARNING):
-        record.accept(RECEIPT)
         record.withdraw()
+        record.accept(RECEIPT)
     assert "It could not be written down that Wassly accepted the message" in caplog.text
     assert "It could not be written down that Wassly did not accept the message" in caplog.text
     store.failure = None
@@ -248,14 +273,50 @@ def test_other_tasks_runs_and_indexes_have_records_of_their_own(
     assert SendRecord.of({"ti": task_instance(try_number=2, **other)}).read() is None
 
 
-def test_a_variable_is_forgotten_after_success(variables: dict[str, str]) -> None:
+def test_a_variable_is_forgotten_after_the_success_of_its_own_task(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners: list[Any] = []
+    monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
+    monkeypatch.setattr(_compat, "listen_for_success", listeners.append)
     context = {"ti": task_instance()}
+    forget_after_success(context)
     record = SendRecord.of(context)
     record.announce()
     record.accept(RECEIPT)
+    (tell,) = listeners
+    tell(task_instance(task_id="another"))
     assert len(variables) == 1
-    forget_send_record(context)
+    tell(task_instance())
     assert variables == {}
+
+
+def test_a_try_that_airflow_has_given_up_sends_nothing_once_a_later_one_has_begun_to(
+    variables: dict[str, str],
+) -> None:
+    orphan = SendRecord.of({"ti": task_instance(try_number=1)})
+    SendRecord.of({"ti": task_instance(try_number=2)}).announce()
+    with pytest.raises(WasslyRecordError, match="another try of this task has begun to send") as caught:
+        orphan.announce()
+    assert not caught.value.may_pass
+    # And it leaves the other's record alone.
+    orphan.withdraw()
+    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
+
+
+def test_a_first_try_that_failed_leaves_no_record_of_an_earlier_run_of_its_name(variables: dict[str, str]) -> None:
+    before = SendRecord.of({"ti": task_instance()})
+    before.announce()
+    before.accept(RECEIPT)
+    SendRecord.of({"ti": task_instance()}).withdraw()
+    assert SendRecord.of({"ti": task_instance(try_number=2)}).read() is None
+
+
+def test_a_first_try_that_failed_leaves_the_record_of_a_later_one_alone(variables: dict[str, str]) -> None:
+    orphan = SendRecord.of({"ti": task_instance()})
+    SendRecord.of({"ti": task_instance(try_number=2)}).announce()
+    orphan.withdraw()
+    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
 
 
 def test_a_variable_that_is_no_json_is_an_error_that_cannot_pass(variables: dict[str, str]) -> None:
