@@ -110,10 +110,10 @@ class WasslySensor(_compat.BaseSensorOperator):
             return super().execute(context)
         return self._look_or_defer(context, datetime.now(timezone.utc) + timedelta(seconds=self.timeout))
 
-    def execute_complete(self, context: _compat.Context, event: dict[str, Any], deadline: str) -> Any:
+    def execute_complete(self, context: _compat.Context, event: dict[str, Any]) -> Any:
         """Go on after the triggerer found that it is worth to look again, or that the time is over."""
         self.log.info(event["message"])
-        return self._look_or_defer(context, datetime.fromisoformat(deadline))
+        return self._look_or_defer(context, datetime.fromisoformat(event["deadline"]))
 
     def _look_or_defer(self, context: _compat.Context, deadline: datetime) -> Any:
         try:
@@ -135,7 +135,6 @@ class WasslySensor(_compat.BaseSensorOperator):
                 max_wait=self.max_wait.total_seconds() if self.max_wait else None,
             ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline.isoformat()},
         )
 
     def _end_without_success(self, error: Exception) -> NoReturn:

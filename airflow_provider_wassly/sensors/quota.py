@@ -148,7 +148,10 @@ def _duration(value: timedelta | float, name: str) -> timedelta:
     if isinstance(value, timedelta):
         duration = value
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        duration = timedelta(seconds=value)
+        try:
+            duration = timedelta(seconds=value)
+        except (ValueError, OverflowError):
+            raise ValueError(f"{name} must be a number of seconds that a timedelta can hold, not {value!r}") from None
     else:
         raise ValueError(f"{name} must be a timedelta or a number of seconds, not {value!r}")
     if duration <= timedelta(0):

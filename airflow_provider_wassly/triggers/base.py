@@ -70,16 +70,21 @@ class PollTrigger(BaseTrigger):
         while True:
             left = (deadline - datetime.now(timezone.utc)).total_seconds()
             if left <= 0:
-                yield TriggerEvent({"message": "The time is over"})  # type: ignore[no-untyped-call]
+                yield self._event("The time is over")
                 return
             await asyncio.sleep(max(0.0, min(interval, left)))
             try:
                 # Not asyncio.to_thread: Airflow's own calls go back to this event loop from such a thread.
-                message = await sync_to_async(self.look)()
+                # Not the one thread that all triggers share by default: a look can last as long as a timeout.
+                message = await sync_to_async(self.look, thread_sensitive=False)()
             except Exception as error:
                 message = f"{type(error).__name__}: {error}"
             if message is not None:
-                yield TriggerEvent({"message": message})  # type: ignore[no-untyped-call]
+                yield self._event(message)
                 return
             if self.exponential_backoff:
                 interval = min(interval * 2, self.max_wait or interval * 2)
+
+    def _event(self, message: str) -> TriggerEvent:
+        # The deadline is here and not in the deferral's kwargs: "airflow dags test" drops those.
+        return TriggerEvent({"message": message, "deadline": self.deadline})  # type: ignore[no-untyped-call]
