@@ -229,6 +229,8 @@ def _ask(request: Any) -> Any:
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import ErrorResponse
 
+    if not hasattr(task_runner, "SUPERVISOR_COMMS"):
+        raise RuntimeError("Airflow's Variables can be reached from a running task only")
     answer = task_runner.SUPERVISOR_COMMS.send(request)
     if not isinstance(answer, ErrorResponse):
         return answer

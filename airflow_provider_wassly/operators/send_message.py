@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly._task import WasslyTask
 
 if TYPE_CHECKING:
     import jinja2
 
     from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyError, WasslyOutcomeUnknown
-    from airflow_provider_wassly.hooks.wassly import WasslyHook
     from airflow_provider_wassly.state import SendRecord
 
 
-class WasslySendMessageOperator(_compat.BaseOperator):
+class WasslySendMessageOperator(WasslyTask):
     """
     Sends one WhatsApp message, with a document or media if wanted.
 
@@ -51,7 +51,7 @@ class WasslySendMessageOperator(_compat.BaseOperator):
     :param wassly_conn_id: the Airflow connection. (templated)
     """
 
-    # message comes first: see render_template.
+    # message comes first: see find_template.
     template_fields: Sequence[str] = (
         "message",
         "contact_mobile_number",
@@ -104,43 +104,16 @@ class WasslySendMessageOperator(_compat.BaseOperator):
         self.wassly_conn_id = wassly_conn_id
         self._stopping = False
 
-    @cached_property
-    def hook(self) -> WasslyHook:
-        """The hook of this task's connection."""
-        # Here and not above: the DAG processor imports this module at every parse and needs no HTTP library.
-        from airflow_provider_wassly.hooks.wassly import WasslyHook
-
-        return WasslyHook(self.wassly_conn_id)
-
-    def render_template(
-        self,
-        content: Any,
-        context: _compat.Context,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
-    ) -> Any:
+    def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
         """
-        Render text as text, also in a DAG with ``render_template_as_native_obj``: ``+49…`` must not become an integer.
+        Return the template that a field holds; a ``message`` whose name ends in ``.j2`` is loaded from its file.
 
-        A ``message`` whose name ends in ``.j2`` is loaded from its file. By the time that another
-        field is rendered, ``self.message`` is the finished text, so this is about ``message`` alone.
+        By the time that another field is rendered, ``self.message`` is the finished text, so the
+        comparison is about ``message`` alone.
         """
-        if not isinstance(content, str) or (seen_oids and id(content) in seen_oids):
-            return super().render_template(content, context, jinja_env, seen_oids)
-        env = self._text_env(jinja_env)
-        is_file = content is self.message and content.endswith(".j2")
-        template = env.get_template(content) if is_file else env.from_string(content)
-        return _compat.render_to_string(template, context)
-
-    def _text_env(self, env: jinja2.Environment | None) -> jinja2.Environment:
-        from jinja2.nativetypes import NativeEnvironment
-
-        if env is None:
-            env = self.get_template_env()
-        dag = self.get_dag()
-        if isinstance(env, NativeEnvironment) and dag is not None:
-            env = dag.get_template_env(force_sandboxed=True)
-        return env
+        if content is self.message and content.endswith(".j2"):
+            return env.get_template(content)
+        return super().find_template(content, env)
 
     def execute(self, context: _compat.Context) -> dict[str, Any]:
         """

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly._task import WasslyTask
 
 if TYPE_CHECKING:
-    import jinja2
-
-    from airflow_provider_wassly.hooks.wassly import WasslyHook
     from airflow_provider_wassly.triggers.base import PollTrigger
 
 
-class WasslySensor(_compat.BaseSensorOperator):
+class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
     """
     A sensor that asks about a Wassly account.
 
@@ -46,28 +43,6 @@ class WasslySensor(_compat.BaseSensorOperator):
         self.instance_id = instance_id
         self.wassly_conn_id = wassly_conn_id
         self.deferrable = deferrable
-
-    @cached_property
-    def hook(self) -> WasslyHook:
-        """The hook of this task's connection."""
-        # Here and not above: the DAG processor imports this module at every parse and needs no HTTP library.
-        from airflow_provider_wassly.hooks.wassly import WasslyHook
-
-        return WasslyHook(self.wassly_conn_id)
-
-    def render_template(
-        self,
-        content: Any,
-        context: _compat.Context,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
-    ) -> Any:
-        """Render text as text, also with ``render_template_as_native_obj``: ``+49…`` must not become an integer."""
-        if not isinstance(content, str):
-            return super().render_template(content, context, jinja_env, seen_oids)
-        dag = self.get_dag()
-        env = self.get_template_env() if dag is None else dag.get_template_env(force_sandboxed=True)
-        return _compat.render_to_string(env.from_string(content), context)
 
     def look(self) -> tuple[bool, Any]:
         """

@@ -1,0 +1,49 @@
+"""What the operators and the sensors share."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_wassly import _compat
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+
+class WasslyTask(_compat.BaseOperator):
+    """A task that uses a Wassly connection, with templates that are rendered as text."""
+
+    wassly_conn_id: str
+
+    @cached_property
+    def hook(self) -> WasslyHook:
+        """The hook of this task's connection."""
+        # Here and not above: the DAG processor imports this module at every parse and needs no HTTP library.
+        from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+        return WasslyHook(self.wassly_conn_id)
+
+    def render_template(
+        self,
+        content: Any,
+        context: _compat.Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render text as text, also with ``render_template_as_native_obj``: ``+49…`` must not become an integer."""
+        if not isinstance(content, str) or (seen_oids and id(content) in seen_oids):
+            return super().render_template(content, context, jinja_env, seen_oids)
+        from jinja2.nativetypes import NativeEnvironment
+
+        env = jinja_env or self.get_template_env()
+        dag = self.get_dag()
+        if isinstance(env, NativeEnvironment) and dag is not None:
+            env = dag.get_template_env(force_sandboxed=True)
+        return _compat.render_to_string(self.find_template(content, env), context)
+
+    def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
+        """Return the template that a field holds."""
+        return env.from_string(content)
