@@ -104,7 +104,8 @@ def test_what_the_edit_page_sends_back_means_what_was_saved(extra: dict[str, Any
     assert value is not None
 
     class Stored:
-        conn_id, conn_type, host, schema, login, password, port = "any", "wassly", None, None, "a@b.c", "pass-word", None
+        conn_id, conn_type, login, password = "any", "wassly", "a@b.c", "pass-word"
+        host, schema, port = None, None, None
         extra = ""
 
     stored: Any = Stored()
