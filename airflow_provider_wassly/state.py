@@ -231,7 +231,7 @@ class SendRecord:
         """
         Refuse where a later try has written since this one began: Airflow has given this one up.
 
-        As good as reading and then writing can be. In ``task_state_store`` Airflow itself refuses such writes.
+        As good as reading and then writing can be. Writes to ``task_state_store`` name the try that makes them.
         """
         if not isinstance(self._store, _Variable):
             return
