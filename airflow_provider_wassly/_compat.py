@@ -5,18 +5,21 @@ from __future__ import annotations
 import datetime
 import importlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow import __version__ as _airflow_version
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator, PokeReturnValue
+    from airflow.sdk import BaseHook, BaseNotifier, BaseOperator, BaseSensorOperator, PokeReturnValue
     from airflow.sdk.definitions.context import Context
 
 __all__ = [
     "HAS_TASK_STATE_STORE",
+    "OUTLIVES_ITS_SUPERVISOR",
     "BaseHook",
+    "BaseNotifier",
     "BaseOperator",
     "BaseSensorOperator",
     "Context",
@@ -25,18 +28,25 @@ __all__ = [
     "count",
     "default_deferrable",
     "delete_variable",
+    "depend_on",
     "fail_exception",
     "gauge",
     "get_variable",
     "listen_for_success",
     "mask_secret",
+    "mask_secret_here",
     "never_expire",
     "not_found_exceptions",
     "object_storage_path",
+    "redact",
     "render_to_string",
+    "run_url",
+    "seconds_after_sigterm",
     "sensor_timeout",
     "set_variable",
     "skip_exception",
+    "task_states",
+    "task_url",
 ]
 
 _VERSION = tuple(map(int, _airflow_version.split(".")[:2]))
@@ -44,6 +54,9 @@ _IS_AIRFLOW_2 = _VERSION < (3, 0)
 
 #: Whether a running task's context holds ``task_state_store``.
 HAS_TASK_STATE_STORE = _VERSION >= (3, 3)
+
+#: Whether a task's process can go on, and write, after Airflow has given it up.
+OUTLIVES_ITS_SUPERVISOR = _IS_AIRFLOW_2
 
 
 def _first_of(name: str, *modules: str) -> Any:
@@ -58,6 +71,7 @@ def _first_of(name: str, *modules: str) -> Any:
 
 _BASES = {
     "BaseHook": ("airflow.sdk", "airflow.hooks.base"),
+    "BaseNotifier": ("airflow.sdk", "airflow.notifications.basenotifier"),
     "BaseOperator": ("airflow.sdk", "airflow.models.baseoperator"),
     "BaseSensorOperator": ("airflow.sdk", "airflow.sensors.base"),
     "PokeReturnValue": ("airflow.sdk", "airflow.sensors.base"),
@@ -96,8 +110,18 @@ def sensor_timeout(message: str) -> Exception:
 
 def default_deferrable() -> bool:
     """Return what ``[operators] default_deferrable`` says."""
-    conf = _first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
-    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return bool(_conf().getboolean("operators", "default_deferrable", fallback=False))
+
+
+def _conf() -> Any:
+    return _first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
+
+
+def seconds_after_sigterm() -> float:
+    """Return how long a task that is stopped may still take for putting things in order."""
+    if _IS_AIRFLOW_2:
+        return float(max(1, _conf().getint("core", "killed_task_cleanup_time") - 5))
+    return 4.0  # of the 5 that the supervisor waits
 
 
 def count(name: str, tags: dict[str, str]) -> None:
@@ -119,11 +143,35 @@ def mask_secret(secret: str) -> None:
     _first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")(secret)
 
 
+def mask_secret_here(secret: str) -> None:
+    """Do so in this process alone, without a call to Airflow: from any thread."""
+    _first_of("_secrets_masker", *_MASKERS)().add_mask(secret)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with ``***`` for every secret that Airflow knows of in this process."""
+    return str(_first_of("redact", *_MASKERS)(text))
+
+
+_MASKERS = (
+    "airflow.sdk._shared.secrets_masker",
+    "airflow.sdk.execution_time.secrets_masker",  # 3.0
+    "airflow.utils.log.secrets_masker",  # 2.11
+)
+
+
 def object_storage_path(uri: str, conn_id: str | None) -> Any:
     """Return Airflow's path object for ``uri``."""
     path = _first_of("ObjectStoragePath", "airflow.sdk", "airflow.io.path")
     # Before 3.2 even a None would hide a connection that the URI itself names (s3://conn@bucket/…).
     return path(uri) if conn_id is None else path(uri, conn_id=conn_id)
+
+
+def depend_on(operator: Any, value: Any) -> None:
+    """Let ``operator`` run after the tasks whose output ``value`` is, as Airflow does for template fields."""
+    if not getattr(operator, "_BaseOperator__from_mapped", False):  # made when it runs; its relations are known
+        xcom_arg = _first_of("XComArg", "airflow.sdk.definitions.xcom_arg", "airflow.models.xcom_arg")
+        xcom_arg.apply_upstream_relationship(operator, value)
 
 
 def render_to_string(template: Any, context: Context) -> str:
@@ -137,6 +185,48 @@ def never_expire() -> datetime.timedelta:
     """Return the retention of what ``task_state_store`` keeps as long as the DAG run (Airflow 3.3+)."""
     retention: datetime.timedelta = _first_of("NEVER_EXPIRE", "airflow.sdk.execution_time.context")
     return retention
+
+
+def task_url(ti: Any) -> str | None:
+    """Return the address of the page with the log of a task's try."""
+    url: str | None = getattr(ti, "log_url", None)
+    if url and not _IS_AIRFLOW_2:
+        # 3.0 puts no slash after a base URL without one.
+        base = (_conf().get("api", "base_url", fallback=None) or "").rstrip("/")
+        if base and url.startswith(f"{base}dags/"):
+            url = f"{base}/{url[len(base) :]}"
+    return url
+
+
+def run_url(dag_id: str, run_id: str) -> str | None:
+    """Return the address of the page of a DAG run, ``None`` where no base URL is set."""
+    section = "webserver" if _IS_AIRFLOW_2 else "api"
+    base = _conf().get(section, "base_url", fallback=None)
+    if not base:
+        return None
+    page = f"grid?dag_run_id={quote(run_id, safe='')}" if _IS_AIRFLOW_2 else f"runs/{quote(run_id, safe='')}"
+    return f"{base.rstrip('/')}/dags/{dag_id}/{page}"
+
+
+def task_states(dag_run: Any, dag_id: str, run_id: str, task_ids: Iterable[str]) -> list[tuple[str, str | None]]:
+    """
+    Return task id and state of each task instance of a run. For DAG callbacks.
+
+    :param task_ids: those of the DAG; on Airflow 3 a mapped task's is told from its index by them.
+    :raises Exception: when Airflow does not tell.
+    """
+    if _IS_AIRFLOW_2:
+        return [(ti.task_id, ti.state) for ti in dag_run.get_task_instances()]
+    if _VERSION < (3, 1):
+        # The DAG processor does not know this question and never answers.
+        raise NotImplementedError("Airflow 3.0 does not tell a DAG callback the states of the tasks")
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    known = set(task_ids)
+    states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
+    # A mapped task's name ends in its index. One that is known to the DAG no more stays as it is.
+    mapped = {name: base for name in states if name not in known and (base := name.rpartition("_")[0]) in known}
+    return [(mapped.get(name, name), state) for name, state in states.items()]
 
 
 def listen_for_success(tell: Callable[[Any], None]) -> None:

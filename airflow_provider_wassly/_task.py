@@ -1,8 +1,9 @@
-"""What the operators and the sensors share."""
+"""What the operators, the sensors and the notifier share."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_wassly import _compat
@@ -36,14 +37,23 @@ class WasslyTask(_compat.BaseOperator):
         """Render text as text, also with ``render_template_as_native_obj``: ``+49…`` must not become an integer."""
         if not isinstance(content, str) or (seen_oids and id(content) in seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
+        return _compat.render_to_string(self.find_template(content, self.text_environment(jinja_env)), context)
+
+    def text_environment(self, jinja_env: jinja2.Environment | None = None) -> jinja2.Environment:
+        """Return the environment of the task's templates, or the given one, unless it makes objects out of text."""
         from jinja2.nativetypes import NativeEnvironment
 
         env = jinja_env or self.get_template_env()
         dag = self.get_dag()
         if isinstance(env, NativeEnvironment) and dag is not None:
-            env = dag.get_template_env(force_sandboxed=True)
-        return _compat.render_to_string(self.find_template(content, env), context)
+            return dag.get_template_env(force_sandboxed=True)
+        return env
 
     def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
         """Return the template that a field holds."""
         return env.from_string(content)
+
+
+def as_template(location: Any) -> Any:
+    """Return a :mod:`pathlib` path as text, because Airflow renders only that; an ``ObjectStoragePath`` as it is."""
+    return str(location) if isinstance(location, PurePath) and not hasattr(location, "protocol") else location

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextvars
 import datetime
-import hashlib
-import json
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly import stores
 from airflow_provider_wassly.client import SendReceipt, WasslyError
+from airflow_provider_wassly.stores import Store, VariableStore, in_one_piece, store_of
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_NAME = "wassly_send"
 
 #: Of the record's form. A later version of this package reads what an earlier one wrote.
 _VERSION = 1
@@ -51,55 +48,6 @@ class WasslyRecordUnreadable(WasslyRecordError):
     advice = "This try sent nothing. Look into the chat on the sending phone before you send again."
 
 
-class _Store(Protocol):
-    """Where a record is kept. Every method raises when it could not do its work."""
-
-    def get(self) -> dict[str, Any] | None: ...
-
-    def set(self, value: dict[str, Any]) -> None: ...
-
-    def delete(self) -> None: ...
-
-
-class _TaskState:
-    """Airflow 3.3+: the state of the task instance, which survives its tries and goes with its DAG run."""
-
-    def __init__(self, accessor: Any, chain: int) -> None:
-        self._accessor = accessor
-        # Every chain of tries has its own, so that a process of an earlier one cannot write over it.
-        self._key = f"wassly_send__{chain}"
-
-    def get(self) -> dict[str, Any] | None:
-        value: dict[str, Any] | None = self._accessor.get(self._key)
-        return value
-
-    def set(self, value: dict[str, Any]) -> None:
-        self._accessor.set(self._key, value, retention=_compat.never_expire())
-
-    def delete(self) -> None:
-        self._accessor.delete(self._key)
-
-
-class _Variable:
-    """Airflow before 3.3: a Variable. Only one for each task instance, so that clearing leaves none behind."""
-
-    def __init__(self, ti: Any) -> None:
-        identity = json.dumps(_identity(ti)).encode()
-        self._key = f"wassly_send__{hashlib.sha256(identity).hexdigest()}"
-
-    def get(self) -> dict[str, Any] | None:
-        text = _compat.get_variable(self._key)
-        return None if text is None else json.loads(text)
-
-    def set(self, value: dict[str, Any]) -> None:
-        _compat.set_variable(
-            self._key, json.dumps(value), "Whether a Wassly message was sent. Removed when its task succeeds."
-        )
-
-    def delete(self) -> None:
-        _compat.delete_variable(self._key)
-
-
 class SendRecord:
     """
     What is known of a message across the tries of its task.
@@ -113,7 +61,7 @@ class SendRecord:
     :param retries: those of the task as it is now.
     """
 
-    def __init__(self, store: _Store | None, chain: int, try_number: int, retries: int | None = None) -> None:
+    def __init__(self, store: Store | None, chain: int, try_number: int, retries: int | None = None) -> None:
         self._store = store
         self._chain = chain
         self._try_number = try_number
@@ -131,8 +79,9 @@ class SendRecord:
             return cls(None, 0, 0)
         # Clearing sets max_tries to the tries so far plus the task's retries; retrying leaves it as it is.
         chain, try_number = ti.max_tries, ti.try_number
-        accessor = context.get("task_state_store")
-        store: _Store = _Variable(ti) if accessor is None else _TaskState(accessor, chain)
+        # In the state of the task, every chain of tries has its own, so that a process of an earlier one cannot write
+        # over it. Of Variables there is one for each task instance, so that clearing leaves none behind.
+        store = store_of(context, _NAME if context.get("task_state_store") is None else f"{_NAME}__{chain}")
         return cls(store, chain, try_number, getattr(getattr(ti, "task", None), "retries", None))
 
     def read(self) -> SendReceipt | Literal["announced", "ambiguous"] | None:
@@ -147,7 +96,7 @@ class SendRecord:
         if self._store is None or self._try_number <= 1:
             return None
         try:
-            value = _in_one_piece(self._store.get)
+            value = in_one_piece(self._store.get)
         except Exception as error:
             raise WasslyRecordUnreadable(
                 f"the send record could not be read ({type(error).__name__}: {error})",
@@ -223,7 +172,7 @@ class SendRecord:
         if self.announced:
             self.announced = False
             self._try_to(self._delete, "that Wassly did not accept the message")
-        elif self._try_number <= 1 and isinstance(self._store, _Variable):
+        elif self._try_number <= 1 and isinstance(self._store, VariableStore):
             # A run of the same name, deleted since, may have left one, which the next try would take for its own.
             self._try_to(self._delete_older, "that there is no earlier try")
 
@@ -233,10 +182,10 @@ class SendRecord:
 
         As good as reading and then writing can be. Writes to ``task_state_store`` name the try that makes them.
         """
-        if not isinstance(self._store, _Variable):
+        if not isinstance(self._store, VariableStore):
             return
         try:
-            value = _in_one_piece(self._store.get)
+            value = in_one_piece(self._store.get)
             mine = (self._chain, self._try_number)
             is_later = value and (value["chain"], value["try_number"]) != mine and _time(value) > self._began
         except (KeyError, TypeError, ValueError):
@@ -257,14 +206,14 @@ class SendRecord:
                 "written_at": _now().isoformat(),
                 "receipt": receipt,
             }
-            _in_one_piece(lambda: self._store.set(value))  # type: ignore[union-attr]
+            in_one_piece(lambda: self._store.set(value))  # type: ignore[union-attr]
 
     def _delete(self) -> None:
         if self._store is not None:
-            _in_one_piece(self._store.delete)
+            in_one_piece(self._store.delete)
 
     def _delete_older(self) -> None:
-        value = None if self._store is None else _in_one_piece(self._store.get)
+        value = None if self._store is None else in_one_piece(self._store.get)
         if value and _time(value) < self._began:
             self._delete()
 
@@ -283,29 +232,8 @@ class SendRecord:
 
 
 def forget_after_success(context: Any) -> None:
-    """
-    Have the Variable removed when Airflow knows that the task of ``context`` has succeeded.
-
-    By a listener and not a success callback: Airflow 2 runs those before it has written down the success, and until
-    then a next try may need the record.
-    """
-    ti = context.get("ti")
-    if _compat.HAS_TASK_STATE_STORE or ti is None:
-        return
-    identity = _identity(ti)
-
-    def forget(ended: Any) -> None:
-        if _identity(ended) == identity:
-            try:
-                _Variable(ti).delete()
-            except Exception as error:
-                log.warning("The Variable of the send record could not be removed: %s: %s", type(error).__name__, error)
-
-    _compat.listen_for_success(forget)
-
-
-def _identity(ti: Any) -> list[Any]:
-    return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+    """Have the Variable of the record removed when Airflow knows that the task of ``context`` has succeeded."""
+    stores.forget_after_success(context, lambda: [_NAME])
 
 
 def _now() -> datetime.datetime:
@@ -314,41 +242,3 @@ def _now() -> datetime.datetime:
 
 def _time(value: dict[str, Any]) -> datetime.datetime:
     return datetime.datetime.fromisoformat(value["written_at"])
-
-
-def _in_one_piece(access: Callable[[], T]) -> T:
-    """
-    Read or write in a thread of its own and wait for its end, come what may.
-
-    A signal (``execution_timeout``, SIGTERM on Airflow 2) raises in the main thread. In the middle of
-    it, the record, or the task's channel to Airflow, would be left in a state that nobody knows.
-    """
-    results: list[T] = []
-    failures: list[BaseException] = []
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            results.append(access())
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="wassly-send-record")
-    interruption: BaseException | None = None
-    while not done.is_set():
-        try:
-            if thread.ident is None:
-                thread.start()
-            done.wait()
-        except RuntimeError:
-            if thread.ident is None:  # the system gives no thread
-                raise
-        except BaseException as error:
-            interruption = interruption or error
-    if interruption is not None:
-        raise interruption
-    if failures:
-        raise failures[0]
-    return results[0]

@@ -16,7 +16,7 @@ from airflow_provider_wassly.client.errors import (
 )
 from airflow_provider_wassly.client.messages import OutgoingMessage
 from airflow_provider_wassly.client.models import Device, SendReceipt
-from airflow_provider_wassly.client.numbers import shorten
+from airflow_provider_wassly.client.numbers import normalize, shorten
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -35,5 +35,6 @@ __all__ = [
     "WasslyRateLimited",
     "WasslyRejected",
     "WasslyUnavailable",
+    "normalize",
     "shorten",
 ]

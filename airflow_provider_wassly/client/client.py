@@ -255,13 +255,6 @@ class WasslyClient:
             receipt = self._repeating(lambda: self._send_once(message, on_departure), on_refusal)
         except WasslyRejected as rejection:
             raise self._with_device_state(rejection, message.instance_id) from None
-        log.info(
-            "Wassly accepted %s for %s (conversation %s, %s conversations remaining)",
-            f"a {receipt.message_type or message.kind} message",
-            shorten(message.contact_mobile_number),
-            _or_unknown(receipt.conversation_id),
-            _or_unknown(receipt.remaining_conversations),
-        )
         if message.files and receipt.message_type == "text":
             log.error(
                 "Wassly says that it accepted a text, but a file was sent (%s): the file was DROPPED. "
@@ -564,7 +557,3 @@ def _reason(error: Exception) -> str:
         # urllib3 puts the connection object before the text.
         return one_line(str(cause).split(": ", 1)[1])
     return one_line(f"{type(cause).__name__}: {cause}")
-
-
-def _or_unknown(value: object) -> object:
-    return "unknown" if value is None else value

@@ -20,6 +20,9 @@ _EXPONENT = re.compile(r"\+?\d(?:[.,]\d+)?[eE][+-]?\d+")
 #: After digits that are grouped, ``.00`` may be one more group, but nobody has groups of one digit.
 _TRAILING_DECIMALS = re.compile(r"\+?\d{5,}[.,]0+|.*\d[.,]0")
 _FIELD = "contact_mobile_number"
+_ONE_RECIPIENT = (
+    "one message has one recipient. Use WasslyBroadcastOperator, or .expand(contact_mobile_number=…) for a few"
+)
 
 
 def shorten(number: str) -> str:
@@ -76,7 +79,7 @@ def _one_text(number: Any) -> str:
     if number is None or number == "":
         raise _invalid("empty; write the recipient's number with + and country code")
     if isinstance(number, (list, tuple, set, frozenset, dict)):
-        raise _invalid("a list; one message has one recipient. Use .expand(contact_mobile_number=…)")
+        raise _invalid(f"a list; {_ONE_RECIPIENT}")
     if isinstance(number, float):
         raise _invalid("a floating-point number, as spreadsheets make of phone numbers; keep the column as text")
     if not isinstance(number, str):
@@ -99,7 +102,7 @@ def _plain(text: str) -> str:
     if _TRAILING_DECIMALS.fullmatch(text):
         raise _invalid("ends in .0, as spreadsheets write numbers; keep the column as text")
     if re.search(r"[,;|\n\r]", text) or text.count("+") > 1:
-        raise _invalid("more than one number; one message has one recipient. Use .expand(contact_mobile_number=…)")
+        raise _invalid(f"more than one number; {_ONE_RECIPIENT}")
     if re.search(r"\(\s*0\s*\)", text):
         raise _invalid(
             "holds (0), which is dialled in some countries and not in others; leave it out or write it plainly"

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
-
-_URI = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
-_LOCAL_SCHEMES = {"file", "local"}
+from airflow_provider_wassly.hooks.files import local_path, remote_path
 
 
 def resolve_attachment(
@@ -46,7 +42,7 @@ def resolve_attachment(
     text = str(location)
     if not text.strip():
         raise WasslyInvalidMessage("an empty path; leave the parameter out to send no file", field=parameter)
-    local = _local_path(text)
+    local = local_path(text)
     if local is not None:
         attachment = _local(local, parameter, name, roots)
     else:
@@ -59,20 +55,12 @@ def resolve_attachment(
     return attachment
 
 
-def _local_path(text: str) -> str | None:
-    """Return the path in the local file system, ``None`` for a URI of any other."""
-    uri = _URI.match(text)
-    if uri is None:
-        return text
-    return text[uri.end() :] if uri["scheme"].lower() in _LOCAL_SCHEMES else None
-
-
 def _local(path: str, parameter: str, name: str | None, roots: Sequence[str] | None) -> Attachment:
     name = name or os.path.basename(path)
     if roots is not None:
         # The file behind all links is what is checked, and then what is opened.
         path = os.path.realpath(path)
-        folders = [os.path.realpath(folder) for root in roots if (folder := _local_path(root)) is not None]
+        folders = [os.path.realpath(folder) for root in roots if (folder := local_path(root)) is not None]
         if not any(_is_under(path, folder, os.sep) for folder in folders):
             raise _outside(path, parameter)
     return Attachment.from_path(path, name=name, parameter=parameter)
@@ -81,11 +69,10 @@ def _local(path: str, parameter: str, name: str | None, roots: Sequence[str] | N
 def _remote(
     location: Any, text: str, parameter: str, name: str | None, conn_id: str | None, roots: Sequence[str] | None
 ) -> Attachment:
-    if roots is not None and not any(_is_inside(text, root) for root in roots if _local_path(root) is None):
+    if roots is not None and not any(_is_inside(text, root) for root in roots if local_path(root) is None):
         raise _outside(text, parameter)
     try:
-        if isinstance(location, str):
-            location = _compat.object_storage_path(location, conn_id)
+        location = remote_path(location, conn_id)
         if location.is_dir():
             raise WasslyInvalidMessage(f"{text} is a folder, not a file", field=parameter)
         size = int(location.stat().st_size)

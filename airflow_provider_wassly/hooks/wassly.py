@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow_provider_wassly.client import (
     WasslyConfigError,
     WasslyError,
     WasslyInvalidMessage,
+    shorten,
 )
 from airflow_provider_wassly.hooks.attachments import resolve_attachment
 from airflow_provider_wassly.hooks.settings import ConnectionSettings, connection_error
@@ -26,7 +28,11 @@ class WasslyHook(_compat.BaseHook):
     """
     Sends WhatsApp messages through the account of an Airflow connection.
 
+    To be used in one thread. Only the client, :meth:`get_conn`, may be used in others: it makes no call to Airflow,
+    whose answers can reach the wrong thread before 3.2.
+
     :param wassly_conn_id: the connection, of type ``wassly``.
+    :param client_options: arguments of :class:`WasslyClient` that go before those of the connection.
     """
 
     conn_name_attr = "wassly_conn_id"
@@ -34,9 +40,14 @@ class WasslyHook(_compat.BaseHook):
     conn_type = "wassly"
     hook_name = "Wassly"
 
-    def __init__(self, wassly_conn_id: str = default_conn_name) -> None:
+    def __init__(
+        self, wassly_conn_id: str = default_conn_name, *, client_options: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.wassly_conn_id = wassly_conn_id
+        self._client_options = dict(client_options or {})
+        self._thread = threading.get_ident()
+        self._unmasked_tokens: list[str] = []
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -74,11 +85,23 @@ class WasslyHook(_compat.BaseHook):
 
     @cached_property
     def _client(self) -> WasslyClient:
-        settings = self.settings
+        options = {**self.settings.client, **self._client_options}
         try:
-            return WasslyClient(**settings.client, on_new_token=_compat.mask_secret)
+            return WasslyClient(**options, on_new_token=self._mask_token)
         except WasslyConfigError as error:
             raise connection_error(self.wassly_conn_id, error) from None
+
+    def _mask_token(self, token: str) -> None:
+        if threading.get_ident() == self._thread:
+            _compat.mask_secret(token)
+        else:
+            _compat.mask_secret_here(token)
+            self._unmasked_tokens.append(token)
+
+    def mask_tokens(self) -> None:
+        """Have Airflow mask what the client fetched in other threads. In this process it is masked already."""
+        while self._unmasked_tokens:
+            _compat.mask_secret(self._unmasked_tokens.pop())
 
     def get_conn(self) -> WasslyClient:
         """
@@ -221,23 +244,44 @@ class WasslyHook(_compat.BaseHook):
         try:
             receipt = self.get_conn().send(message, on_departure=on_departure, on_refusal=on_refusal)
         except WasslyError as error:
-            self._count("unknown" if error.accepted is None else "not_accepted")
+            self.count(error)
             raise
         if on_receipt is not None:
             on_receipt(receipt)
-        self._count("accepted")
-        if receipt.remaining_conversations is not None:
-            self._keep_quota(receipt.remaining_conversations, message.instance_id)
+        self.log_receipt(message, receipt)
+        self.count(receipt)
+        self.keep_quota(receipt, message.instance_id)
         return receipt
 
-    def _count(self, outcome: str) -> None:
-        # The outcome is part of the name, because plain statsd knows no tags.
-        self._measure(_compat.count, f"wassly.messages.{outcome}")
+    def log_receipt(self, message: OutgoingMessage, receipt: SendReceipt) -> None:
+        """Log that a message was accepted. :meth:`send` does so by itself."""
+        self.log.info(
+            "Wassly accepted a %s message for %s (conversation %s, %s conversations remaining)",
+            receipt.message_type or message.kind,
+            shorten(message.contact_mobile_number),
+            _or_unknown(receipt.conversation_id),
+            _or_unknown(receipt.remaining_conversations),
+        )
 
-    def _keep_quota(self, remaining_conversations: int, instance_id: str) -> None:
-        self._measure(_compat.gauge, "wassly.remaining_conversations", remaining_conversations)
+    def count(self, outcome: SendReceipt | WasslyError) -> None:
+        """Count a message in Airflow's metrics. :meth:`send` does so by itself."""
+        name = (
+            "accepted"
+            if isinstance(outcome, SendReceipt)
+            else "unknown"
+            if outcome.accepted is None
+            else "not_accepted"
+        )
+        # The outcome is part of the name, because plain statsd knows no tags.
+        self._measure(_compat.count, f"wassly.messages.{name}")
+
+    def keep_quota(self, receipt: SendReceipt, instance_id: str) -> None:
+        """Keep what a receipt says of the quota. :meth:`send` does so by itself."""
+        if receipt.remaining_conversations is None:
+            return
+        self._measure(_compat.gauge, "wassly.remaining_conversations", receipt.remaining_conversations)
         if self.settings.record_quota:
-            Quota(self.wassly_conn_id).record(remaining_conversations, instance_id)
+            Quota(self.wassly_conn_id).record(receipt.remaining_conversations, instance_id)
 
     def _measure(self, measure: Callable[..., None], name: str, *values: float) -> None:
         try:
@@ -291,3 +335,7 @@ class WasslyHook(_compat.BaseHook):
             return False, f"instance_id: the account has no {instance!r}, only: {', '.join(known) or 'none'}"
         names = f" ({', '.join(connected)})" if connected else ""
         return True, f"Connection works: {len(connected)} of {len(devices)} devices connected{names}"
+
+
+def _or_unknown(value: object) -> object:
+    return "unknown" if value is None else value

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask
+from airflow_provider_wassly._task import WasslyTask, as_template
 
 if TYPE_CHECKING:
     import jinja2
@@ -93,9 +92,9 @@ class WasslySendMessageOperator(WasslyTask):
         self.contact_mobile_number = contact_mobile_number
         self.message = message
         self.contact_name = contact_name
-        self.document = _as_template(document)
+        self.document = as_template(document)
         self.document_name = document_name
-        self.media = _as_template(media)
+        self.media = as_template(media)
         self.media_name = media_name
         self.instance_id = instance_id
         self.attachment_conn_id = attachment_conn_id
@@ -233,11 +232,6 @@ class WasslySendMessageOperator(WasslyTask):
         if error.may_pass:
             raise error.with_traceback(None) from None
         raise _compat.fail_exception(error.summary) from None
-
-
-def _as_template(location: Any) -> Any:
-    """Return a :mod:`pathlib` path as text, because Airflow renders only that; an ``ObjectStoragePath`` as it is."""
-    return str(location) if isinstance(location, PurePath) and not hasattr(location, "protocol") else location
 
 
 def _result(outcome: Literal["accepted", "unknown"], receipt: SendReceipt | None) -> dict[str, Any]:
