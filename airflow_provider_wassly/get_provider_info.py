@@ -22,6 +22,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [_modules("operators.send_message")],
         "sensors": [_modules("sensors.base", "sensors.device", "sensors.quota")],
         "triggers": [_modules("triggers.base", "triggers.device", "triggers.quota")],
+        "notifications": ["airflow_provider_wassly.notifications.wassly.WasslyNotifier"],
         "connection-types": [
             {
                 "connection-type": "wassly",

@@ -16,6 +16,7 @@ import pytest
 from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_wassly
+from airflow_provider_wassly import _compat
 from airflow_provider_wassly.get_provider_info import get_provider_info
 
 
@@ -52,6 +53,18 @@ def test_every_module_is_listed(kind: str) -> None:
         there = {f"{name}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
     info: dict[str, Any] = get_provider_info()
     assert {module for entry in info.get(kind, []) for module in entry["python-modules"]} == there
+
+
+def test_every_notifier_is_listed() -> None:
+    package = importlib.import_module("airflow_provider_wassly.notifications")
+    there = {
+        f"{module.name}.{found.__name__}"
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        for found in vars(importlib.import_module(module.name)).values()
+        if isinstance(found, type) and issubclass(found, _compat.BaseNotifier) and found.__module__ == module.name
+    }
+    assert there
+    assert set(get_provider_info()["notifications"]) == there
 
 
 def test_what_is_listed_can_be_imported() -> None:

@@ -1,0 +1,199 @@
+"""The text of a notification that has none of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow_provider_wassly import _compat
+
+log = logging.getLogger(__name__)
+
+#: Characters of an exception's first line; on a phone, more than that hides the rest.
+_MAX_ERROR = 200
+
+#: Tasks that are named, of those that have failed.
+_MAX_NAMES = 5
+
+_TASK_HEADS = {
+    "failed": "❌ *Task failed*",
+    "up_for_retry": "🔁 *Task failed, will be retried*",
+    "success": "✅ *Task succeeded*",
+    "skipped": "⏭️ *Task skipped*",
+    "running": "▶️ *Task started*",
+}
+
+#: Reasons of a DAG's callback that say no more than its head does.
+_PLAIN_REASONS = {"success", "task_failure"}
+
+
+def default_message(context: Any) -> str:
+    """
+    Say what has happened, for people on a phone, in WhatsApp's formatting.
+
+    What a version of Airflow puts into a context differs, with the kind of callback too. What is not there is
+    left out.
+
+    :param context: that of a callback of a task or a DAG, or of a deadline alert.
+    """
+    return _attempt(_described, context) or "ℹ️ *A callback of Airflow*"
+
+
+def _described(context: Any) -> str:
+    if _value(context, "deadline"):
+        lines = _deadline(context)
+    elif _value(context, "slas"):
+        lines = [_named("⏰ *SLA missed*", _value(_value(context, "dag"), "dag_id"))]
+    elif _value(context, "ti") is None or _value(context, "reason") is not None:
+        # Airflow tells a DAG's callback the reason. The task that it puts beside it need not be the one that failed.
+        lines = _dag(context)
+    else:
+        lines = _task(context, _value(context, "ti"))
+    return "\n".join(line for line in lines if line)
+
+
+def _task(context: Any, ti: Any) -> list[str | None]:
+    state, try_number, tries = _word(_value(ti, "state")), _value(ti, "try_number"), _value(ti, "max_tries")
+    if state is None and isinstance(try_number, int) and isinstance(tries, int):
+        # A task whose process has died; the DAG processor runs the callback and knows no more than this.
+        state = "up_for_retry" if try_number <= tries else "failed"
+    head = _TASK_HEADS.get(state or "", f"ℹ️ *Task {state}*" if state else "ℹ️ *Task*")
+    task_id, map_index, dag_id = _value(ti, "task_id"), _value(ti, "map_index"), _code(_value(ti, "dag_id"))
+    facts: list[str | None] = [f"DAG {dag_id}" if dag_id else None]
+    if isinstance(try_number, int) and try_number > 0:
+        facts.append(f"try {try_number} of {tries + 1}" if isinstance(tries, int) else f"try {try_number}")
+    facts.append(_attempt(_duration, _value(ti, "start_date"), _value(ti, "end_date")))
+    return [
+        _named(head, f"{task_id}[{map_index}]" if isinstance(map_index, int) and map_index >= 0 else task_id),
+        ", ".join(fact for fact in facts if fact),
+        _attempt(_error, _value(context, "exception")),
+        *_run(context, _value(context, "dag_run"), _value(ti, "run_id")),
+        _plain(_attempt(_compat.task_url, ti)),
+    ]
+
+
+def _dag(context: Any) -> list[str | None]:
+    dag, dag_run, reason = _value(context, "dag"), _value(context, "dag_run"), _value(context, "reason")
+    dag_id = _value(dag, "dag_id") or _value(dag_run, "dag_id")
+    run_id = _value(context, "run_id") or _value(dag_run, "run_id")
+    state = _word(_value(dag_run, "state"))
+    succeeded = "success" in (reason, state)
+    failed = not succeeded and (reason is not None or state == "failed")
+    head = "✅ *DAG succeeded*" if succeeded else "❌ *DAG failed*" if failed else "ℹ️ *DAG*"
+    took = _attempt(_duration, _value(dag_run, "start_date"), _value(dag_run, "end_date"))
+    return [
+        _named(head, dag_id) + (f", {took}" if took else ""),
+        _attempt(_failed_tasks, dag, dag_run, dag_id, run_id) if failed else None,
+        None if reason is None or reason in _PLAIN_REASONS else _named("Reason", reason),
+        *_run(context, dag_run, run_id),
+        _plain(_attempt(_compat.run_url, dag_id, run_id)) if dag_id else None,
+    ]
+
+
+def _deadline(context: Any) -> list[str | None]:
+    dag_run = _value(context, "dag_run")
+    dag_id, run_id = _value(dag_run, "dag_id"), _value(dag_run, "dag_run_id")
+    due = _attempt(_moment, _value(_value(context, "deadline"), "deadline_time"))
+    state = _word(_value(dag_run, "state"))
+    facts = [f"Due {due}" if due else None, f"the run is {state}" if state else None]
+    return [
+        _named("⏰ *Deadline missed*", dag_id),
+        ", ".join(fact for fact in facts if fact),
+        *_run(context, dag_run, run_id),
+        _plain(_attempt(_compat.run_url, dag_id, run_id)) if dag_id else None,
+    ]
+
+
+def _run(context: Any, dag_run: Any, run_id: Any) -> list[str | None]:
+    logical_date = _attempt(_moment, _value(dag_run, "logical_date") or _value(context, "logical_date"))
+    return [logical_date and f"Logical date: {logical_date}", _named("Run", run_id) if run_id else None]
+
+
+def _failed_tasks(dag: Any, dag_run: Any, dag_id: str, run_id: str) -> str | None:
+    states = _compat.task_states(dag_run, dag_id, run_id, _value(dag, "task_ids") or ())
+    failed = Counter(task_id for task_id, state in states if state == "failed")
+    if not failed:
+        return None
+    of_all = Counter(task_id for task_id, _ in states)
+    names = [
+        f"{_code(task_id)} ({number} of {of_all[task_id]})" if of_all[task_id] > 1 else _code(task_id)
+        for task_id, number in failed.most_common(_MAX_NAMES)
+    ]
+    more = len(failed) - len(names)
+    return f"{failed.total()} of {len(states)} tasks failed: {', '.join(names)}" + (
+        f" and {more} others" if more else ""
+    )
+
+
+def _error(exception: Any) -> str | None:
+    if exception is None:
+        return None
+    # Before it is cut: of a secret's beginning nobody knows that it is one.
+    lines = _compat.redact(str(exception)).strip().splitlines()
+    text = lines[0].strip() if lines else ""
+    if isinstance(exception, BaseException):
+        text = f"{type(exception).__name__}: {text}" if text else type(exception).__name__
+    return _code(text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR - 1]}…")
+
+
+def _named(what: str, name: Any) -> str:
+    code = _code(name)
+    return f"{what}: {code}" if code else what
+
+
+def _code(value: Any) -> str:
+    # Elsewhere WhatsApp would make italics out of the underscores of a name.
+    text = _plain(value)
+    return f"`{text}`" if text else ""
+
+
+def _plain(value: Any) -> str:
+    """Return a value as one line that can be sent and that ends no formatting around it."""
+    line = "" if value is None else " ".join(str(value).split())
+    return line.replace("`", "'").encode("utf-8", "replace").decode()
+
+
+def _duration(start: Any, end: Any) -> str | None:
+    if not isinstance(start, datetime) or not isinstance(end, datetime):
+        return None
+    seconds = max(0, round((end - start) / timedelta(seconds=1)))
+    minutes, hours = seconds // 60, seconds // 3600
+    if hours:
+        return f"after {hours} h {minutes % 60} min"
+    return f"after {minutes} min {seconds % 60} s" if minutes else f"after {seconds} s"
+
+
+def _moment(value: Any) -> str | None:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            return _plain(value)
+    if not isinstance(value, datetime):
+        return None
+    return value.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _word(state: Any) -> str | None:
+    """Return a state as text, whether it is an enum's member or text already."""
+    text = getattr(state, "value", state)
+    return _plain(text) or None
+
+
+def _value(source: Any, name: str) -> Any:
+    """Return a value of a mapping or an attribute of an object; ``None`` when it cannot be had, whatever raises."""
+    try:
+        return source[name] if hasattr(source, "keys") else getattr(source, name)
+    except Exception:
+        return None
+
+
+def _attempt(find: Any, *arguments: Any) -> Any:
+    """Return what ``find`` returns, ``None`` when it fails: the rest of the message must go out all the same."""
+    try:
+        return find(*arguments)
+    except Exception as error:
+        log.debug("Not part of the notification: %s: %s", type(error).__name__, error)
+        return None

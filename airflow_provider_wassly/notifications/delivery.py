@@ -1,0 +1,189 @@
+"""One message to each of several people, all at once and within a time."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow_provider_wassly.client import (
+    OutgoingMessage,
+    SendReceipt,
+    WasslyClient,
+    WasslyError,
+    WasslyInvalidMessage,
+    WasslyOutcomeUnknown,
+    WasslyUnavailable,
+    shorten,
+)
+from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+log = logging.getLogger(__name__)
+
+#: Seconds for all that one call sends. Airflow kills callbacks after 20; the rest is for noting what came of it.
+_BUDGET = 14.0
+
+#: One attempt fits into that, with a connection that is not made or an answer that does not come.
+_CLIENT_OPTIONS = {"connect_timeout": 5.0, "read_timeout": 9.0, "max_attempts": 1}
+
+#: As many connections as the client keeps by default.
+_MAX_THREADS = 10
+
+
+class WasslyNotificationError(WasslyError):
+    """
+    Raised when some of several recipients were not reached, or perhaps not.
+
+    :param failures: what went wrong, by recipient, whose number is shortened.
+    :param recipients: how many there were in all.
+    """
+
+    accepted = None
+    _verdict = "Not everybody was notified"
+    advice = "What is known of each message stands beside it."
+
+    def __init__(self, failures: Mapping[str, WasslyError], recipients: int) -> None:
+        details = "; ".join(f"{who}: {_in_words(error)}" for who, error in failures.items())
+        super().__init__(f"{len(failures)} of {recipients} recipients: {details}")
+        self.failures = dict(failures)
+        if all(error.accepted is False for error in failures.values()):
+            self.accepted = False  # known of all of them, so of this too
+
+
+def notify_everybody(
+    numbers: Sequence[Any], *, wassly_conn_id: str, keep_quota: bool, document: Any, media: Any, **message: Any
+) -> None:
+    """
+    Send one message to every number, once, and wait for what comes of it.
+
+    :param numbers: the recipients; one that is there twice gets one message.
+    :param keep_quota: whether the remaining quota is kept for the sensors.
+    :param message: the rest of it, with the names of :meth:`WasslyHook.send_message`.
+    :raises WasslyError: what went wrong with the only recipient, or with the message to all of them.
+    :raises WasslyNotificationError: what went wrong with some of several.
+    """
+    began = time.monotonic()
+    hook = WasslyHook(wassly_conn_id, client_options=_CLIENT_OPTIONS)
+    if not numbers:
+        raise WasslyInvalidMessage("empty; there is nobody to notify", field="contact_mobile_number")
+    # Looked at once and not for each recipient.
+    files: dict[str, Any] = {
+        parameter: None if location is None else hook.attachment(location, parameter=parameter)
+        for parameter, location in (("document", document), ("media", media))
+    }
+    messages: dict[str, tuple[str, OutgoingMessage]] = {}
+    failures: dict[str, WasslyError] = {}
+    for position, number in enumerate(numbers, start=1):
+        who = f"recipient {position} ({shorten(str(number))})"
+        try:
+            prepared = hook.prepare(contact_mobile_number=number, **files, **message)
+            messages.setdefault(prepared.contact_mobile_number, (who, prepared))
+        except WasslyInvalidMessage as error:
+            failures[who] = error
+    recipients = len(messages) + len(failures)
+    outcomes = _send_all(hook.get_conn(), [prepared for _, prepared in messages.values()], began + _BUDGET)
+    hook.mask_tokens()
+    receipts = []
+    for (who, prepared), outcome in zip(messages.values(), outcomes, strict=True):
+        hook.count(outcome)
+        if isinstance(outcome, WasslyError):
+            failures[who] = outcome
+            continue
+        hook.log_receipt(prepared, outcome)
+        if outcome.remaining_conversations is not None:
+            receipts.append((outcome.remaining_conversations, outcome, prepared.instance_id))
+    if keep_quota and receipts:
+        _, latest, instance_id = min(receipts, key=lambda receipt: receipt[0])
+        hook.keep_quota(latest, instance_id)
+    for who, failure in failures.items():
+        log.error("%s: %s", who, _in_words(failure))
+    if failures and recipients == 1:
+        # Without the frames of the libraries below: Airflow logs them all.
+        raise failures.popitem()[1].with_traceback(None) from None
+    if failures:
+        raise WasslyNotificationError(failures, recipients)
+
+
+def _in_words(error: WasslyError) -> str:
+    # Not its summary: that speaks of a task's retries, and a callback has none.
+    return f"{'UNKNOWN whether notified' if error.accepted is None else 'NOT notified'}: {error.message}"
+
+
+def _send_all(
+    client: WasslyClient, messages: Sequence[OutgoingMessage], deadline: float
+) -> list[SendReceipt | WasslyError]:
+    """
+    Send all messages, and return what came of each when all are done or the time is over.
+
+    A message that has not left by then will not leave any more.
+
+    :param client: it alone is used in other threads than the caller's.
+    """
+    deliveries = [_Delivery(message) for message in messages]
+    waiting: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
+    for delivery in deliveries:
+        waiting.put(delivery)
+
+    def work() -> None:
+        while True:
+            try:
+                delivery = waiting.get_nowait()
+            except queue.Empty:
+                return
+            delivery.make(client)
+
+    for number in range(min(len(deliveries), _MAX_THREADS)):
+        # A daemon, because a process that ends does not wait for a Wassly that does not answer.
+        threading.Thread(target=work, name=f"wassly-notifier-{number}", daemon=True).start()
+    return [delivery.outcome(deadline) for delivery in deliveries]
+
+
+class _Delivery:
+    """One message on its way, made by one thread and waited for by another."""
+
+    def __init__(self, message: OutgoingMessage) -> None:
+        self._message = message
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._outcome: SendReceipt | WasslyError | None = None
+        self._left = False
+        self._given_up = False
+
+    def make(self, client: WasslyClient) -> None:
+        """Send the message, unless it was given up."""
+        outcome: SendReceipt | WasslyError
+        try:
+            self._refuse_if_given_up()
+            outcome = client.send(self._message, on_departure=self._depart)
+        except WasslyError as error:
+            outcome = error
+        except Exception as error:
+            log.exception("The message could not be sent")
+            kind = WasslyOutcomeUnknown if self._left else WasslyUnavailable
+            outcome = kind(f"{type(error).__name__}: {error}")
+        with self._lock:
+            self._outcome = outcome
+        self._done.set()
+
+    def outcome(self, deadline: float) -> SendReceipt | WasslyError:
+        """Wait for what comes of it; give it up at the deadline."""
+        self._done.wait(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            if self._outcome is not None:
+                return self._outcome
+            self._given_up = True
+            if self._left:
+                return WasslyOutcomeUnknown(f"no answer came within the {_BUDGET:.0f} s of a notification")
+            return WasslyUnavailable(f"it could not be sent within the {_BUDGET:.0f} s of a notification")
+
+    def _depart(self) -> None:
+        with self._lock:
+            self._refuse_if_given_up()
+            self._left = True
+
+    def _refuse_if_given_up(self) -> None:
+        if self._given_up:
+            raise WasslyUnavailable("the time of the notification was over")

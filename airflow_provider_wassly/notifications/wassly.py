@@ -1,0 +1,163 @@
+"""The notifier: WhatsApp messages as callbacks of tasks and DAGs, and as deadline alerts."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly._task import as_template
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+class WasslyNotifier(_compat.BaseNotifier):
+    """
+    Sends a WhatsApp message when something has happened to a task or a DAG run.
+
+    For ``on_failure_callback``, ``on_retry_callback``, ``on_success_callback`` and the like of tasks and DAGs, and for
+    deadline alerts (Airflow 3.1+): ``AsyncCallback(WasslyNotifier, kwargs={"contact_mobile_number": …})``.
+
+    A call ends within 15 seconds, whatever Wassly does, so that it does not hold up what called it. No message is
+    repeated within a call. Who was not reached is logged and named in the error.
+
+    One instance can serve many tasks, in ``default_args`` for instance.
+
+    :param contact_mobile_number: one number or several, as a list or separated by commas, each with ``+`` and country
+        code or in the national form of the connection's ``default_region``. (templated)
+    :param message: the text. By default one that says what has happened, for people on a phone. A name that ends in
+        ``.j2`` is a template file beside the DAG; not in a deadline alert, which has no DAG. (templated)
+    :param document: a document: local path, or URI that Airflow's ``ObjectStoragePath`` reads. (templated)
+    :param media: an image, a video or an audio file, in the same forms. (templated)
+    :param instance_id: the sending WhatsApp Web session; by default the connection's. (templated)
+    :param wassly_conn_id: the Airflow connection. (templated)
+    :param context: what Airflow hands to a deadline alert.
+    """
+
+    # message comes first: see render_template.
+    template_fields: Sequence[str] = (
+        "message",
+        "contact_mobile_number",
+        "document",
+        "media",
+        "instance_id",
+        "wassly_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        contact_mobile_number: str | Iterable[str],
+        message: str | None = None,
+        document: Any = None,
+        media: Any = None,
+        instance_id: str | None = None,
+        wassly_conn_id: str = "wassly_default",
+        context: _compat.Context | None = None,
+    ) -> None:
+        super().__init__()
+        self.context = context or {}
+        self.contact_mobile_number = (
+            contact_mobile_number if isinstance(contact_mobile_number, str) else list(contact_mobile_number)
+        )
+        self.message = message
+        self.document = as_template(document)
+        self.media = as_template(media)
+        self.instance_id = instance_id
+        self.wassly_conn_id = wassly_conn_id
+
+    # Airflow renders in place. The second task of a shared instance would tell the text of the first.
+
+    def __call__(self, *args: Any) -> None:
+        """Render and send, on a copy."""
+        super(WasslyNotifier, copy.copy(self)).__call__(*args)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Render and send, on a copy."""
+        return super(WasslyNotifier, copy.copy(self)).__await__()
+
+    def get_template_env(self, dag: Any = None) -> jinja2.Environment:
+        """Return the DAG's environment; one that knows no filters of the user's where there is no whole DAG."""
+        if hasattr(dag, "get_template_env"):
+            whole: jinja2.Environment = dag.get_template_env(force_sandboxed=True)
+            return whole
+        env = super().get_template_env()
+        if file := getattr(dag, "fileloc", None):
+            # ``airflow dags test`` of 3.1 and later gives the callbacks of a DAG no more than its serialized form.
+            from jinja2 import FileSystemLoader
+
+            env.loader = FileSystemLoader(os.path.dirname(file))
+        return env
+
+    def render_template_fields(self, context: _compat.Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render all fields. Before 3.3, Airflow itself would leave a template in place that renders to nothing."""
+        env = jinja_env or self.get_template_env(context.get("dag"))
+        for name in self.template_fields:
+            setattr(self, name, self.render_template(getattr(self, name), context, env, set()))
+
+    def render_template(
+        self,
+        content: Any,
+        context: _compat.Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render text as text, also with ``render_template_as_native_obj``; load a ``message`` that names a file."""
+        if not isinstance(content, str):
+            return super().render_template(content, context, jinja_env, seen_oids)
+        env = jinja_env or self.get_template_env(context.get("dag"))
+        is_file = content is self.message and content.endswith(".j2")
+        if is_file and env.loader is None:
+            raise ValueError(
+                f"message: {content} is a template file, and without a DAG there is no folder to find it in"
+            )
+        return _compat.render_to_string(env.get_template(content) if is_file else env.from_string(content), context)
+
+    def notify(self, context: _compat.Context) -> None:
+        """
+        Send the message to every recipient.
+
+        :raises WasslyError: when somebody certainly or perhaps was not reached.
+        """
+        self._notify(context)
+
+    async def async_notify(self, context: _compat.Context) -> None:
+        """
+        Do the same, in a thread and not in the event loop.
+
+        :raises WasslyError: when somebody certainly or perhaps was not reached.
+        """
+        from asgiref.sync import sync_to_async
+
+        # Not asyncio.to_thread: Airflow's own calls go back to this event loop from such a thread.
+        await sync_to_async(self._notify, thread_sensitive=False)(context)
+
+    def _notify(self, context: _compat.Context) -> None:
+        from airflow_provider_wassly.notifications.default_message import default_message
+        from airflow_provider_wassly.notifications.delivery import notify_everybody
+
+        numbers = self.contact_mobile_number
+        notify_everybody(
+            [each for text in ([numbers] if isinstance(numbers, str) else numbers) for each in _separate(text)],
+            wassly_conn_id=self.wassly_conn_id,
+            # A deadline alert can run in a process that never answers when a Variable is set.
+            keep_quota="deadline" not in context,
+            message=default_message(context) if self.message is None else self.message,
+            document=self.document,
+            media=self.media,
+            instance_id=self.instance_id,
+        )
+
+
+def _separate(numbers: Any) -> list[Any]:
+    if not isinstance(numbers, str):
+        return [numbers]
+    # What is empty as a whole stays: somebody who was to be notified is not.
+    return [number for number in re.split(r"[,;\n]", numbers) if number.strip()] or [""]
+
+
+send_wassly_notification = WasslyNotifier

@@ -1,0 +1,479 @@
+"""The notifier against the sandbox: who gets the message, in which time, and what is said of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import airflow
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.client import (
+    WasslyError,
+    WasslyInvalidMessage,
+    WasslyOutcomeUnknown,
+    WasslyRateLimited,
+    WasslyRejected,
+    WasslyUnavailable,
+)
+from airflow_provider_wassly.hooks.wassly import WasslyHook
+from airflow_provider_wassly.notifications import delivery
+from airflow_provider_wassly.notifications.delivery import WasslyNotificationError
+from airflow_provider_wassly.notifications.wassly import WasslyNotifier
+from airflow_provider_wassly.sandbox import Sandbox
+from airflow_provider_wassly.sandbox.store import Store
+from tests.unit.hooks.storages import attach
+from tests.unit.variables import Variables
+
+VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
+NUMBERS = [f"+4477009001{number:02}" for number in range(25)]
+CONTEXT: Any = {"run_id": "a run"}
+QUOTA = "wassly_quota__wassly_default"
+
+pytestmark = pytest.mark.usefixtures("wassly_default")
+
+Connect = Callable[..., None]
+
+
+@pytest.fixture
+def connect(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Add to what the connection's extra holds."""
+
+    def make(**extra: Any) -> None:
+        connection = json.loads(box.connection)
+        connection["extra"] |= extra
+        monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", json.dumps(connection))
+
+    return make
+
+
+def notify(numbers: Any, **arguments: Any) -> None:
+    WasslyNotifier(contact_mobile_number=numbers, **{"message": "Hello", **arguments}).notify(CONTEXT)
+
+
+def error_of(numbers: Any, **arguments: Any) -> WasslyError:
+    with pytest.raises(WasslyError) as raised:
+        notify(numbers, **arguments)
+    return raised.value
+
+
+def end_of_all_threads() -> None:
+    """Wait for what a call has left behind."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("wassly-notifier"):
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+def recipients(box: Sandbox) -> list[str]:
+    return sorted(message.contact_mobile_number for message in box.messages)
+
+
+def test_everybody_gets_the_message_at_the_same_time(box: Sandbox) -> None:
+    box.latency = 1
+    notify(NUMBERS[:10])
+    assert recipients(box) == NUMBERS[:10]
+    assert {message.message for message in box.messages} == {"Hello"}
+    sends = [call for call in box.calls if call.endpoint == "send"]
+    assert max(call.started_at for call in sends) < min(call.finished_at for call in sends if call.finished_at)
+    assert box.logins == 1
+
+
+def test_more_recipients_than_threads(box: Sandbox) -> None:
+    notify(NUMBERS)
+    assert recipients(box) == NUMBERS
+    assert box.logins == 1
+
+
+def test_a_number_in_two_spellings_gets_one_message(box: Sandbox) -> None:
+    notify(["+44 7700 900100", "00447700900100", NUMBERS[0], NUMBERS[1]])
+    assert recipients(box) == NUMBERS[:2]
+
+
+def test_what_fails_for_one_does_not_concern_the_others(box: Sandbox) -> None:
+    box.fail_next("rejected", to=NUMBERS[1])
+    box.fail_next("http_500", to=NUMBERS[2])
+    error = error_of(NUMBERS[:5])
+    assert recipients(box) == [NUMBERS[0], NUMBERS[3], NUMBERS[4]]
+    assert isinstance(error, WasslyNotificationError)
+    assert {who: type(failure) for who, failure in error.failures.items()} == {
+        "recipient 2 (+44…0101)": WasslyRejected,
+        "recipient 3 (+44…0102)": WasslyOutcomeUnknown,
+    }
+    assert str(error).startswith("2 of 5 recipients: recipient 2 (+44…0101): NOT notified: ")
+    assert "; recipient 3 (+44…0102): UNKNOWN whether notified: " in str(error)
+
+
+def test_nothing_is_repeated(box: Sandbox) -> None:
+    box.fail_next("http_429")
+    assert isinstance(error_of(NUMBERS[0]), WasslyRateLimited)
+    assert [call.endpoint for call in box.calls] == ["login", "send"]
+    assert box.messages == []
+
+
+def test_a_recipient_who_is_not_allowed(box: Sandbox, connect: Connect) -> None:
+    connect(allowed_recipients=[NUMBERS[0]])
+    error = error_of(NUMBERS[:2])
+    assert recipients(box) == [NUMBERS[0]]
+    assert str(error) == (
+        "1 of 2 recipients: recipient 2 (+44…0101): NOT notified: contact_mobile_number: "
+        "+44…0101 is not among the connection's allowed_recipients"
+    )
+    assert isinstance(error_of(NUMBERS[1]), WasslyInvalidMessage)
+
+
+class Storage(MemoryFileSystem):  # type: ignore[misc]
+    """As storages do and that of memory does not: who opens a file gets a stream of their own."""
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        return io.BytesIO(self.cat(path)) if mode == "rb" else super().open(path, mode, **options)
+
+
+def test_files_go_to_everybody_whole(box: Sandbox, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 4000
+    (tmp_path / "تقرير.pdf").write_bytes(content)
+    storage = Storage()
+    attach("memory", None, storage)
+    storage.pipe("/bucket/chart.png", content[::-1])
+    notify(NUMBERS[:8], document=tmp_path / "تقرير.pdf", media="memory://bucket/chart.png")
+    assert recipients(box) == NUMBERS[:8]
+    for message in box.messages:
+        assert message.document is not None
+        assert message.media is not None
+        assert (message.document.name, message.media.name) == ("تقرير.pdf", "chart.png")
+        assert message.document.sha256 == hashlib.sha256(content).hexdigest()
+        assert message.media.sha256 == hashlib.sha256(content[::-1]).hexdigest()
+
+
+def test_the_timeouts_of_the_connection_do_not_count(box: Sandbox, connect: Connect) -> None:
+    connect(read_timeout=0.1)
+    box.latency = 0.5
+    notify(NUMBERS[0])
+    assert recipients(box) == NUMBERS[:1]
+
+
+# The time.
+
+
+@pytest.fixture
+def budget(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(delivery, "_BUDGET", 1.0)
+    return 1.0
+
+
+def test_who_gets_no_answer_in_time_is_unknown_and_the_others_are_not(box: Sandbox, budget: float) -> None:
+    box.fail_next("hang_after_accept", to=NUMBERS[1])
+    began = time.monotonic()
+    error = error_of(NUMBERS[:3])
+    assert time.monotonic() - began < budget + 1
+    assert str(error) == (
+        "1 of 3 recipients: recipient 2 (+44…0101): UNKNOWN whether notified: "
+        "no answer came within the 1 s of a notification"
+    )
+    assert recipients(box) == NUMBERS[:3]
+
+
+@pytest.mark.parametrize("numbers", [NUMBERS[:1], NUMBERS[:12]])
+def test_a_login_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budget: float, numbers: list[str]) -> None:
+    box.fail_next("hang_before_body", endpoint="login", times=100)
+    began = time.monotonic()
+    error = error_of(numbers)
+    assert time.monotonic() - began < budget + 1
+    failures = error.failures.values() if isinstance(error, WasslyNotificationError) else [error]
+    assert [(type(failure), str(failure)) for failure in failures] == [
+        (WasslyUnavailable, "it could not be sent within the 1 s of a notification")
+    ] * len(numbers)
+    assert box.messages == []
+
+
+def test_an_upload_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budget: float, tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(bytes(32 * 1024 * 1024))
+    box.fail_next("hang_mid_body")
+    began = time.monotonic()
+    assert isinstance(error_of(NUMBERS[0], document=tmp_path / "large.bin"), WasslyUnavailable)
+    assert time.monotonic() - began < budget + 1
+    assert box.messages == []
+
+
+def test_when_the_time_is_over_nothing_leaves_any_more(box: Sandbox, budget: float) -> None:
+    box.latency = 1.5  # of the login, and so of the thread that would send after it
+    assert isinstance(error_of(NUMBERS[0]), WasslyUnavailable)
+    end_of_all_threads()
+    assert box.logins == 1
+    assert box.messages == []
+
+
+def test_when_the_time_is_over_nothing_leaves_after_a_renewed_token_either(box: Sandbox, budget: float) -> None:
+    notify(NUMBERS[0])
+    box.expire_tokens()
+    box.latency = 0.7  # one for the 401, a second for the login
+    error_of(NUMBERS[1])
+    end_of_all_threads()
+    assert box.logins == 2
+    assert recipients(box) == NUMBERS[:1]
+
+
+def test_who_is_said_not_to_be_notified_is_not_notified_later(
+    box: Sandbox, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_MAX_THREADS", 2)
+    box.latency = 0.3
+    error = error_of(NUMBERS)
+    end_of_all_threads()
+    assert isinstance(error, WasslyNotificationError)
+    not_notified = {who for who, failure in error.failures.items() if failure.accepted is False}
+    assert len(not_notified) > 10
+    got_it = {f"recipient {NUMBERS.index(number) + 1} (+44…{number[-4:]})" for number in recipients(box)}
+    assert got_it
+    assert not got_it & not_notified
+    assert len(error.failures) + len(got_it - set(error.failures)) == len(NUMBERS)
+    # Nor is Wassly called for them.
+    assert len([call for call in box.calls if call.endpoint == "send"]) <= len(NUMBERS) - len(not_notified)
+
+
+def test_a_call_that_hangs_does_not_keep_the_process_alive(box: Sandbox) -> None:
+    box.fail_next("hang_before_body", endpoint="login")
+    script = """
+from airflow_provider_wassly.notifications import delivery
+from airflow_provider_wassly.notifications.wassly import WasslyNotifier
+delivery._BUDGET = 1.0
+try:
+    WasslyNotifier(contact_mobile_number="+447700900123", message="Hello").notify({})
+except Exception as error:
+    print("ended:", error, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        # Airflow 2 logs to the standard output.
+        last = next(line for line in process.stdout if line.startswith("ended:"))
+        ended = time.monotonic()
+        assert process.wait(60) == 0
+    assert last == "ended: it could not be sent within the 1 s of a notification\n"
+    # The thread would wait for nine seconds.
+    assert time.monotonic() - ended < 5
+
+
+# The credentials.
+
+
+def test_a_rejected_token_is_renewed_within_the_call(box: Sandbox) -> None:
+    notify(NUMBERS[:1])
+    box.expire_tokens()
+    notify(NUMBERS[1:6])
+    assert recipients(box) == NUMBERS[:6]
+    assert box.logins == 2
+
+
+def test_airflow_is_called_in_the_calling_thread_alone(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Before 3.2, its answers to other threads can get lost.
+    Variables(monkeypatch)
+    called: list[tuple[str, str]] = []
+
+    def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            called.append((name, threading.current_thread().name))
+            return function(*args, **kwargs)
+
+        return call
+
+    names = {"mask_secret", "get_variable", "set_variable", "object_storage_path", "count", "gauge"}
+    for name in names:
+        monkeypatch.setattr(_compat, name, noting(name, getattr(_compat, name)))
+    get_connection = staticmethod(noting("get_connection", WasslyHook.get_connection))
+    monkeypatch.setattr(WasslyHook, "get_connection", get_connection)
+    storage = Storage()
+    attach("memory", None, storage)
+    storage.pipe("/bucket/report.csv", b"1")
+    box.fail_next("rejected", to=NUMBERS[2])
+    error_of(NUMBERS[:5], document="memory://bucket/report.csv")
+    assert {name for name, _ in called} == {*names, "get_connection"}
+    assert {thread for _, thread in called} == {threading.current_thread().name}
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tokens that the sandbox gave out."""
+    tokens: list[str] = []
+    login = Store.login
+
+    def noting_login(store: Store) -> str:
+        tokens.append(login(store))
+        return tokens[-1]
+
+    monkeypatch.setattr(Store, "login", noting_login)
+    return tokens
+
+
+def test_a_token_that_another_thread_fetched_is_masked(
+    box: Sandbox, fetched: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    mask_secret = _compat.mask_secret
+
+    def noting_mask(secret: str) -> None:
+        asked.append(secret)
+        mask_secret(secret)
+
+    monkeypatch.setattr(_compat, "mask_secret", noting_mask)
+    caplog.set_level("DEBUG")
+    notify(NUMBERS[:5])
+    (token,) = fetched
+    assert token in asked
+    assert token not in _compat.redact(f"before {token} after")
+    assert token not in caplog.text
+    assert NUMBERS[0][1:] not in caplog.text
+
+
+def test_a_token_that_comes_when_the_time_is_over_is_masked_too(
+    box: Sandbox, fetched: list[str], budget: float
+) -> None:
+    box.latency = 1.5
+    error_of(NUMBERS[0])
+    end_of_all_threads()
+    (token,) = fetched
+    assert token not in _compat.redact(f"before {token} after")
+
+
+# The quota and the metrics.
+
+
+def test_the_quota_is_kept_once_and_the_lowest(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Variables(monkeypatch)
+    written: list[str] = []
+    set_variable = _compat.set_variable
+
+    def noting(key: str, value: str, description: str) -> None:
+        written.append(key)
+        set_variable(key, value, description)
+
+    monkeypatch.setattr(_compat, "set_variable", noting)
+    notify(NUMBERS)
+    assert written == [QUOTA]
+    reading = json.loads(variables.values[QUOTA])
+    assert (reading["remaining_conversations"], reading["instance_id"]) == (975, "sandbox-instance")
+
+
+def test_the_quota_is_kept_when_others_fail_and_not_when_all_do(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Variables(monkeypatch)
+    box.fail_next("rejected")
+    error_of(NUMBERS[0])
+    assert variables.values == {}
+    box.fail_next("rejected", to=NUMBERS[1])
+    error_of(NUMBERS[:2])
+    assert json.loads(variables.values[QUOTA])["remaining_conversations"] == 999
+
+
+def test_a_quota_that_cannot_be_kept_changes_nothing(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    Variables(monkeypatch).failure = ConnectionError("Airflow's API does not answer")
+    notify(NUMBERS[:2])
+    assert recipients(box) == NUMBERS[:2]
+
+
+def test_no_quota_is_kept_where_that_is_not_wanted(
+    box: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = Variables(monkeypatch)
+    # A deadline alert can run where writing a Variable never ends.
+    WasslyNotifier(contact_mobile_number=NUMBERS[0]).notify(
+        {"deadline": {"id": "1"}}  # type: ignore[typeddict-unknown-key]
+    )
+    connect(record_quota=False)
+    notify(NUMBERS[1])
+    assert recipients(box) == NUMBERS[:2]
+    assert variables.values == {}
+
+
+def test_each_message_is_counted(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(_compat, "count", lambda name, tags: counted.append((name, tags)))
+    box.fail_next("rejected", to=NUMBERS[1])
+    box.fail_next("http_500", to=NUMBERS[2])
+    error_of(NUMBERS[:4])
+    tags = {"conn_id": "wassly_default"}
+    assert sorted(counted, key=lambda entry: entry[0]) == [
+        ("wassly.messages.accepted", tags),
+        ("wassly.messages.accepted", tags),
+        ("wassly.messages.not_accepted", tags),
+        ("wassly.messages.unknown", tags),
+    ]
+
+
+# Deadline alerts.
+
+DEADLINE: Any = {"dag_run": {"dag_id": "late", "dag_run_id": "a run"}, "deadline": {"deadline_time": "now"}}
+
+
+def test_the_event_loop_goes_on_while_a_message_is_sent(box: Sandbox) -> None:
+    box.latency = 0.5
+
+    async def both() -> float:
+        longest = 0.0
+        sending = asyncio.ensure_future(WasslyNotifier(contact_mobile_number=NUMBERS[:3]).async_notify(DEADLINE))
+        while not sending.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - began)
+        await sending
+        return longest
+
+    # A login and a message: one second in which the loop would stand still.
+    assert asyncio.run(both()) < 0.4
+    assert recipients(box) == NUMBERS[:3]
+    assert {str(message.message).splitlines()[0] for message in box.messages} == {"⏰ *Deadline missed*: `late`"}
+
+
+def test_two_alerts_at_once_do_not_wait_for_each_other(box: Sandbox) -> None:
+    notify(NUMBERS[0])
+    box.latency = 1
+
+    async def both() -> None:
+        await asyncio.gather(
+            *(WasslyNotifier(contact_mobile_number=number).async_notify(DEADLINE) for number in NUMBERS[1:3])
+        )
+
+    asyncio.run(both())
+    first, second = [call for call in box.calls if call.endpoint == "send"][1:]
+    assert first.finished_at is not None
+    assert second.finished_at is not None
+    assert first.started_at < second.finished_at
+    assert second.started_at < first.finished_at
+
+
+def test_what_fails_asynchronously_is_raised_too(box: Sandbox) -> None:
+    box.fail_next("rejected")
+    with pytest.raises(WasslyRejected):
+        asyncio.run(WasslyNotifier(contact_mobile_number=NUMBERS[0]).async_notify(DEADLINE))
+
+
+@pytest.mark.skipif(VERSION < (3, 1), reason="Airflow has deadline alerts since 3.1")
+def test_the_trigger_of_a_deadline_alert_runs_it(box: Sandbox) -> None:
+    name = "deadline.DeadlineCallbackTrigger" if VERSION == (3, 1) else "callback.CallbackTrigger"
+    module, _, trigger = f"airflow.triggers.{name}".rpartition(".")
+
+    async def states(**arguments: Any) -> list[str]:
+        path = "airflow_provider_wassly.notifications.wassly.WasslyNotifier"
+        kwargs = {**arguments, "context": dict(DEADLINE)}
+        running = getattr(importlib.import_module(module), trigger)(path, kwargs)
+        return [event.payload["state"] async for event in running.run()]
+
+    assert asyncio.run(states(contact_mobile_number=NUMBERS[:2], message="{{ dag_run.dag_id }}")) == [
+        "running",
+        "success",
+    ]
+    assert recipients(box) == NUMBERS[:2]
+    assert {message.message for message in box.messages} == {"late"}
+    assert asyncio.run(states(contact_mobile_number="nonsense")) == ["running", "failed"]

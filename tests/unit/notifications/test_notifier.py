@@ -1,0 +1,397 @@
+"""What the notifier makes of its parameters and a callback's context. No network."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import airflow
+import jinja2
+import pytest
+
+from airflow_provider_wassly.client import (
+    OutgoingMessage,
+    SendReceipt,
+    WasslyClient,
+    WasslyConfigError,
+    WasslyInvalidMessage,
+    WasslyOutcomeUnknown,
+    WasslyRejected,
+    WasslyUnavailable,
+)
+from airflow_provider_wassly.notifications.delivery import WasslyNotificationError
+from airflow_provider_wassly.notifications.wassly import WasslyNotifier, send_wassly_notification
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2.11
+    from airflow.models.dag import DAG  # type: ignore[no-redef]
+
+IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
+FIRST = "+447700900123"
+SECOND = "+491701234567"
+CONNECTION: dict[str, Any] = {
+    "conn_type": "wassly",
+    "extra": {"apikey": "the-api-key", "token": "the-token", "instance_id": "one", "default_region": "DE"},
+}
+
+
+class Sent(list[OutgoingMessage]):
+    """The messages that would have left; ``failures`` by number are raised in their place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: dict[str, Exception] = {}
+
+    @property
+    def texts(self) -> list[str | None]:
+        return [message.texts.get("message") for message in self]
+
+    @property
+    def numbers(self) -> set[str]:
+        return {message.contact_mobile_number for message in self}
+
+
+@pytest.fixture(autouse=True)
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    messages = Sent()
+
+    def send(client: WasslyClient, message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
+        if failure := messages.failures.get(message.contact_mobile_number):
+            raise failure
+        on_departure()
+        messages.append(message)
+        return SendReceipt(message_type="text", conversation_id=1, remaining_conversations=None)
+
+    monkeypatch.setattr(WasslyClient, "send", send)
+    for name in ("WASSLY_DEFAULT", "OTHER_2026_11_24"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name}", json.dumps(CONNECTION))
+    return messages
+
+
+def dag(**options: Any) -> DAG:
+    return DAG("reports", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **options)
+
+
+def context(**values: Any) -> Any:
+    return {"dag": dag(), "ds": "2026-11-24", **values}
+
+
+def test_every_documented_field_is_a_template(sent: Sent, tmp_path: Path) -> None:
+    for name in ("2026-11-24.pdf", "2026-11-24.png"):
+        (tmp_path / name).write_bytes(b"1")
+    WasslyNotifier(
+        contact_mobile_number="{{ params.to }}",
+        message="Report of {{ ds }}",
+        document=tmp_path / "{{ ds }}.pdf",
+        media=f"{tmp_path}/{{{{ ds }}}}.png",
+        instance_id="instance of {{ ds }}",
+        wassly_conn_id="other_{{ ds | replace('-', '_') }}",
+    )(context(params={"to": FIRST}))
+    (message,) = sent
+    assert (message.contact_mobile_number, message.instance_id) == (FIRST, "instance of 2026-11-24")
+    assert message.texts["message"] == "Report of 2026-11-24"
+    assert {name: file.name for name, file in message.files.items()} == {
+        "document": "2026-11-24.pdf",
+        "media": "2026-11-24.png",
+    }
+
+
+def test_without_a_message_it_tells_what_happened(sent: Sent) -> None:
+    WasslyNotifier(contact_mobile_number=FIRST)(context(reason="task_failure"))
+    assert str(sent.texts[0]).startswith("❌ *DAG failed*: `reports`")
+    assert sent[0].instance_id == "one"
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_what_looks_like_a_number_stays_text(sent: Sent, native: bool) -> None:
+    notifier = WasslyNotifier(
+        contact_mobile_number=["{{ params.to }}"], message="{{ '[1, 2]' }}", instance_id="{{ params.instance }}"
+    )
+    params = {"to": FIRST, "instance": 12345678}
+    notifier(context(dag=dag(render_template_as_native_obj=native), params=params))
+    assert (sent.numbers, sent.texts, sent[0].instance_id) == ({FIRST}, ["[1, 2]"], "12345678")
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        f"{FIRST},{SECOND}",
+        f" {FIRST} ; {SECOND};\n",
+        f"{FIRST}\n{SECOND}\n",
+        "{{ params.both }}",
+        [FIRST, SECOND],
+        (FIRST, SECOND),
+        {FIRST, SECOND},
+        ["{{ params.first }}", SECOND],
+        ["{{ params.both }}"],
+        [f"{FIRST}, {SECOND}", "{{ params.first }}"],
+        [FIRST, SECOND, "0044 7700 900123", "0170 1234567", "+44 (7700) 900-123"],
+    ],
+)
+def test_the_ways_to_write_two_numbers(sent: Sent, numbers: Any) -> None:
+    told = context(params={"first": FIRST, "both": f"{FIRST}, {SECOND}"})
+    WasslyNotifier(contact_mobile_number=numbers, message="Hello")(told)
+    assert (sent.numbers, sent.texts) == ({FIRST, SECOND}, ["Hello", "Hello"])
+
+
+def test_the_numbers_can_come_out_of_a_generator_and_serve_many_calls(sent: Sent) -> None:
+    notifier = WasslyNotifier(contact_mobile_number=(number for number in (FIRST, SECOND)), message="Hello")
+    notifier(context())
+    notifier(context())
+    assert len(sent) == 4
+
+
+@pytest.mark.parametrize("numbers", ["", " , ", [], [""], [None], "{{ params.nobody }}"])
+def test_nobody_to_notify_is_an_error(sent: Sent, numbers: Any) -> None:
+    notifier = WasslyNotifier(contact_mobile_number=numbers, message="Hello")
+    told = context(params={"nobody": ""})
+    notifier.render_template_fields(told)
+    with pytest.raises(WasslyInvalidMessage, match="contact_mobile_number: empty"):
+        notifier.notify(told)
+    assert sent == []
+
+
+def test_a_message_ending_in_j2_is_read_from_its_file(sent: Sent, tmp_path: Path) -> None:
+    (tmp_path / "base.j2").write_text("*{% block title %}{% endblock %}*")
+    (tmp_path / "report.j2").write_text("{% extends 'base.j2' %}{% block title %}Report of {{ ds }}{% endblock %}")
+    told = context(dag=dag(template_searchpath=str(tmp_path)))
+    WasslyNotifier(contact_mobile_number=FIRST, message="report.j2")(told)
+    WasslyNotifier(contact_mobile_number=FIRST, message="see report.j2 or {{ 'report.j2' }}")(told)
+    assert sent.texts == ["*Report of 2026-11-24*", "see report.j2 or report.j2"]
+
+
+def test_no_other_field_is_read_from_a_file(sent: Sent, tmp_path: Path) -> None:
+    file = tmp_path / "order.j2"
+    file.write_text("{{ no_template }}")
+    told = context(dag=dag(template_searchpath=str(tmp_path)))
+    WasslyNotifier(contact_mobile_number=FIRST, document=str(file), message="Hello", instance_id="order.j2")(told)
+    (message,) = sent
+    assert (message.files["document"].name, message.files["document"].size) == ("order.j2", 17)
+    assert message.instance_id == "order.j2"
+
+
+@pytest.mark.parametrize("message", ["no-such.j2", "{{ no_such }}", "{{ no_such"])
+def test_a_message_that_cannot_be_rendered_is_an_error_and_nothing_is_sent(sent: Sent, message: str) -> None:
+    with pytest.raises(jinja2.TemplateError):
+        WasslyNotifier(contact_mobile_number=FIRST, message=message)(context())
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("field", "error"),
+    [
+        ("message", "message: nothing to send"),
+        ("document", "document: an empty path"),
+        ("media", "media: an empty path"),
+        ("wassly_conn_id", "There is no connection ''"),
+    ],
+)
+def test_a_template_that_gives_nothing_is_not_sent_itself(sent: Sent, field: str, error: str) -> None:
+    arguments: dict[str, Any] = {"message": "Hello", field: "{% if ds == 'never' %}text{% endif %}"}
+    notifier = WasslyNotifier(contact_mobile_number=FIRST, **arguments)
+    told = context()
+    notifier.render_template_fields(told)
+    with pytest.raises((WasslyInvalidMessage, WasslyConfigError), match=error):
+        notifier.notify(told)
+    WasslyNotifier(contact_mobile_number=FIRST, message="Hello", instance_id="{{ '' }}")(told)
+    assert [message.instance_id for message in sent] == ["one"]
+
+
+def test_a_deadline_alert_has_no_dag_and_is_rendered_all_the_same(sent: Sent) -> None:
+    told: Any = {"dag_run": {"dag_id": "late", "conf": {"to": FIRST}}, "deadline": {"id": "1"}}
+    notifier = WasslyNotifier(
+        contact_mobile_number=["{{ dag_run.conf.to }}"], message="{{ dag_run.dag_id }} is late", context=told
+    )
+    notifier(told)
+    assert (sent.numbers, sent.texts) == ({FIRST}, ["late is late"])
+
+
+def test_a_template_file_where_there_is_no_dag_is_an_error_that_says_so(sent: Sent) -> None:
+    notifier = WasslyNotifier(contact_mobile_number=FIRST, message="late.j2")
+    with pytest.raises(ValueError, match=r"message: late\.j2 is a template file, and without a DAG"):
+        notifier({"deadline": {"id": "1"}})
+    assert sent == []
+
+
+class PartOfDag:
+    """What ``airflow dags test`` of Airflow 3.1 and later gives to the callbacks of a DAG."""
+
+    def __init__(self, file: Path) -> None:
+        self.dag_id = "reports"
+        self.fileloc = str(file)
+        self.template_searchpath = None
+
+
+def test_a_template_file_lies_beside_the_dag_also_where_airflow_has_only_a_part_of_it(
+    sent: Sent, tmp_path: Path
+) -> None:
+    (tmp_path / "text.j2").write_text("{{ dag.dag_id }} of {{ ds }}")
+    WasslyNotifier(contact_mobile_number=FIRST, message="text.j2")(context(dag=PartOfDag(tmp_path / "dag.py")))
+    assert sent.texts == ["reports of 2026-11-24"]
+
+
+def test_the_filters_of_the_dag_are_known(sent: Sent) -> None:
+    told = context(dag=dag(user_defined_filters={"shout": str.upper}))
+    WasslyNotifier(contact_mobile_number=FIRST, message="{{ 'hello' | shout }}")(told)
+    assert sent.texts == ["HELLO"]
+
+
+def test_templates_cannot_reach_into_python(sent: Sent) -> None:
+    with pytest.raises(jinja2.exceptions.SecurityError):
+        WasslyNotifier(contact_mobile_number=FIRST, message="{{ ds.__class__.__mro__ }}")(context())
+    assert sent == []
+
+
+def test_a_shared_notifier_tells_each_task_its_own(sent: Sent) -> None:
+    numbers = ["{{ params.to }}"]
+    shared = WasslyNotifier(contact_mobile_number=numbers, message="{{ task_id }} failed")
+    for name, number in (("first", FIRST), ("second", SECOND)):
+        shared(context(task_id=name, params={"to": number}))
+    assert sent.texts == ["first failed", "second failed"]
+    assert [message.contact_mobile_number for message in sent] == [FIRST, SECOND]
+    assert (shared.contact_mobile_number, shared.message) == (["{{ params.to }}"], "{{ task_id }} failed")
+    assert numbers == ["{{ params.to }}"]
+
+
+def test_a_shared_notifier_in_many_threads(sent: Sent) -> None:
+    shared = WasslyNotifier(contact_mobile_number=FIRST, message="{{ task_id }} failed")
+    barrier = threading.Barrier(10)
+
+    def call(number: int) -> None:
+        barrier.wait()
+        shared(context(task_id=f"task {number}"))
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, sent.texts)) == [f"task {number} failed" for number in range(10)]
+
+
+def test_two_notifiers_of_one_callback_do_not_mix(sent: Sent) -> None:
+    # Airflow puts the fields of a notifier into the context, which the next one gets too.
+    told = context()
+    WasslyNotifier(contact_mobile_number=FIRST, message="one {{ ds }}", instance_id="two")(told)
+    WasslyNotifier(contact_mobile_number=SECOND)(told)
+    assert sent.texts[0] == "one 2026-11-24"
+    assert str(sent.texts[1]).startswith("ℹ️ *DAG*: `reports`")
+    assert [message.instance_id for message in sent] == ["two", "one"]
+
+
+@pytest.mark.skipif(not IS_AIRFLOW_2, reason="only Airflow 2 has SLAs")
+def test_an_sla_callback(sent: Sent) -> None:
+    notifier = WasslyNotifier(contact_mobile_number=FIRST)
+    notifier(dag(), "a on 2026-01-01", "", [object()], [])
+    WasslyNotifier(contact_mobile_number=FIRST, message="late: {{ task_list }}")(
+        dag(), "a on 2026-01-01", "", [object()], []
+    )
+    assert sent.texts == ["⏰ *SLA missed*: `reports`", "late: a on 2026-01-01"]
+
+
+def test_the_error_of_the_only_recipient_is_raised_as_it_is(sent: Sent) -> None:
+    for failure in (WasslyRejected("no quota", status=200), WasslyOutcomeUnknown("no answer")):
+        sent.failures[FIRST] = failure
+        for numbers in (FIRST, [FIRST, "0044 7700 900123"]):
+            with pytest.raises(type(failure)) as raised:
+                WasslyNotifier(contact_mobile_number=numbers, message="Hello").notify(context())
+            assert raised.value is failure
+
+
+def test_one_bad_recipient_does_not_stop_the_others(sent: Sent, caplog: pytest.LogCaptureFixture) -> None:
+    sent.failures = {
+        "+447700900125": WasslyOutcomeUnknown("the request left whole and no answer came back"),
+        "+447700900126": RuntimeError("a defect"),
+    }
+    notifier = WasslyNotifier(
+        contact_mobile_number=[FIRST, "nonsense", "+447700900125", SECOND, "+447700900126"], message="Hello"
+    )
+    with pytest.raises(WasslyNotificationError) as raised:
+        notifier.notify(context())
+    assert sent.numbers == {FIRST, SECOND}
+    error = raised.value
+    assert {who: type(failure) for who, failure in error.failures.items()} == {
+        "recipient 2 (…)": WasslyInvalidMessage,
+        "recipient 3 (+44…0125)": WasslyOutcomeUnknown,
+        "recipient 5 (+44…0126)": WasslyUnavailable,
+    }
+    assert str(error) == (
+        "3 of 5 recipients: "
+        "recipient 2 (…): NOT notified: contact_mobile_number: "
+        "holds letters; an extension or a name cannot be sent to, only a number; "
+        "recipient 3 (+44…0125): UNKNOWN whether notified: the request left whole and no answer came back; "
+        "recipient 5 (+44…0126): NOT notified: RuntimeError: a defect"
+    )
+    logged = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "recipient 3 (+44…0125): UNKNOWN whether notified: the request left whole and no answer came back" in logged
+    assert "recipient 5 (+44…0126): NOT notified: RuntimeError: a defect" in logged
+    assert "900125" not in caplog.text
+
+
+def test_a_defect_after_the_request_has_left_is_an_unknown_outcome(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(client: WasslyClient, message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
+        on_departure()
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(WasslyClient, "send", send)
+    with pytest.raises(WasslyOutcomeUnknown, match="KeyError"):
+        WasslyNotifier(contact_mobile_number=FIRST, message="Hello").notify(context())
+
+
+def test_the_error_survives_the_way_to_another_process(sent: Sent) -> None:
+    sent.failures[FIRST] = WasslyRejected("no quota", status=200)
+    with pytest.raises(WasslyNotificationError) as raised:
+        WasslyNotifier(contact_mobile_number=[FIRST, SECOND], message="Hello").notify(context())
+    copied = pickle.loads(pickle.dumps(raised.value))
+    assert (str(copied), copied.summary) == (str(raised.value), raised.value.summary)
+    assert list(copied.failures) == ["recipient 1 (+44…0123)"]
+
+
+@pytest.mark.parametrize("numbers", [FIRST, [FIRST, SECOND]])
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"wassly_conn_id": "no_such"}, "There is no connection 'no_such'"),
+        ({"document": "/no/such/file"}, "document: no such file"),
+        ({"message": " \n"}, "message: nothing to send"),
+    ],
+)
+def test_what_is_wrong_for_everybody(sent: Sent, numbers: Any, arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises(Exception, match=error):
+        WasslyNotifier(contact_mobile_number=numbers, **{"message": "Hello", **arguments}).notify(context())
+    assert sent == []
+
+
+def test_it_goes_by_the_name_that_other_providers_use() -> None:
+    assert send_wassly_notification(contact_mobile_number=FIRST).contact_mobile_number == FIRST
+
+
+def test_importing_it_loads_no_library_that_the_dag_processor_does_not_need() -> None:
+    script = """
+import sys
+try:
+    from airflow.sdk import DAG
+    from airflow.sdk.bases.notifier import BaseNotifier
+except ImportError:
+    from airflow.models.dag import DAG
+    from airflow.notifications.basenotifier import BaseNotifier
+before = set(sys.modules)
+import airflow_provider_wassly.notifications.wassly
+print(*sorted(name.partition(".")[0] for name in set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.splitlines()[-1].split()) <= {"airflow", "airflow_provider_wassly"}
+
+
+def test_what_is_known_of_all_who_were_not_reached_is_known_of_the_whole() -> None:
+    no, unknown = WasslyUnavailable("no"), WasslyOutcomeUnknown("perhaps")
+    assert WasslyNotificationError({"a": no, "b": no}, 3).accepted is False
+    assert WasslyNotificationError({"a": no, "b": unknown}, 3).accepted is None
