@@ -34,3 +34,4 @@ bench: install
 		apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram
 	$(BIN)/python tests/benchmarks/imports.py
 	$(BIN)/python tests/benchmarks/upload.py
+	$(BIN)/python tests/benchmarks/broadcast.py

@@ -19,7 +19,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": _INTEGRATION, "external-doc-url": "https://docs.wassly.com", "tags": ["service"]}
         ],
         "hooks": [_modules("hooks.wassly")],
-        "operators": [_modules("operators.send_message")],
+        "operators": [_modules("operators.broadcast", "operators.send_message")],
         "sensors": [_modules("sensors.base", "sensors.device", "sensors.quota")],
         "triggers": [_modules("triggers.base", "triggers.device", "triggers.quota")],
         "notifications": ["airflow_provider_wassly.notifications.wassly.WasslyNotifier"],

@@ -8,7 +8,9 @@ import re
 import subprocess
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import airflow
 import pytest
 
 from airflow_provider_wassly._compat import HAS_TASK_STATE_STORE
@@ -16,6 +18,7 @@ from airflow_provider_wassly.hooks.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.integration.airflow_cli import AirflowCli
 
+VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
@@ -50,37 +53,59 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
     home, data = tmp_path / "airflow", tmp_path / "data"
     home.mkdir()
     data.mkdir()
-    airflow = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
+    command_line = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
     (data / "2026-11-24.pdf").write_bytes(b"%PDF")
     (data / "invoice.pdf").write_bytes(b"%PDF")
     (data / "today.pdf").write_bytes(b"%PDF")
+    (the_list,) = (block for block in blocks("text") if block.startswith("contact_mobile_number"))
+    (data / "invoices.csv").write_text(the_list)
+    (data / "R-1001.pdf").write_bytes(b"%PDF")
+    (data / "R-1002.pdf").write_bytes(b"%PDF")
     dag_ids = []
     for number, snippet in enumerate(blocks("python")):
         if "WasslyClient(" in snippet or "Sandbox()" in snippet:
             continue
         if "RetryRule" in snippet and not HAS_TASK_STATE_STORE:
             continue  # Airflow has retry_policy since 3.3, as the text says
+        if "DeadlineAlert" in snippet:
+            continue  # below
         # The folders of the snippets are those of another machine.
-        snippet = snippet.replace("/data/reports/", f"{data}/").replace("s3://invoices/{{ ds }}", f"file://{data}")
+        snippet = re.sub("/data/(reports|invoices|campaigns)/", f"{data}/", snippet)
+        snippet = snippet.replace("s3://invoices/{{ ds }}", f"file://{data}")
         snippet = snippet.replace('    attachment_conn_id="aws_default",\n', "")
         if "with DAG(" in snippet:
-            dag_ids.append("hello")
+            dag_ids += re.findall(r'with DAG\(\s*"(\w+)"', snippet)
             source = HEAD + snippet
         else:
             dag_ids.append(f"readme_{number}")
             params = "{'recipient': '+447700900123'}"
             opening = f"with DAG('readme_{number}', params={params}, **OPTIONS):\n"
             source = HEAD + opening + textwrap.indent(snippet, "    ")
-        (airflow.dags / f"snippet_{number}.py").write_text(for_this_airflow(source))
-    output = airflow.test_dag(*dag_ids)
+        (command_line.dags / f"snippet_{number}.py").write_text(for_this_airflow(source))
+    output = command_line.test_dag(*dag_ids)
     assert len(dag_ids) >= 6
     for dag_id in dag_ids:
-        states = airflow.states(dag_id)
+        states = command_line.states(dag_id)
         assert states, (dag_id, output)
         assert set(states.values()) <= {"success", "skipped"}, (dag_id, output)
     assert "Hello from *hello*" in [message.message for message in box.messages]
     documents = [message.document.name for message in box.messages if message.document]
-    assert sorted(documents) == ["Report 2026-11-24.pdf", "invoice.pdf", "today.pdf"]
+    assert sorted(documents) == ["R-1001.pdf", "R-1002.pdf", "Report 2026-11-24.pdf", "invoice.pdf", "today.pdf"]
+    assert len((data / "report.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.skipif(VERSION < (3, 1), reason="Airflow has deadline alerts since 3.1, as the text says")
+def test_the_deadline_snippet_makes_an_alert() -> None:
+    # tests/e2e sees one arrive; "airflow dags test" cannot run a DAG with an alert.
+    (snippet,) = (snippet for snippet in blocks("python") if "DeadlineAlert" in snippet)
+    if VERSION == (3, 1):
+        snippet = snippet.replace(", AsyncCallback, DeadlineAlert, DeadlineReference", "")
+        snippet = "from airflow.sdk.definitions.deadline import *\n" + snippet
+    names: dict[str, Any] = {}
+    exec(HEAD + snippet.replace(":\n    WasslySend", " as dag:\n    WasslySend"), names)
+    alert = names["dag"].deadline
+    (alert,) = alert if isinstance(alert, list) else [alert]
+    assert alert.callback.path == "airflow_provider_wassly.notifications.wassly.WasslyNotifier"
 
 
 def test_the_plain_python_snippets_run(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,11 +172,11 @@ def test_the_command_that_adds_the_connection_works(tmp_path: Path) -> None:
     (snippet,) = (snippet for snippet in blocks("bash") if "airflow connections add" in snippet)
     home = tmp_path / "airflow"
     home.mkdir()
-    airflow = AirflowCli(home, {})
+    command_line = AirflowCli(home, {})
     command = snippet.replace("\\\n", " ").removeprefix("airflow ")
-    output = airflow.run(command, "connections get wassly_default -o json")
+    output = command_line.run(command, "connections get wassly_default -o json")
     assert "Successfully added `conn_id`=wassly_default" in output
-    assert airflow.query("select conn_id, conn_type, login from connection where conn_id = 'wassly_default'") == [
+    assert command_line.query("select conn_id, conn_type, login from connection where conn_id = 'wassly_default'") == [
         ("wassly_default", "wassly", "you@example.com")
     ]
 

@@ -43,7 +43,11 @@ def test_the_example_dags_run_as_they_stand(airflow: AirflowCli, box: Sandbox) -
         states = airflow.states(dag_id)
         assert set(states.values()) == {"success"}, (dag_id, states)
 
-    report, notification, *mapped, waited_for = box.messages
+    broadcast = [message for message in box.messages if message.contact_mobile_number.startswith("+4477009002")]
+    assert len({message.contact_mobile_number for message in broadcast}) == len(broadcast) == 30
+    assert broadcast[0].message == "Hello Customer 0, your invoice *R-0* is due on the 15th."
+    assert airflow.returned("wassly_broadcast")["add_up"]["accepted"] == 30
+    report, notification, *mapped, waited_for = (message for message in box.messages if message not in broadcast)
     assert report.message is not None
     assert report.message.startswith("*Orders of 2026-11-22*\n\n24 orders, ")
     assert report.document is not None

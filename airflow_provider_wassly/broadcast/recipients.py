@@ -1,0 +1,288 @@
+"""The list of recipients, read as a stream."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import IO, Any
+
+from jinja2 import StrictUndefined
+
+from airflow_provider_wassly.client import WasslyInvalidMessage
+from airflow_provider_wassly.hooks.files import open_location
+
+NUMBER = "contact_mobile_number"
+
+#: Rows in one chunk: as many as are read ahead, and as many as one value of the send record is about.
+CHUNK = 2000
+
+_DELIMITERS = (",", ";", "\t", "|")
+_FIELD = "recipients"
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One recipient.
+
+    :param position: its place in the list, from 1; blank lines do not count.
+    :param values: its columns.
+    :param error: what is wrong with the row itself, if anything is.
+    """
+
+    position: int
+    values: Mapping[str, Any]
+    error: str | None = None
+
+    @property
+    def number(self) -> Any:
+        """The number as it was written."""
+        return self.values.get(NUMBER)
+
+
+class Recipient:
+    """
+    A row as templates see it.
+
+    Every column can be had as an attribute, also one that is called ``items`` or ``get``. One that is not there is
+    undefined, whatever the DAG makes of undefined names: to print it is an error, ``is defined`` and ``default`` work.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getattribute__(self, name: str) -> Any:
+        # Python and Jinja ask for such names to find out what an object can do.
+        return object.__getattribute__(self, name) if name.startswith("__") else self[name]
+
+    def __getitem__(self, name: str) -> Any:
+        values = _values_of(self)
+        if name in values:
+            return values[name]
+        return StrictUndefined(f"the list has no value in column {name!r} for it; its columns: {_names(values)}")
+
+    # Without these two, Python would ask for the columns 0, 1, 2 and so on, without an end.
+    def __iter__(self) -> Iterator[str]:
+        return iter(_values_of(self))
+
+    def __contains__(self, name: object) -> bool:
+        return name in _values_of(self)
+
+    def __str__(self) -> str:
+        raise TypeError(f"recipient is a whole row; write one of its columns: {_names(_values_of(self))}")
+
+
+def _values_of(recipient: Recipient) -> Mapping[str, Any]:
+    values: Mapping[str, Any] = object.__getattribute__(recipient, "_values")
+    return values
+
+
+def _names(values: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+class RecipientList:
+    """
+    A list of recipients that can be read several times.
+
+    :param source: a list of mappings, or the path or URI of a CSV file with a header line or of a JSON-lines file.
+    :param conn_id: the Airflow connection for the object storage.
+    :raises WasslyInvalidMessage: when it is neither.
+    """
+
+    def __init__(self, source: Any, conn_id: str | None = None) -> None:
+        if isinstance(source, str) and source.lstrip().startswith(("[", "{")):
+            raise _invalid(
+                "text that looks like a list; hand over the list itself, for instance the output of a task, "
+                "and not a template that prints it"
+            )
+        is_file = isinstance(source, (str, PurePath)) or hasattr(source, "protocol")
+        if not is_file and (isinstance(source, (Mapping, bytes)) or not hasattr(source, "__iter__")):
+            raise _invalid(f"of type {type(source).__name__}; must be a list of mappings, or the path of a file")
+        if not is_file and hasattr(source, "__next__"):
+            raise _invalid(f"of type {type(source).__name__}, which can be read only once; hand over a list")
+        self._source = source
+        self._is_file = is_file
+        self._conn_id = conn_id
+
+    def chunks(self) -> Iterator[list[Row]]:
+        """
+        Read the list from its beginning.
+
+        :raises WasslyInvalidMessage: when it cannot be read.
+        """
+        rows: list[Row] = []
+        for row in self._rows():
+            rows.append(row)
+            if len(rows) == CHUNK:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
+
+    def _rows(self) -> Iterator[Row]:
+        if not self._is_file:
+            yield from _from_mappings(self._source)
+            return
+        with _opened(self._source, self._conn_id) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            try:
+                yield from _from_file(text, str(self._source))
+            except UnicodeDecodeError:
+                raise _invalid(f"{self._source} is not UTF-8; save it with this encoding") from None
+
+
+def digest(rows: Iterable[Row]) -> str:
+    """
+    Return what shows that rows are the same people in the same order.
+
+    Four hexadecimal digits: one list of 65,536 has them by chance. With more, whoever reads the record of a short
+    list could find its numbers by trying them all.
+    """
+    hashed = hashlib.sha256()
+    for row in rows:
+        hashed.update(f"{row.number!r}\n".encode(errors="surrogatepass"))
+    return hashed.hexdigest()[:4]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """
+    What one reading of the whole list has shown.
+
+    :param total: the number of rows.
+    :param digests: those of all chunks, one after the other.
+    """
+
+    total: int
+    digests: str
+
+
+def survey(recipients: RecipientList) -> Survey:
+    """
+    Read the whole list once.
+
+    :raises WasslyInvalidMessage: when it cannot be read or is empty.
+    """
+    total, digests = 0, []
+    for rows in recipients.chunks():
+        total += len(rows)
+        digests.append(digest(rows))
+    if not total:
+        raise _invalid("empty; there is nobody to send to")
+    return Survey(total, "".join(digests))
+
+
+def _from_mappings(source: Iterable[Any]) -> Iterator[Row]:
+    for position, values in enumerate(source, start=1):
+        if isinstance(values, Mapping):
+            yield Row(position, values, None if NUMBER in values else f"has no {NUMBER}")
+        else:
+            yield Row(position, {}, f"is of type {type(values).__name__}; must be a mapping with {NUMBER}")
+
+
+@contextmanager
+def _opened(source: Any, conn_id: str | None) -> Iterator[IO[bytes]]:
+    try:
+        file = open_location(source, conn_id, "rb")
+    except FileNotFoundError:
+        raise _invalid(f"no such file: {source}") from None
+    except Exception as error:
+        raise _invalid(f"{source} cannot be read: {type(error).__name__}: {error}") from error
+    with file:
+        yield file
+
+
+def _from_file(text: io.TextIOWrapper, name: str) -> Iterator[Row]:
+    number, first = 0, ""
+    for first in text:
+        number += 1
+        if first.strip():
+            break
+    if first.lstrip().startswith("{"):
+        yield from _from_json_lines(first, text)
+    elif first.lstrip().startswith("["):
+        raise _invalid(f"{name} holds a JSON array; write one JSON object in each line")
+    elif first.strip():
+        yield from _from_csv(first, text, name, number)
+
+
+def _from_json_lines(first: str, text: Iterable[str]) -> Iterator[Row]:
+    position = 0
+    for line in _with_first(first, text):
+        if not line.strip():
+            continue
+        position += 1
+        try:
+            values = json.loads(line)
+        except (RecursionError, ValueError) as error:
+            yield Row(position, {}, f"is not valid JSON: {error}")
+            continue
+        yield from (Row(position, row.values, row.error) for row in _from_mappings([values]))
+
+
+def _from_csv(first: str, text: Iterable[str], name: str, number: int) -> Iterator[Row]:
+    delimiter = max(_DELIMITERS, key=lambda char: (NUMBER in _cells(first, char), first.count(char)))
+    reader = csv.reader(_with_first(first, text), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    position = 0
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise _invalid(f"{name}, line {number - 1 + reader.line_num} is not CSV: {error}") from None
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not columns:
+            columns = _header(cells, name)
+            continue
+        position += 1
+        values = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
+        wrong = None
+        if len(cells) > len(columns):
+            wrong = f"has {len(cells)} fields, the header {len(columns)}"
+        elif NUMBER not in values:
+            wrong = f"ends before the column {NUMBER}"
+        yield Row(position, values, wrong)
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    except csv.Error:
+        return []
+
+
+def _header(cells: list[str], name: str) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    if NUMBER not in columns:
+        # Without a header, that is the first recipient.
+        shown = ", ".join("…" if sum(map(str.isdigit, column)) > 4 else column for column in columns)
+        raise _invalid(
+            f"{name} has no column {NUMBER}; its first line must name the columns, and holds: {shown}"
+            if len(columns) > 1
+            else f"{name} has no header line with a column {NUMBER}"
+        )
+    twice = next((column for column in columns if column and columns.count(column) > 1), None)
+    if twice:
+        raise _invalid(f"{name} has the column {twice} twice")
+    return columns
+
+
+def _with_first(first: str, text: Iterable[str]) -> Iterator[str]:
+    yield first
+    yield from text
+
+
+def _invalid(reason: str) -> WasslyInvalidMessage:
+    return WasslyInvalidMessage(reason, field=_FIELD)

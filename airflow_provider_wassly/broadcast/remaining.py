@@ -1,0 +1,102 @@
+"""How many conversations remain, told by answers that come in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airflow_provider_wassly.client import SendReceipt, WasslyError
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """
+    A message and what came of it.
+
+    :param departed_at: when it left; any clock.
+    :param answered_at: when the answer was there.
+    :param outcome: a receipt, an error, or something else for a message that has not left.
+    """
+
+    departed_at: float
+    answered_at: float
+    outcome: object
+
+    @property
+    def told(self) -> int | None:
+        """What the answer says."""
+        return self.outcome.remaining_conversations if isinstance(self.outcome, SendReceipt) else None
+
+    @property
+    def may_have_taken_one(self) -> bool:
+        """Whether it may have taken a conversation."""
+        outcome = self.outcome
+        return isinstance(outcome, SendReceipt) or (isinstance(outcome, WasslyError) and outcome.accepted is None)
+
+
+class Remaining:
+    """
+    Finds out which answer tells the latest number, and what it does not tell yet.
+
+    :param reserve: how many are not to be used; ``None`` if all may.
+    :param recorded: what was read once, before all messages; ``None`` if nothing was.
+    """
+
+    def __init__(self, reserve: int | None, recorded: int | None) -> None:
+        self._reserve = reserve
+        self._recorded = recorded
+        self._latest: Exchange | None = None
+        #: When those were back that may have taken a conversation of which the latest answer does not know.
+        self._untold: list[float] = []
+        self._is_accepted = False
+
+    @property
+    def number(self) -> int | None:
+        """The latest number."""
+        return self._recorded if self._latest is None else self._latest.told
+
+    @property
+    def in_doubt(self) -> int:
+        """How many of them may be taken already."""
+        return len(self._untold)
+
+    @property
+    def is_never_told(self) -> bool:
+        """Whether messages were accepted and no answer has said how many conversations remain."""
+        return self._is_accepted and self._latest is None
+
+    def room(self, most: int, out: int) -> int:
+        """
+        Return how many messages may be announced.
+
+        :param most: no more than these.
+        :param out: how many are announced and not back; each can take a conversation.
+        """
+        if self._reserve is None:
+            return most
+        if self._latest is None:
+            # Nobody knows what is right now. The answer to one message tells.
+            most = 0 if out or self._is_accepted else 1
+        if self.number is None:
+            return most
+        return min(most, self.number - self.in_doubt - self._reserve - out)
+
+    def note(self, exchange: Exchange) -> bool:
+        """Take in what came of a message; return whether it tells the latest number."""
+        self._is_accepted = self._is_accepted or isinstance(exchange.outcome, SendReceipt)
+        if exchange.told is not None and self._is_later(exchange):
+            self._latest = exchange
+            self._untold = [answered_at for answered_at in self._untold if answered_at > exchange.departed_at]
+            return True
+        is_untold = self._latest is None or exchange.answered_at > self._latest.departed_at
+        if self._reserve is not None and exchange.told is None and exchange.may_have_taken_one and is_untold:
+            self._untold.append(exchange.answered_at)
+        return False
+
+    def _is_later(self, exchange: Exchange) -> bool:
+        latest = self._latest
+        if latest is None or exchange.departed_at > latest.answered_at:
+            return True
+        if exchange.answered_at < latest.departed_at:
+            return False
+        # They were on the way at the same time. The numbers fall.
+        return (exchange.told or 0) <= (latest.told or 0)

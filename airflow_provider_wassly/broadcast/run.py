@@ -1,0 +1,556 @@
+"""A broadcast on its way: who is next, what came of each, when to stop. All of it in one thread; see ``senders``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, get_args
+
+from airflow_provider_wassly.broadcast.pace import Pace
+from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, digest
+from airflow_provider_wassly.broadcast.record import (
+    ACCEPTED,
+    ANNOUNCED,
+    FAILED,
+    FAILED_FOR_NOW,
+    OPEN,
+    UNKNOWN,
+    BroadcastRecord,
+    Chunk,
+)
+from airflow_provider_wassly.broadcast.remaining import Exchange, Remaining
+from airflow_provider_wassly.broadcast.report import Line, Outcome, Report
+from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER, Job, NotSent, Senders
+from airflow_provider_wassly.client import (
+    OutgoingMessage,
+    SendReceipt,
+    WasslyAuthError,
+    WasslyConfigError,
+    WasslyDeviceDisconnected,
+    WasslyError,
+    WasslyInvalidMessage,
+    WasslyOutcomeUnknown,
+    WasslyRateLimited,
+    WasslyUnavailable,
+    normalize,
+    shorten,
+)
+from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+log = logging.getLogger(__name__)
+
+#: Seconds before its turn at which a message is announced; a task that dies meanwhile leaves it unknown.
+_LEAD = 0.5
+
+#: Seconds between two looks at whether the task is being stopped.
+_LOOK = 0.25
+
+_PROGRESS_SECONDS = 10.0
+_QUOTA_SECONDS = 30.0
+
+#: So many recipients one after the other that fail for a reason that may pass: it is not the recipients.
+_GIVE_UP_AFTER = 10
+
+#: Failures that get a line of their own in the log; the report has them all.
+_MAX_LOGGED = 1000
+
+
+class WasslyBroadcastIncomplete(WasslyError):
+    """
+    Raised when not everybody on the list was sent to.
+
+    :param message: why.
+    :param may_pass: whether a later try can go on without anybody changing anything.
+    """
+
+    accepted = None
+    _verdict = "The broadcast is not complete"
+    advice = "A retry of this task, or clearing it, goes on and sends to nobody twice."
+
+    def __init__(self, message: str, *, may_pass: bool) -> None:
+        super().__init__(message)
+        self._may_pass = may_pass
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether a later try can go on without anybody changing anything."""
+        return self._may_pass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    How a broadcast is sent.
+
+    :param max_workers: how many messages are on their way at the same time.
+    :param reserve_conversations: the quota does not fall below it; ``None`` for no such limit.
+    :param repeats_unknown: whether those are sent again of whom an earlier try left nobody knows what.
+    """
+
+    max_workers: int
+    reserve_conversations: int | None
+    repeats_unknown: bool
+
+
+@dataclass
+class _Place:
+    """A recipient's place in the list and in the record."""
+
+    row: Row
+    chunk: Chunk
+    index: int
+    #: What earlier tries have left.
+    known: str
+    is_settled: bool = False
+
+    @property
+    def was_unknown(self) -> bool:
+        """Whether nobody knows what became of an earlier try's message to it."""
+        return self.known in (UNKNOWN, ANNOUNCED)
+
+    def note(self, outcome: str) -> None:
+        self.chunk[self.index] = outcome
+
+
+@dataclass
+class Tally:
+    """What has come of the recipients so far, of whom there are ``total``."""
+
+    total: int
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    #: Of the failed: those for whom another try may help.
+    may_pass: int = 0
+    #: Sent by this try.
+    sent: int = 0
+    remaining_conversations: int | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken."""
+        return time.monotonic() - self.began
+
+    @property
+    def per_minute(self) -> float:
+        """How many were sent in a minute, by this try."""
+        return self.sent / self.seconds * 60 if self.seconds else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Return it as the task returns it."""
+        return {
+            "recipients": self.total,
+            **{outcome: self.outcomes[outcome] for outcome in get_args(Outcome)},
+            "remaining_conversations": self.remaining_conversations,
+            "duration": round(self.seconds, 1),
+            "messages_per_minute": round(self.per_minute, 1),
+        }
+
+
+class BroadcastRun:
+    """
+    One try of a broadcast.
+
+    :param hook: of the sending account; its client repeats nothing.
+    :param recipients: the list.
+    :param survey: what one reading of it has shown.
+    :param record: what earlier tries have left.
+    :param prepare: makes the message to a row.
+    :param pace: when messages may leave.
+    :param limits: how it is sent.
+    :param report: takes what comes of each, if wanted.
+    :param report_numbers: how it shows their numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        hook: WasslyHook,
+        recipients: RecipientList,
+        survey: Survey,
+        record: BroadcastRecord,
+        prepare: Callable[[Row], OutgoingMessage],
+        pace: Pace,
+        limits: Limits,
+        report: Report | None,
+        report_numbers: Literal["short", "full"],
+    ) -> None:
+        self._hook = hook
+        self._recipients = recipients
+        self._survey = survey
+        self._record = record
+        self._prepare = prepare
+        self._pace = pace
+        self._limits = limits
+        self._report = report
+        self._shows_numbers = report_numbers == "full"
+        self._senders: Senders[_Place] = Senders(hook.get_conn(), pace, limits.max_workers)
+        self._remaining = Remaining(limits.reserve_conversations, None)
+        #: Announced, and not back yet.
+        self._out: set[Job[_Place]] = set()
+        #: Prepared, and not announced.
+        self._ready: list[Job[_Place]] = []
+        self._numbers: set[int] = set()
+        self._failures_in_a_row = 0
+        self._logged = 0
+        self._latest: tuple[SendReceipt, str] | None = None
+        self._next_progress = 0.0
+        self._next_quota = 0.0
+        self._is_over = False
+        self._killed_at: float | None = None
+        self.tally = Tally(survey.total)
+        #: Why not everybody was sent to, if so.
+        self.stopped_by: WasslyError | None = None
+
+    def kill(self) -> None:
+        """Let no message leave from now on. May be called in a signal handler."""
+        self._killed_at = time.monotonic()
+        self._senders.refuse()
+
+    def run(self, seconds_after_kill: float) -> None:
+        """
+        Send to everybody who was not sent to.
+
+        :param seconds_after_kill: how long answers may be waited for after :meth:`kill`.
+        :raises WasslyRecordError: when what would be sent cannot be written down.
+        :raises WasslyInvalidMessage: when the list changes meanwhile.
+        """
+        jobs = (job for place in self._places() if (job := self._job(place)) is not None)
+        self._next_progress = time.monotonic() + _PROGRESS_SECONDS
+        self._next_quota = time.monotonic() + _QUOTA_SECONDS
+        self._remaining = Remaining(self._limits.reserve_conversations, self.tally.remaining_conversations)
+        try:
+            self._log_start(self._remember_who_was_sent_to())
+            self._loop(jobs)
+        finally:
+            self._wind_up(seconds_after_kill)
+            self._log_progress()
+        if self._killed_at is not None:
+            raise RuntimeError("this task is being stopped")
+        for job in self._ready:
+            self._settle(job.row, "not_sent")
+        for _ in jobs:  # after a stop they are not sent, only told of
+            pass
+        self._keep_quota()
+
+    # Who is next
+
+    def _places(self) -> Iterator[_Place]:
+        """Yield every row with what is known of it."""
+        length, total = len(digest(())), 0
+        for number, rows in enumerate(self._recipients.chunks()):
+            total += len(rows)
+            if digest(rows) != self._survey.digests[number * length : (number + 1) * length]:
+                raise _list_changed()
+            chunk = self._record.chunk(number, len(rows))
+            self._record.forget({chunk, *(job.row.chunk for job in (*self._out, *self._ready))})
+            for index, row in enumerate(rows):
+                yield _Place(row, chunk, index, chunk[index])
+        if total != self._survey.total:
+            raise _list_changed()
+
+    def _remember_who_was_sent_to(self) -> int:
+        """
+        Keep the numbers of those to whom earlier tries have sent or may have; return how many they are.
+
+        Before anything is sent: which of two rows with the same number is the first can differ from the try before,
+        if the one was wrong then and is right now.
+        """
+        if not self._record.is_resumed:
+            return 0
+        before = 0
+        region = self._hook.get_conn().default_region
+        for place in self._places():
+            if place.known == ACCEPTED or place.was_unknown:
+                before += 1
+                with suppress(WasslyInvalidMessage):  # in a region that the connection had then
+                    self._numbers.add(_as_integer(normalize(place.row.number, region)))
+        return before
+
+    def _job(self, place: _Place) -> Job[_Place] | None:
+        """Return what is to be sent to a row, ``None`` when that is nothing."""
+        known = place.known
+        if known == ACCEPTED:
+            self._settle(place, "accepted", place.chunk.conversation_ids.get(place.index))
+            return None
+        if known == FAILED:
+            self._settle(place, "failed", reason="in an earlier try; its log says why")
+            return None
+        if place.was_unknown:
+            place.note(UNKNOWN)
+            if not self._limits.repeats_unknown:
+                reason = "in an earlier try; its log says why"
+                if known == ANNOUNCED:
+                    reason = "an earlier try was killed before the answer was noted"
+                self._settle(place, "unknown", reason=reason)
+                return None
+        if self._is_over:
+            self._settle(place, "not_sent")
+            return None
+        try:
+            if place.row.error:
+                raise WasslyInvalidMessage(place.row.error, field="the row")
+            message = self._prepare(place.row)
+        except WasslyInvalidMessage as error:
+            self._settle(place, "invalid", reason=error.message)
+            return None
+        number = _as_integer(message.contact_mobile_number)
+        if number in self._numbers and not place.was_unknown:
+            self._settle(place, "duplicate", reason="the number stands in another row too")
+            return None
+        self._numbers.add(number)
+        return Job(place, message)
+
+    # The sending
+
+    def _loop(self, jobs: Iterator[Job[_Place]]) -> None:
+        most = self._limits.max_workers
+        is_exhausted = False
+        while self._killed_at is None and self.stopped_by is None:
+            wait = _LOOK
+            if not is_exhausted and len(self._ready) < most:
+                job = next(jobs, None)
+                is_exhausted = job is None
+                if job is not None:
+                    self._ready.append(job)
+                wait = 0.0
+            elif self._ready and len(self._out) <= most:
+                wait = self._announce_in_time()
+            elif is_exhausted and not self._ready and not self._out:
+                return
+            self._take_back(wait)
+            self._tell()
+
+    def _announce_in_time(self) -> float:
+        """Announce the next messages if it is time; return how long to wait otherwise."""
+        room = self._remaining.room(self._limits.max_workers, len(self._out))
+        if room < 1 and not self._out:
+            self.stopped_by = self._quota_reached()
+        if room < min(self._limits.max_workers, len(self._ready)) and self._out:
+            return _LOOK
+        waiting = sum(not job.departed for job in self._out)
+        due_in = self._pace.seconds_to_next(waiting) - _LEAD
+        if due_in > 0:
+            return min(_LOOK, due_in)
+        if room > 0:
+            self._announce(room)
+        return 0.0
+
+    def _announce(self, number: int) -> None:
+        """Write down that messages are about to leave, and what came of those before; then let them."""
+        jobs = self._ready[:number]
+        # First of all, so that whatever interrupts this, it is known what has to be put in order.
+        self._out.update(jobs)
+        del self._ready[:number]
+        for job in jobs:
+            job.row.note(ANNOUNCED)
+        self._record.write()
+        for job in jobs:
+            self._senders.give(job)
+
+    def _quota_reached(self) -> WasslyBroadcastIncomplete:
+        remaining, reserve = self.tally.remaining_conversations, self._limits.reserve_conversations
+        if self._remaining.is_never_told:
+            return WasslyBroadcastIncomplete(
+                "Wassly's answers do not say how many conversations remain, so that reserve_conversations cannot be "
+                "kept",
+                may_pass=False,
+            )
+        doubt = f", {self._remaining.in_doubt} perhaps taken meanwhile," if self._remaining.in_doubt else ""
+        hint = "" if self.tally.sent else "; that was recorded earlier: after a top-up, call hook.forget_quota()"
+        return WasslyBroadcastIncomplete(
+            f"{remaining} conversations remain{doubt} and {reserve} are reserved (reserve_conversations){hint}",
+            may_pass=True,
+        )
+
+    def _take_back(self, wait: float) -> None:
+        """Note what came of messages that are done; wait for the first of them."""
+        while (job := self._senders.take(wait)) is not None:
+            wait = 0.0
+            self._note(job)
+            self._out.discard(job)
+            self._make_known(job)
+
+    def _note(self, job: Job[_Place]) -> None:
+        """Note what came of a message in the record. May be done twice, if something interrupts."""
+        place, outcome = job.row, job.outcome
+        if isinstance(outcome, SendReceipt):
+            if isinstance(outcome.conversation_id, int):
+                place.chunk.conversation_ids[place.index] = outcome.conversation_id
+            place.note(ACCEPTED)
+        elif place.was_unknown or (isinstance(outcome, WasslyError) and outcome.accepted is None):
+            # A repetition that certainly was not accepted says nothing about the message before it.
+            place.note(UNKNOWN)
+        elif not isinstance(outcome, WasslyError) or _concerns_everybody(outcome):
+            place.note(OPEN)
+        else:
+            place.note(FAILED_FOR_NOW if outcome.may_pass else FAILED)
+
+    def _make_known(self, job: Job[_Place]) -> None:
+        """Count and tell what came of a message, and stop if it is time to."""
+        place, outcome = job.row, job.outcome
+        is_latest = self._remaining.note(Exchange(job.departed_at, job.answered_at, outcome))
+        self.tally.remaining_conversations = self._remaining.number
+        if isinstance(outcome, SendReceipt):
+            self.tally.sent += 1
+            self._failures_in_a_row = 0
+            if is_latest:
+                self._latest = outcome, job.message.instance_id
+            self._hook.count(outcome)
+            self._settle(place, "accepted", outcome.conversation_id)
+        elif isinstance(outcome, WasslyError):
+            self._hook.count(outcome)
+            self._make_failure_known(place, outcome)
+        else:
+            self._settle(place, "not_sent")
+
+    def _make_failure_known(self, place: _Place, error: WasslyError) -> None:
+        if _concerns_everybody(error):
+            self._settle(place, "not_sent", reason=error.message)
+            self.stopped_by = self.stopped_by or error
+            return
+        is_unknown = error.accepted is None
+        self._settle(place, "unknown" if is_unknown else "failed", reason=error.message)
+        if not is_unknown and not error.may_pass:
+            self._failures_in_a_row = 0
+            return
+        self.tally.may_pass += not is_unknown
+        # Those of an earlier try do not count: it would never come to the rows after them.
+        self._failures_in_a_row += not (place.was_unknown or place.known == FAILED_FOR_NOW)
+        if self._failures_in_a_row >= _GIVE_UP_AFTER and self.stopped_by is None:
+            self.stopped_by = WasslyBroadcastIncomplete(
+                f"{self._failures_in_a_row} recipients in a row failed; the last: {error.message}", may_pass=True
+            )
+
+    def _wind_up(self, seconds_after_kill: float) -> None:
+        """Let nothing leave any more, wait for the answers that are on their way, and write down what is known."""
+        self._is_over = True
+        try:
+            self._senders.stop()
+            self._await_answers(seconds_after_kill)
+        finally:
+            self._senders.refuse()  # whatever has interrupted it
+            rest = list(self._out)
+            for job in rest:
+                if job.outcome is None:
+                    # It has not left and cannot, or is given up.
+                    job.outcome = WasslyOutcomeUnknown("no answer had come yet") if job.departed else NotSent()
+                self._note(job)
+            self._try_to_write()
+            self._out.clear()
+            for job in rest:
+                self._make_known(job)
+            self._hook.mask_tokens()
+
+    def _await_answers(self, seconds_after_kill: float) -> None:
+        is_written = False
+        while any(job.departed and job.outcome is None for job in self._out):
+            wait = _LOOK
+            if self._killed_at is not None:
+                wait = min(wait, self._killed_at + seconds_after_kill - time.monotonic())
+                if wait <= 0:
+                    break
+                if not is_written:
+                    # There may be no time for it later.
+                    is_written = True
+                    for job in self._out:
+                        if not job.departed:
+                            job.row.note(UNKNOWN if job.row.was_unknown else OPEN)
+                    self._try_to_write()
+            self._take_back(wait)
+        self._take_back(0)
+
+    def _try_to_write(self) -> None:
+        try:
+            self._record.write()
+        except WasslyError as error:
+            # If the task was cleared meanwhile, Airflow refuses its writes.
+            log.warning("%s. A next try will call the outcome of the last messages unknown", error)
+
+    # What is told
+
+    def _settle(
+        self, place: _Place, outcome: Outcome, conversation_id: int | str | None = None, *, reason: str = ""
+    ) -> None:
+        """Count and report what came of a recipient, finally and once for this try."""
+        if place.is_settled:
+            return
+        place.is_settled = True
+        self.tally.outcomes[outcome] += 1
+        if self._report is not None:
+            number = place.row.number
+            shown = "" if number is None else str(number) if self._shows_numbers else _short(number)
+            self._report.add(Line(place.row.position, shown, outcome, conversation_id, reason))
+        if outcome not in ("failed", "invalid", "unknown"):
+            return
+        self._logged += 1
+        if self._logged <= _MAX_LOGGED:
+            word = "UNKNOWN whether accepted" if outcome == "unknown" else outcome
+            log.warning("Row %d (%s): %s: %s", place.row.position, _short(place.row.number), word, reason)
+        if self._logged == _MAX_LOGGED:
+            log.warning("Further recipients that fail are in the report only")
+
+    def _log_start(self, before: int) -> None:
+        left = self.tally.total - before
+        pace = self._pace.messages_per_minute
+        if pace is None:
+            speed = f"as fast as {self._limits.max_workers} threads go"
+        else:
+            speed = f"at {pace:g} messages a minute: that takes about {_in_words(left / pace * 60)}"
+        again = f" ({before} more were sent to, or perhaps, by earlier tries)" if before else ""
+        log.info("Sending to up to %d recipients%s, %s", left, again, speed)
+
+    def _log_progress(self) -> None:
+        tally = self.tally
+        done = tally.outcomes.total() - tally.outcomes["not_sent"]
+        parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
+        left = tally.total - done
+        if left and tally.sent:
+            parts.append(f"{tally.per_minute:.1f} a minute, about {_in_words(left / tally.per_minute * 60)} left")
+        if tally.remaining_conversations is not None:
+            parts.append(f"{tally.remaining_conversations} conversations remain")
+        log.info("%d of %d recipients: %s", done, tally.total, ", ".join(parts) or "nothing yet")
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        self._hook.mask_tokens()
+        if now >= self._next_progress:
+            self._next_progress = now + _PROGRESS_SECONDS
+            self._log_progress()
+        if now >= self._next_quota:
+            self._next_quota = now + _QUOTA_SECONDS
+            self._keep_quota()
+
+    def _keep_quota(self) -> None:
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            self._hook.keep_quota(*latest)
+
+
+def _list_changed() -> WasslyInvalidMessage:
+    return WasslyInvalidMessage("the list changed while it was being sent to", field="recipients")
+
+
+def _concerns_everybody(error: WasslyError) -> bool:
+    """Tell whether a failure says nothing about its recipient, and all others would fail as well."""
+    if isinstance(error, (WasslyRateLimited, WasslyUnavailable)):
+        return (error.retry_after or 0.0) > MAX_RETRY_AFTER
+    return isinstance(error, (WasslyAuthError, WasslyConfigError, WasslyDeviceDisconnected))
+
+
+def _short(number: object) -> str:
+    # Whatever a list holds, it must not break a line of the log.
+    return shorten("".join(char if char.isprintable() else "?" for char in str(number).strip()))
+
+
+def _as_integer(number: str) -> int:
+    # A third of the memory that the text would take.
+    return int(number[1:])
+
+
+def _in_words(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

@@ -1,0 +1,157 @@
+"""The threads that send. They use the client and nothing of Airflow."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from airflow_provider_wassly.broadcast.pace import Pace
+from airflow_provider_wassly.client import (
+    OutgoingMessage,
+    SendReceipt,
+    WasslyClient,
+    WasslyError,
+    WasslyOutcomeUnknown,
+    WasslyRateLimited,
+    WasslyUnavailable,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How often a message that certainly was not accepted and may pass is tried in all.
+_ATTEMPTS = 3
+
+#: Seconds to wait before the second attempt and before the third, when Wassly does not say. All threads wait.
+_BACKOFF = (1.0, 4.0)
+
+#: Seconds; a longer wait is for the task's retries.
+MAX_RETRY_AFTER = 600.0
+
+
+class NotSent(Exception):
+    """The message has not left and will not, because the sending was stopped before."""
+
+
+@dataclass(eq=False)
+class Job(Generic[T]):
+    """
+    A message to be sent.
+
+    :param row: what the message is about.
+    """
+
+    row: T
+    message: OutgoingMessage
+    #: Whether it may have left without being certainly refused.
+    departed: bool = field(default=False, init=False)
+    #: When it left, and when its outcome was known; by the monotonic clock.
+    departed_at: float = field(default=0.0, init=False)
+    answered_at: float = field(default=0.0, init=False)
+    outcome: SendReceipt | WasslyError | NotSent | None = field(default=None, init=False)
+
+
+class Senders(Generic[T]):
+    """
+    Threads that send what they are given and hand back what came of it.
+
+    :param client: one that repeats nothing by itself.
+    :param pace: when messages may leave.
+    :param number: how many threads there are.
+    """
+
+    def __init__(self, client: WasslyClient, pace: Pace, number: int) -> None:
+        self._client = client
+        self._pace = pace
+        self._refuses = False
+        self._jobs: queue.SimpleQueue[Job[T] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Job[T]] = queue.SimpleQueue()
+        self._number = number
+        for thread in range(number):
+            # A daemon: a process that ends does not wait for a Wassly that does not answer.
+            threading.Thread(target=self._work, name=f"wassly-broadcast-{thread}", daemon=True).start()
+
+    def give(self, job: Job[T]) -> None:
+        """Have a message sent as soon as a thread is free and its turn has come."""
+        self._jobs.put(job)
+
+    def take(self, timeout: float) -> Job[T] | None:
+        """Return a job that is done, ``None`` when there is none within the time."""
+        # Without the first of the two, Python 3.10 can forget the timeout of the second and wait forever.
+        with suppress(queue.Empty):
+            return self._done.get_nowait()
+        if timeout > 0:
+            with suppress(queue.Empty):
+                return self._done.get(timeout=timeout)
+        return None
+
+    def refuse(self) -> None:
+        """
+        Let nothing leave any more. May be called in a signal handler.
+
+        Of a job that has not left by then, ``departed`` is false, or soon will be, and stays so.
+        """
+        self._refuses = True
+
+    def stop(self) -> None:
+        """
+        Let nothing leave any more, and end the threads when they have nothing in hand.
+
+        Jobs that no thread has taken do not come back.
+        """
+        self.refuse()
+        self._pace.stop()
+        with suppress(queue.Empty):
+            while True:
+                self._jobs.get_nowait()
+        for _ in range(self._number):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            outcome: SendReceipt | WasslyError | NotSent
+            try:
+                outcome = self._send(job)
+            except (NotSent, WasslyError) as error:
+                outcome = error
+            except Exception as error:
+                log.exception("A message could not be sent")
+                outcome = WasslyOutcomeUnknown(f"{type(error).__name__}: {error}")
+            job.answered_at = time.monotonic()
+            job.outcome = outcome
+            self._done.put(job)
+
+    def _send(self, job: Job[T]) -> SendReceipt:
+        attempt = 0
+        while True:
+            if not self._pace.wait_for_turn():
+                raise NotSent
+            try:
+                return self._client.send(job.message, on_departure=lambda: self._depart(job))
+            except (WasslyRateLimited, WasslyUnavailable) as error:
+                job.departed = False
+                attempt += 1
+                asked = error.retry_after
+                gives_up = attempt == _ATTEMPTS or (asked or 0.0) > MAX_RETRY_AFTER
+                if asked is not None or not gives_up:
+                    wait = _BACKOFF[attempt - 1] if asked is None else min(asked, MAX_RETRY_AFTER)
+                    log.warning("Not accepted: %s. Nothing is sent for %.1f s", error, wait)
+                    # What Wassly asks for concerns the other messages too, also when this one is given up.
+                    self._pace.hold(wait)
+                if gives_up:
+                    raise
+
+    def _depart(self, job: Job[T]) -> None:
+        # In this order, and so without a lock that an interruption could leave locked: either it is seen here that
+        # nothing may leave, or it is seen there that this has left.
+        job.departed_at = time.monotonic()
+        job.departed = True
+        if self._refuses:
+            job.departed = False
+            raise NotSent

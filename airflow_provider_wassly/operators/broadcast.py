@@ -1,0 +1,449 @@
+"""The operator that sends one message to a whole list."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Hashable, Sequence
+from datetime import timedelta
+from functools import cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly._task import WasslyTask, as_template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import jinja2
+
+    from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey
+    from airflow_provider_wassly.broadcast.record import BroadcastRecord
+    from airflow_provider_wassly.broadcast.report import Report
+    from airflow_provider_wassly.broadcast.run import BroadcastRun, Tally
+    from airflow_provider_wassly.client import OutgoingMessage, WasslyError
+    from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+#: Rendered once for each recipient.
+_PER_RECIPIENT = ("message", "document", "document_name", "media", "media_name")
+
+#: A reading of the quota that is older says nothing.
+_MAX_AGE = timedelta(hours=36)
+
+#: Rows that ``validate_first`` names; so many are enough to see what is wrong.
+_MAX_NAMED = 20
+
+
+class WasslyBroadcastOperator(WasslyTask):
+    """
+    Sends one WhatsApp message to every recipient of a list, each with texts and files of their own if wanted.
+
+    WhatsApp bans numbers that send unwanted or too many messages. Send only to people who have asked for it, and
+    keep the pace slow.
+
+    The task writes down to whom it is about to send and what came of it. A retry, or clearing the task after it has
+    failed, goes on from there: nobody gets a second message, and of whom nobody knows whether the message was
+    accepted (at most ``2 × max_workers`` for each time that its process is killed) is left alone. Clearing the task
+    after it has succeeded starts anew.
+
+    Returns ``{"recipients": …, "accepted": …, "failed": …, "invalid": …, "unknown": …, "duplicate": …, "not_sent": …,
+    "remaining_conversations": …, "duration": …, "messages_per_minute": …, "report": …}``; ``duration`` in seconds.
+
+    :param recipients: a list of mappings, or the path or URI of a CSV file with a header line or of a JSON-lines file
+        (UTF-8). Columns: ``contact_mobile_number``, and if wanted ``contact_name``, ``instance_id`` and any others.
+        A number that is in it twice is sent to once. (templated)
+    :param message: the text, rendered for each recipient with the task's context and ``recipient``, as in
+        ``{{ recipient.invoice }}``. A name that ends in ``.j2`` is a template file.
+    :param document: a document, path or URI, likewise.
+    :param document_name: the file name that the recipient sees, likewise; by default the last part of the path.
+    :param media: an image, a video or an audio file, likewise.
+    :param media_name: as ``document_name``.
+    :param instance_id: the sending WhatsApp Web session, if the row does not name one; by default the
+        connection's. (templated)
+    :param messages_per_minute: the pace, on average; ``None``: as fast as ``max_workers`` go.
+    :param jitter: by what share of it the time between two messages is shorter or longer, by chance; from 0 to 1.
+    :param max_workers: how many messages are on their way at the same time.
+    :param reserve_conversations: stop before fewer conversations than these remain.
+    :param max_failures: how many recipients may fail for the task to succeed: a number, or a share below 1.0. Invalid
+        rows count, and so do unknown outcomes unless ``on_outcome_unknown`` is ``ignore``.
+    :param on_outcome_unknown: what is done with recipients of whom nobody knows whether the message was accepted:
+        ``fail``: they count as failed and are left alone; ``ignore``: they are left alone; ``retry``: a later try
+        sends to them again, and they may get the message twice.
+    :param validate_first: check every row (number, texts, files) before the first message leaves, and send none if
+        one is wrong.
+    :param report: path or URI of a CSV file to write: one row for each recipient, with what came of it. (templated)
+    :param report_numbers: whether it shows numbers ``short`` (``+44…0123``) or ``full``.
+    :param attachment_conn_id: the Airflow connection for the object storage of list, files and report.
+    :param wassly_conn_id: the Airflow connection. (templated)
+    """
+
+    # Not message, document and media: Airflow would render them before there is a recipient.
+    template_fields: Sequence[str] = ("recipients", "report", "instance_id", "wassly_conn_id")
+    ui_color = "#d3f5df"
+
+    def __init__(
+        self,
+        *,
+        recipients: Any,
+        message: Any = None,
+        document: Any = None,
+        document_name: Any = None,
+        media: Any = None,
+        media_name: Any = None,
+        instance_id: str | None = None,
+        messages_per_minute: float | None = 10,
+        jitter: float = 0.5,
+        max_workers: int = 1,
+        reserve_conversations: int | None = None,
+        max_failures: float = 0,
+        on_outcome_unknown: Literal["fail", "retry", "ignore"] = "fail",
+        validate_first: bool = False,
+        report: Any = None,
+        report_numbers: Literal["short", "full"] = "short",
+        attachment_conn_id: str | None = None,
+        wassly_conn_id: str = "wassly_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        _check_number("messages_per_minute", messages_per_minute, above=0, may_be_none=True)
+        _check_number("jitter", jitter, least=0, most=1)
+        _check_whole("max_workers", max_workers, least=1)
+        if reserve_conversations is not None:
+            _check_whole("reserve_conversations", reserve_conversations, least=0)
+        if isinstance(max_failures, float) and 0 <= max_failures < 1:
+            pass
+        else:
+            _check_whole("max_failures", max_failures, least=0, otherwise=", or a share such as 0.01")
+        if on_outcome_unknown not in ("fail", "retry", "ignore"):
+            raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
+        if report_numbers not in ("short", "full"):
+            raise ValueError(f"report_numbers must be 'short' or 'full', not {report_numbers!r}")
+        self.recipients = as_template(recipients)
+        self.message = message
+        self.document = as_template(document)
+        self.document_name = document_name
+        self.media = as_template(media)
+        self.media_name = media_name
+        self.instance_id = instance_id
+        self.messages_per_minute = messages_per_minute
+        self.jitter = jitter
+        self.max_workers = max_workers
+        self.reserve_conversations = reserve_conversations
+        self.max_failures = max_failures
+        self.on_outcome_unknown = on_outcome_unknown
+        self.validate_first = validate_first
+        self.report = as_template(report)
+        self.report_numbers = report_numbers
+        self.attachment_conn_id = attachment_conn_id
+        self.wassly_conn_id = wassly_conn_id
+        self._run: BroadcastRun | None = None
+        self._stopping = False
+        self._verbatim: set[str] = set()
+        for value in (message, document, document_name, media, media_name):
+            # Airflow looks for the outputs of other tasks in template fields only.
+            _compat.depend_on(self, value)
+
+    @cached_property
+    def hook(self) -> WasslyHook:
+        """The hook of this task's connection; its client repeats nothing, because all threads have to wait then."""
+        from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+        return WasslyHook(self.wassly_conn_id, client_options={"max_attempts": 1, "pool_maxsize": self.max_workers})
+
+    def render_template(
+        self,
+        content: Any,
+        context: _compat.Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render text as text, but ``recipients`` as the DAG says: a template can then stand for a list."""
+        if content is self.recipients:
+            # Airflow does not render what it expanded over if it is the output of a task.
+            self._verbatim = {name for name in _PER_RECIPIENT if id(getattr(self, name)) in (seen_oids or ())}
+        if content is self.recipients and isinstance(content, str):
+            return super(WasslyTask, self).render_template(content, context, jinja_env, seen_oids)
+        return super().render_template(content, context, jinja_env, seen_oids)
+
+    def execute(self, context: _compat.Context) -> dict[str, Any]:
+        """
+        Send to everybody on the list who was not sent to by an earlier try.
+
+        :raises AirflowFailException: when no retry can help, without using them.
+        :raises WasslyError: when a retry can, so that ``retries`` apply.
+        """
+        from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
+        from airflow_provider_wassly.broadcast.record import BroadcastRecord, Try
+        from airflow_provider_wassly.broadcast.report import Report
+        from airflow_provider_wassly.client import WasslyError
+        from airflow_provider_wassly.stores import forget_after_success, store_of
+
+        report: Report | None = None
+        try:
+            recipients = RecipientList(self.recipients, self.attachment_conn_id)
+            surveyed = survey(recipients)
+            record = BroadcastRecord(partial(store_of, context), Try.of(context), surveyed)
+            forget_after_success(context, lambda: record.names)
+            earlier = record.look_back()
+            if earlier is not None:
+                self.log.info("An earlier try of this task has sent to everybody; sending nothing")
+                return self._with_report(earlier)
+            report = None if self.report is None else Report(self.report, self.attachment_conn_id)
+            prepare = self._preparer(context)
+            if self.validate_first and not record.is_resumed:
+                self._validate(recipients, prepare)
+            record.begin()
+            tally = self._send(recipients, surveyed, record, prepare, report)
+            return self._end(context, record, tally, report)
+        except WasslyError as error:
+            self._fail(error)
+        finally:
+            if report is not None:
+                report.close()
+
+    def on_kill(self) -> None:
+        """Let no message leave from now on; answers that are on their way are still written down."""
+        # Only this: it runs inside of a signal handler, from which Airflow cannot be called.
+        self._stopping = True
+        if self._run is not None:
+            self._run.kill()
+
+    def _send(
+        self,
+        recipients: RecipientList,
+        surveyed: Survey,
+        record: BroadcastRecord,
+        prepare: Callable[[Row], OutgoingMessage],
+        report: Report | None,
+    ) -> Tally:
+        from airflow_provider_wassly.broadcast.pace import Pace
+        from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
+
+        recorded_quota = None if self.reserve_conversations is None else self._recorded_quota()
+        run = BroadcastRun(
+            hook=self.hook,
+            recipients=recipients,
+            survey=surveyed,
+            record=record,
+            prepare=prepare,
+            pace=Pace(self.messages_per_minute, self.jitter),
+            limits=Limits(self.max_workers, self.reserve_conversations, self.on_outcome_unknown == "retry"),
+            report=report,
+            report_numbers=self.report_numbers,
+        )
+        run.tally.remaining_conversations = recorded_quota
+        self._run = run
+        if self._stopping:
+            run.kill()
+        run.run(_compat.seconds_after_sigterm())
+        return run.tally
+
+    def _recorded_quota(self) -> int | None:
+        """Return how many conversations remain as far as anybody knows; the first answer will tell better."""
+        reading = self.hook.get_quota() if _compat.can_reach_airflow() else None
+        return reading.remaining_conversations if reading is not None and reading.age < _MAX_AGE else None
+
+    def _preparer(self, context: _compat.Context) -> Callable[[Row], OutgoingMessage]:
+        """Return what makes the message to a row."""
+        from airflow_provider_wassly.broadcast.recipients import Recipient
+        from airflow_provider_wassly.client import WasslyInvalidMessage
+
+        env = self.text_environment()
+        own_context: Any = copy.copy(context)
+        renderers = {name: self._renderer(name, own_context, env) for name in _PER_RECIPIENT}
+
+        def render(name: str) -> Any:
+            try:
+                return renderers[name]()
+            except Exception as error:  # filters and macros of the DAG can raise anything, for one row and not the next
+                raise WasslyInvalidMessage(_reason(error), field=name) from None
+
+        def find(parameter: str, location: Any, name: Any) -> Any:
+            if name is not None and not isinstance(name, str):
+                raise WasslyInvalidMessage(
+                    f"of type {type(name).__name__}, but it must be text", field=f"{parameter}_name"
+                )
+            return self.hook.attachment(
+                location, parameter=parameter, name=name, attachment_conn_id=self.attachment_conn_id
+            )
+
+        find_once = lru_cache(maxsize=128)(find)
+
+        def attachment(parameter: str) -> Any:
+            location, name = render(parameter), render(f"{parameter}_name")
+            if location is None:
+                return None
+            return (find_once if isinstance(location, Hashable) else find)(parameter, location, name)
+
+        def prepare(row: Row) -> OutgoingMessage:
+            own_context["recipient"] = Recipient(row.values)
+            instance_id = row.values.get("instance_id")
+            try:
+                return self.hook.prepare(
+                    contact_mobile_number=row.number,
+                    contact_name=row.values.get("contact_name"),
+                    message=render("message"),
+                    document=attachment("document"),
+                    media=attachment("media"),
+                    instance_id=(instance_id.strip() if isinstance(instance_id, str) else instance_id)
+                    or self.instance_id,
+                )
+            except WasslyInvalidMessage as error:
+                # A path, or what a filter says, can hold it.
+                error.message = _without_number(error.message, row.number)
+                raise
+
+        return prepare
+
+    def _renderer(self, name: str, context: _compat.Context, env: jinja2.Environment) -> Callable[[], Any]:
+        """Return what renders a parameter for the recipient that is in ``context`` by then."""
+        value = getattr(self, name)
+        if isinstance(value, str) and name not in self._verbatim:
+            template = self._template(name, value, env)
+            return lambda: _compat.render_to_string(template, context)
+        if hasattr(value, "protocol"):
+            return lambda: self.render_template(value, context, env)
+        if hasattr(value, "iter_references"):
+            self._check_order(name, value)
+            value = self.render_template(value, context, env)
+        return lambda: value
+
+    def _template(self, name: str, value: str, env: jinja2.Environment) -> jinja2.Template:
+        import jinja2
+
+        from airflow_provider_wassly.client import WasslyInvalidMessage
+
+        try:
+            return env.get_template(value) if name == "message" and value.endswith(".j2") else env.from_string(value)
+        except jinja2.TemplateError as error:
+            raise WasslyInvalidMessage(_reason(error), field=name) from None
+
+    def _check_order(self, name: str, output: Any) -> None:
+        """Refuse the output of a task that may not have run: in ``partial``, Airflow looks at template fields only."""
+        from airflow_provider_wassly.client import WasslyInvalidMessage
+
+        upstream = self.get_flat_relative_ids(upstream=True)
+        for task, _ in output.iter_references():
+            if task.task_id not in upstream:
+                raise WasslyInvalidMessage(
+                    f"the output of {task.task_id}, for which this task does not wait; "
+                    f"set {task.task_id} >> {self.task_id} in the DAG",
+                    field=name,
+                )
+
+    def _validate(self, recipients: RecipientList, prepare: Callable[[Row], OutgoingMessage]) -> None:
+        from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
+
+        wrong, number = [], 0
+        for rows in recipients.chunks():
+            for row in rows:
+                try:
+                    if row.error:
+                        raise WasslyInvalidMessage(row.error, field="the row")
+                    prepare(row)
+                except WasslyInvalidMessage as error:
+                    number += 1
+                    if number <= _MAX_NAMED:
+                        wrong.append(f"row {row.position} ({shorten(str(row.number))}): {error.message}")
+        if number:
+            more = f"; and {number - _MAX_NAMED} more" if number > _MAX_NAMED else ""
+            raise WasslyInvalidMessage(
+                f"{number} rows cannot be sent to (validate_first): {'; '.join(wrong)}{more}", field="recipients"
+            )
+
+    def _end(
+        self, context: _compat.Context, record: BroadcastRecord, tally: Tally, report: Report | None
+    ) -> dict[str, Any]:
+        """Save the report, say whether it was a success, and return the summary."""
+        from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
+
+        summary = tally.summary()
+        problem = self._run.stopped_by if self._run else None
+        if problem is None and self._are_too_many(failures := self._failures(tally), tally.total):
+            problem = WasslyBroadcastIncomplete(
+                f"{failures} of {tally.total} recipients were not sent to, or not for certain "
+                f"(max_failures={self.max_failures!r})",
+                may_pass=tally.may_pass > 0 or (self.on_outcome_unknown == "retry" and tally.outcomes["unknown"] > 0),
+            )
+        if report is not None:
+            try:
+                report.save()
+            except Exception as error:
+                problem = problem or WasslyBroadcastIncomplete(
+                    f"everybody was sent to, but the report could not be saved at {self.report} "
+                    f"({type(error).__name__}: {error})",
+                    may_pass=True,
+                )
+                self.log.error("The report could not be saved at %s: %s: %s", self.report, type(error).__name__, error)
+        if problem is None:
+            record.finish(summary)
+            return self._with_report(summary)
+        ti = context.get("ti")
+        if ti is not None and self.do_xcom_push:
+            # So that a later task can tell what became of it all.
+            try:
+                ti.xcom_push(key="return_value", value=self._with_report(summary))
+            except Exception as error:
+                self.log.warning("The summary could not be pushed: %s: %s", type(error).__name__, error)
+        raise problem
+
+    def _failures(self, tally: Tally) -> int:
+        unknown = 0 if self.on_outcome_unknown == "ignore" else tally.outcomes["unknown"]
+        return tally.outcomes["failed"] + tally.outcomes["invalid"] + unknown
+
+    def _are_too_many(self, failures: int, total: int) -> bool:
+        # A share of the total could fall below the whole number that it stands for: 0.29 * 100 < 29.
+        return (failures / total if isinstance(self.max_failures, float) else failures) > self.max_failures
+
+    def _with_report(self, summary: dict[str, Any]) -> dict[str, Any]:
+        return {**summary, "report": None if self.report is None else str(self.report)}
+
+    def _fail(self, error: WasslyError) -> NoReturn:
+        # Without the frames of the libraries below: they would bury the one line that says it all.
+        self.log.error(error.summary)
+        if error.may_pass:
+            raise error.with_traceback(None) from None
+        raise _compat.fail_exception(error.summary) from None
+
+
+def _reason(error: Exception) -> str:
+    import jinja2
+
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return f"{error.message}, line {error.lineno}"
+    if isinstance(error, jinja2.TemplateError):
+        return error.message or type(error).__name__
+    return f"{type(error).__name__}: {error}"
+
+
+def _without_number(text: str, number: Any) -> str:
+    """Return ``text`` with a recipient's number as log lines may show it."""
+    from airflow_provider_wassly.client import shorten
+
+    digits = "".join(filter(str.isdigit, str(number)))
+    if len(digits) < 8:
+        return text
+    return text.replace(str(number), shorten(str(number).strip())).replace(digits, shorten(f"+{digits}")[1:])
+
+
+def _check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float = math.inf,
+    may_be_none: bool = False,
+) -> None:
+    if value is None and may_be_none:
+        return
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and (above is None or value > above) and (least is None or value >= least) and value <= most:
+        return
+    wanted = f"above {above:g}" if above is not None else f"from {least:g} to {most:g}"
+    raise ValueError(f"{name} must be a number {wanted}{', or None' if may_be_none else ''}, not {value!r}")
+
+
+def _check_whole(name: str, value: Any, *, least: int, otherwise: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least} up{otherwise}, not {value!r}")

@@ -1,0 +1,50 @@
+"""
+A server that answers each request as Wassly does, after a time. Prints its port.
+
+Usage: ``python tests/benchmarks/service.py SECONDS``. It costs little, so that what is measured is the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+LATENCY = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
+LOGIN = b'{"success": true, "message": "ok", "data": {"token": "a-token"}}'
+SENT = (
+    b'{"success": true, "message": "ok", "data": '
+    b'{"message_type": "text", "conversation_id": %d, "remaining_conversations": 1000000}}'
+)
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    number = 0
+    try:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = next(
+                int(line.partition(b":")[2])
+                for line in head.split(b"\r\n")
+                if line.lower().startswith(b"content-length:")
+            )
+            await reader.readexactly(length)
+            await asyncio.sleep(LATENCY)
+            number += 1
+            answer = LOGIN if b"/api/login" in head else SENT % number
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+            )
+            writer.write(answer)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+async def main() -> None:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,233 @@
+"""A steady pace, whatever comes in between."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_wassly.broadcast import pace as module
+from airflow_provider_wassly.broadcast.pace import Pace
+
+GAP = 6.0  # seconds between two messages at ten a minute
+
+#: So much shorter a gap may be after a message that was late, and the very first one always is.
+SLACK = 0.05 * GAP
+
+
+class Clock:
+    """A clock that goes on only when somebody waits or works."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        #: Of each wait: how much longer it takes than it should.
+        self.lateness: Callable[[], float] = lambda: 0.0
+        self._stopped = False
+
+    def __call__(self) -> float:
+        return self.now
+
+    # The shape of threading.Event
+
+    def is_set(self) -> bool:
+        return self._stopped
+
+    def set(self) -> None:
+        self._stopped = True
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        self.now += self.lateness()
+        return self._stopped
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return a_clock(monkeypatch)
+
+
+def a_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Lock=threading.Lock, Event=lambda: clock))
+    return clock
+
+
+def turns(pace: Pace, clock: Clock, number: int, work: Callable[[], float] = lambda: 0.0) -> list[float]:
+    """Return when messages leave if sending each takes so long."""
+    times = []
+    for _ in range(number):
+        assert pace.wait_for_turn()
+        times.append(clock.now)
+        clock.now += work()
+    return times
+
+
+def gaps(times: list[float]) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(times)]
+
+
+def test_the_first_message_leaves_at_once(clock: Clock) -> None:
+    assert turns(Pace(10, 0.5, clock=clock), clock, 1) == [1000.0]
+
+
+def test_without_jitter_all_gaps_are_the_same(clock: Clock) -> None:
+    first, *others = gaps(turns(Pace(10, clock=clock), clock, 20))
+    assert GAP - SLACK <= first <= GAP
+    assert others == pytest.approx([GAP] * 18)
+
+
+@pytest.mark.parametrize("jitter", [0.2, 0.5, 1.0])
+def test_jitter_varies_the_gaps_and_keeps_the_average(clock: Clock, jitter: float) -> None:
+    found = gaps(turns(Pace(10, jitter, clock=clock), clock, 4000))
+    assert sum(found) / len(found) == pytest.approx(GAP, rel=0.05)
+    assert GAP * (1 - jitter) - SLACK <= min(found) < GAP * (1 - 0.9 * jitter)
+    assert GAP * (1 + 0.9 * jitter) < max(found) <= GAP * (1 + jitter) + 0.001
+
+
+def test_the_time_that_sending_takes_does_not_slow_the_pace(clock: Clock) -> None:
+    _, *others = gaps(turns(Pace(10, clock=clock), clock, 20, lambda: 5.0))
+    assert others == pytest.approx([GAP] * 18)
+
+
+def test_a_system_that_wakes_a_little_late_does_not_slow_the_pace(clock: Clock) -> None:
+    clock.lateness = lambda: GAP * 0.04
+    times = turns(Pace(10, clock=clock), clock, 101)
+    assert (times[-1] - times[0]) / 100 == pytest.approx(GAP, rel=0.01)
+
+
+def test_there_is_no_burst_after_a_stall(clock: Clock) -> None:
+    pace = Pace(10, clock=clock)
+    turns(pace, clock, 3)
+    clock.now += 100 * GAP
+    resumed = clock.now
+    times = turns(pace, clock, 5)
+    assert times[0] == resumed
+    assert min(gaps(times)) >= GAP - SLACK
+
+
+def test_messages_that_take_longer_than_the_gap_follow_each_other_at_once(clock: Clock) -> None:
+    assert gaps(turns(Pace(10, clock=clock), clock, 10, lambda: 7.0)) == pytest.approx([7.0] * 9)
+
+
+seconds = st.floats(0, 40)
+
+
+@given(st.lists(st.tuples(seconds, seconds, seconds), min_size=2, max_size=30), st.floats(0, 1))
+def test_whatever_happens_no_gap_is_shorter_than_the_jitter_allows(
+    events: list[tuple[float, float, float]], jitter: float
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        clock = a_clock(monkeypatch)
+        pace = Pace(10, jitter, clock=clock)
+        times = []
+        for work, late, held in events:
+            clock.lateness = lambda late=late: late  # type: ignore[misc]
+            assert pace.wait_for_turn()
+            times.append(clock.now)
+            clock.now += work
+            if held > 20:
+                pace.hold(held)
+                assert pace.seconds_to_next(0) >= held - 0.001
+    assert min(gaps(times)) >= GAP * (1 - jitter) - SLACK - 0.001
+
+
+def test_nothing_leaves_while_it_is_held(clock: Clock) -> None:
+    pace = Pace(10, clock=clock)
+    pace.hold(100)
+    first, *others = turns(pace, clock, 3)
+    assert first == 1100
+    assert others == pytest.approx([1106, 1112])
+
+
+def test_the_longest_hold_counts(clock: Clock) -> None:
+    pace = Pace(None, clock=clock)
+    pace.hold(100)
+    pace.hold(1)
+    assert turns(pace, clock, 1) == [1100]
+
+
+def test_a_hold_reaches_also_whoever_waits_already(clock: Clock) -> None:
+    pace = Pace(10, clock=clock)
+    turns(pace, clock, 1)
+
+    def meanwhile() -> float:
+        clock.lateness = lambda: 0.0
+        pace.hold(60)
+        return 0.0
+
+    clock.lateness = meanwhile
+    earliest = clock.now + pace.seconds_to_next(0) + 60
+    assert turns(pace, clock, 1) == pytest.approx([earliest])
+
+
+def test_how_long_a_message_will_have_to_wait(clock: Clock) -> None:
+    pace = Pace(10, clock=clock)
+    assert pace.seconds_to_next(0) <= 0
+    turns(pace, clock, 2)
+    assert pace.seconds_to_next(0) == pytest.approx(GAP)
+    assert pace.seconds_to_next(2) == pytest.approx(3 * GAP)
+    pace.hold(100)
+    assert pace.seconds_to_next(2) == pytest.approx(100 + 2 * GAP)
+
+
+def test_without_a_pace_nobody_waits(clock: Clock) -> None:
+    assert set(turns(Pace(None, 0.5, clock=clock), clock, 100)) == {1000.0}
+
+
+# With threads
+
+
+def in_threads(number: int, work: Callable[[], Any]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_threads_share_the_pace() -> None:
+    pace = Pace(6000)
+    began = time.monotonic()
+    for thread in in_threads(4, lambda: [pace.wait_for_turn() for _ in range(6)]):
+        thread.join(10)
+    assert time.monotonic() - began >= 23 * 0.01 * 0.95
+
+
+def test_a_hold_is_for_all_threads() -> None:
+    pace = Pace(None)
+    left: list[float] = []
+    pace.hold(0.2)
+    began = time.monotonic()
+    for thread in in_threads(4, lambda: left.append(time.monotonic() if pace.wait_for_turn() else 0.0)):
+        thread.join(10)
+    assert len(left) == 4
+    assert min(left) - began >= 0.19
+
+
+@pytest.mark.parametrize("reason", ["the pace", "a hold"])
+def test_a_stop_wakes_everybody_who_waits(reason: str) -> None:
+    pace = Pace(1 / 60 if reason == "the pace" else None)
+    if reason == "a hold":
+        pace.hold(3600)
+    else:
+        assert pace.wait_for_turn()
+    may_leave: list[bool] = []
+    threads = in_threads(3, lambda: may_leave.append(pace.wait_for_turn()))
+    time.sleep(0.05)
+    assert may_leave == []
+    pace.stop()
+    for thread in threads:
+        thread.join(10)
+    assert may_leave == [False, False, False]
+
+
+def test_nothing_leaves_after_a_stop_even_if_it_is_due(clock: Clock) -> None:
+    pace = Pace(10, clock=clock)
+    pace.stop()
+    assert not pace.wait_for_turn()

@@ -1,0 +1,504 @@
+"""Lists of recipients in every form that people have them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+from jinja2.sandbox import SandboxedEnvironment
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.broadcast import recipients as module
+from airflow_provider_wassly.broadcast.recipients import NUMBER, Recipient, RecipientList, Row, digest, survey
+from airflow_provider_wassly.client import WasslyInvalidMessage
+from tests.unit.hooks.storages import attach
+
+ANNA = "+447700900001"
+OMAR = "+447700900002"
+
+
+@pytest.fixture
+def storage() -> Iterator[Any]:
+    found = MemoryFileSystem()
+    attach("memory", None, found)
+    found.store.clear()
+    yield found
+    found.store.clear()
+
+
+class Files:
+    """Makes files to be read; each test has a new one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "list.txt"
+
+    def rows(self, content: str | bytes) -> list[Row]:
+        self.path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read(self.path)
+
+    def values(self, content: str | bytes) -> list[dict[str, Any]]:
+        rows = self.rows(content)
+        assert [row.error for row in rows] == [None] * len(rows)
+        return [dict(row.values) for row in rows]
+
+    def refusal(self, content: str | bytes) -> str:
+        with pytest.raises(WasslyInvalidMessage) as raised:
+            self.rows(content)
+        assert raised.value.field == "recipients"
+        return str(raised.value)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def read(source: Any, conn_id: str | None = None) -> list[Row]:
+    return [row for rows in RecipientList(source, conn_id).chunks() for row in rows]
+
+
+def refusal(source: Any) -> str:
+    with pytest.raises(WasslyInvalidMessage) as raised:
+        read(source)
+    assert raised.value.field == "recipients"
+    return str(raised.value)
+
+
+# CSV
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+def test_a_csv_file_of_any_spreadsheet(files: Files, delimiter: str, newline: str, bom: str) -> None:
+    lines = [("contact_name", NUMBER, "text"), ("Anna", ANNA, "a, b; c | d\te"), ("عمر", OMAR, "")]
+    quoted = newline.join(delimiter.join(f'"{cell}"' for cell in line) for line in lines)
+    expected = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    assert files.values(bom + quoted) == expected
+    assert files.values(bom + quoted + newline) == expected
+
+
+def test_a_list_of_numbers_alone(files: Files) -> None:
+    assert files.values(f"{NUMBER}\n{ANNA}\n{OMAR}\n") == [{NUMBER: ANNA}, {NUMBER: OMAR}]
+
+
+def test_other_delimiters_inside_of_column_names_do_not_mislead(files: Files) -> None:
+    header = f'"name, first";"street, town";{NUMBER}'
+    expected = {"name, first": "Anna", "street, town": "High St", NUMBER: ANNA}
+    assert files.values(f"{header}\nAnna;High St;{ANNA}\n") == [expected]
+
+
+def test_names_of_columns_are_taken_without_outer_space_and_cells_as_they_are(files: Files) -> None:
+    assert files.values(f" name , {NUMBER}\n Anna ,{ANNA}\n") == [{"name": " Anna ", NUMBER: ANNA}]
+
+
+def test_blank_lines_do_not_count(files: Files) -> None:
+    text = f"\n  \n{NUMBER},name\n\n{ANNA},Anna\n   \n,\n , \n{OMAR},Omar\n\n"
+    assert [(row.position, row.number) for row in files.rows(text)] == [(1, ANNA), (2, OMAR)]
+
+
+def test_a_cell_may_hold_line_breaks_and_quotes(files: Files) -> None:
+    text = f'{NUMBER},text\n{ANNA},"Dear ""Anna"",\n\nbye"\n{OMAR},x\n'
+    assert [values["text"] for values in files.values(text)] == ['Dear "Anna",\n\nbye', "x"]
+
+
+def test_a_row_that_is_too_short_lacks_the_last_columns(files: Files) -> None:
+    text = f"{NUMBER},name,town\n{ANNA},Anna\n"
+    assert files.values(text) == [{NUMBER: ANNA, "name": "Anna"}]
+
+
+def test_a_row_that_ends_before_the_number_is_wrong_and_the_others_are_not(files: Files) -> None:
+    rows = files.rows(f"name,{NUMBER}\nAnna\nOmar,{OMAR}\n")
+    assert [row.error for row in rows] == [f"ends before the column {NUMBER}", None]
+
+
+def test_a_row_that_is_too_long_is_wrong_and_the_others_are_not(files: Files) -> None:
+    rows = files.rows(f"{NUMBER},name\n{ANNA},Smith, Anna\n{OMAR},Omar\n")
+    assert [row.error for row in rows] == ["has 3 fields, the header 2", None]
+    assert rows[0].number == ANNA
+
+
+def test_a_delimiter_at_the_end_of_each_line_makes_no_column(files: Files) -> None:
+    assert files.values(f"{NUMBER};name;\n{ANNA};Anna;\n") == [{NUMBER: ANNA, "name": "Anna"}]
+
+
+def test_a_header_without_the_number(files: Files) -> None:
+    assert files.refusal("phone,name\n+447700900001,Anna\n") == (
+        f"recipients: {files.path} has no column {NUMBER}; its first line must name the columns, and holds: phone, name"
+    )
+
+
+def test_a_file_without_a_header_does_not_show_its_first_number_in_the_error(files: Files) -> None:
+    text = files.refusal(f"{ANNA}\n{OMAR}\n")
+    assert text == f"recipients: {files.path} has no header line with a column {NUMBER}"
+
+
+def test_a_file_without_a_header_does_not_show_its_first_row_in_the_error(files: Files) -> None:
+    text = files.refusal(f"Anna,{ANNA}\nOmar,{OMAR}\n")
+    assert f"{files.path} has no column {NUMBER}; its first line must name the columns" in text
+    assert ANNA not in text
+
+
+@pytest.mark.parametrize("column", ["name", NUMBER])
+def test_a_column_that_is_there_twice(files: Files, column: str) -> None:
+    header = f"{NUMBER},name,{column}"
+    assert files.refusal(f"{header}\n{ANNA},Anna,x\n") == f"recipients: {files.path} has the column {column} twice"
+
+
+def test_quotes_that_do_not_fit(files: Files) -> None:
+    assert files.refusal(f'\n\n{NUMBER},name\n{ANNA},"Anna" Smith\n').startswith(
+        f"recipients: {files.path}, line 4 is not CSV: "
+    )
+
+
+@pytest.mark.parametrize("content", ["x" * 200_000, f"{NUMBER},{'x' * 200_000}\n{ANNA},Anna\n"])
+def test_a_first_line_that_is_too_long_to_be_one(files: Files, content: str) -> None:
+    assert ", line 1 is not CSV: field larger than field limit" in files.refusal(content)
+
+
+def test_a_quote_that_is_never_closed_takes_nobody_into_a_text(files: Files) -> None:
+    assert "is not CSV: unexpected end of data" in files.refusal(f'{NUMBER},name\n{ANNA},"Anna\n{OMAR},Omar\n')
+    rest = "".join(f"{OMAR},Omar\n" for _ in range(10_000))
+    assert "is not CSV: field larger than field limit" in files.refusal(f'{NUMBER},name\n{ANNA},"Anna\n{rest}')
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1256", "utf-16"])
+def test_a_file_that_is_not_utf_8(files: Files, encoding: str) -> None:
+    name = {"cp1256": "عمر"}.get(encoding, "Jürgen")
+    content = f"{NUMBER},name\n{ANNA},{name}\n".encode(encoding)
+    assert files.refusal(content) == f"recipients: {files.path} is not UTF-8; save it with this encoding"
+
+
+def test_bad_utf_8_in_the_middle_of_a_long_file(files: Files) -> None:
+    before = f"{NUMBER},name\n" + f"{ANNA},Anna\n" * 20_000
+    assert "is not UTF-8" in files.refusal(before.encode() + b"\xff,x\n")
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=',;|\t\r\n"\0{[\ufeff'), min_size=1)
+columns = st.lists(names.map(str.strip).filter(bool).filter(lambda name: name != NUMBER), unique=True, max_size=4)
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@given(st.data(), columns, st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
+def test_what_a_csv_writer_writes_is_read_back(
+    data: st.DataObject, columns: list[str], delimiter: str, newline: str, quotes_all: bool, bom: bool
+) -> None:
+    place = data.draw(st.integers(0, len(columns)))
+    columns = [*columns[:place], NUMBER, *columns[place:]]
+    row = st.lists(cells, min_size=len(columns), max_size=len(columns))
+    rows = data.draw(st.lists(row.filter(lambda row: any(cell.strip() for cell in row)), max_size=5))
+    if not quotes_all:  # Python's writer forgets the quotes that a single carriage return needs
+        rows = [[cell.replace("\r", "x") for cell in row] for row in rows]
+    text = io.StringIO(newline="")
+    writer = csv.writer(
+        text,
+        delimiter=delimiter,
+        lineterminator=newline,
+        quoting=csv.QUOTE_ALL if quotes_all else csv.QUOTE_MINIMAL,
+    )
+    writer.writerows([columns, *rows])
+    store = MemoryFileSystem()
+    attach("memory", None, store)
+    store.pipe("/round/trip.csv", (codecs.BOM_UTF8 if bom else b"") + text.getvalue().encode())
+    found = read("memory://round/trip.csv")
+    assert [row.error for row in found] == [None] * len(rows)
+    assert [dict(row.values) for row in found] == [dict(zip(columns, row, strict=True)) for row in rows]
+    assert [row.position for row in found] == list(range(1, len(rows) + 1))
+
+
+# JSON lines
+
+
+def test_json_lines(files: Files) -> None:
+    expected = [{NUMBER: ANNA, "due": 12.5, "items": ["a", "b"], "name": None}, {NUMBER: OMAR, "name": "عمر"}]
+    for bom in ("", "\ufeff"):
+        text = bom + "\n\n".join(json.dumps(values, ensure_ascii=False) for values in expected)
+        assert files.values(text) == expected
+
+
+def test_a_bad_json_line_does_not_stop_the_others(files: Files) -> None:
+    lines = [
+        json.dumps({NUMBER: ANNA}),
+        '{"contact_mobile_number": ',
+        "[1, 2]",
+        '"text"',
+        '{"name": "Anna"}',
+        "[" * 100_000,
+        "",
+        json.dumps({NUMBER: OMAR}),
+    ]
+    rows = files.rows("\n".join(lines))
+    assert [(row.position, row.number) for row in rows if row.error is None] == [(1, ANNA), (7, OMAR)]
+    errors = [row.error or "" for row in rows[1:6]]
+    assert errors[0].startswith("is not valid JSON: ")
+    assert errors[1] == f"is of type list; must be a mapping with {NUMBER}"
+    assert errors[2] == f"is of type str; must be a mapping with {NUMBER}"
+    assert errors[3] == f"has no {NUMBER}"
+    assert errors[4].startswith("is not valid JSON: ")
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_is_refused(files: Files, indent: int | None) -> None:
+    text = files.refusal(json.dumps([{NUMBER: ANNA}], indent=indent))
+    assert text == f"recipients: {files.path} holds a JSON array; write one JSON object in each line"
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=4), st.none() | st.text(max_size=4) | st.integers()), max_size=4))
+def test_what_a_json_writer_writes_is_read_back(rows: list[dict[str, Any]]) -> None:
+    rows = [{**row, NUMBER: ANNA} for row in rows]
+    store = MemoryFileSystem()
+    attach("memory", None, store)
+    store.pipe("/round/trip.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    assert [dict(row.values) for row in read("memory://round/trip.jsonl")] == rows
+
+
+# Lists
+
+
+def test_a_list_of_mappings() -> None:
+    rows = read([{NUMBER: ANNA, "name": "Anna"}, {NUMBER: OMAR}])
+    assert [(row.position, row.number, row.error) for row in rows] == [(1, ANNA, None), (2, OMAR, None)]
+    assert rows[0].values["name"] == "Anna"
+    assert [row.number for row in read(({NUMBER: ANNA}, {NUMBER: OMAR}))] == [ANNA, OMAR]
+
+
+def test_items_that_are_no_recipients_are_wrong_one_by_one() -> None:
+    rows = read([ANNA, None, {}, {"phone": ANNA}, [ANNA], {NUMBER: OMAR}, {NUMBER: None}])
+    assert [row.error for row in rows] == [
+        f"is of type str; must be a mapping with {NUMBER}",
+        f"is of type NoneType; must be a mapping with {NUMBER}",
+        f"has no {NUMBER}",
+        f"has no {NUMBER}",
+        f"is of type list; must be a mapping with {NUMBER}",
+        None,
+        None,  # the client says what is wrong with a number
+    ]
+
+
+@pytest.mark.parametrize("source", [None, 5, True, {NUMBER: ANNA}, b"/data/list.csv"])
+def test_what_is_no_list_and_no_path(source: Any) -> None:
+    text = refusal(source)
+    assert f"of type {type(source).__name__}; must be a list of mappings, or the path of a file" in text
+
+
+def test_what_can_be_read_only_once_is_refused() -> None:
+    # The list is read to the end before the first message leaves, and once more while they leave.
+    assert "can be read only once; hand over a list" in refusal({NUMBER: ANNA} for _ in range(3))
+    assert "can be read only once" in refusal(iter([{NUMBER: ANNA}]))
+
+
+@pytest.mark.parametrize("text", ["[{'contact_mobile_number': '+447700900001'}]", '  {"a": 1}', "[]", "{{ x }}"])
+def test_text_that_looks_like_a_list(text: str) -> None:
+    assert "text that looks like a list; hand over the list itself" in refusal(text)
+    assert ANNA not in refusal(text)
+
+
+# Where files are
+
+
+def test_a_local_file_in_every_form(tmp_path: Path) -> None:
+    path = tmp_path / "the list.csv"
+    path.write_text(f"{NUMBER}\n{ANNA}\n")
+    forms = [
+        str(path),
+        path,
+        f"file://{path}",
+        f"FILE://{path}",
+        _compat.object_storage_path(f"file://{tmp_path}", None) / "the list.csv",
+    ]
+    for form in forms:
+        assert [row.number for row in read(form)] == [ANNA]
+
+
+def test_a_file_in_an_object_storage(storage: Any) -> None:
+    storage.pipe("/bucket/the list.csv", f"{NUMBER}\n{ANNA}\n".encode())
+    for form in ("memory://bucket/the list.csv", _compat.object_storage_path("memory://bucket", None) / "the list.csv"):
+        assert [row.number for row in read(form)] == [ANNA]
+
+
+def test_the_connection_of_the_object_storage_is_used() -> None:
+    class Other(MemoryFileSystem):  # type: ignore[misc]
+        cachable = False
+        store: dict[str, Any] = {}
+        pseudo_dirs = [""]
+
+    attach("memory", "lists", Other())
+    Other().pipe("/bucket/list.csv", f"{NUMBER}\n{OMAR}\n".encode())
+    assert [row.number for row in read("memory://bucket/list.csv", "lists")] == [OMAR]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, storage: Any) -> None:
+    assert refusal(tmp_path / "missing.csv") == f"recipients: no such file: {tmp_path}/missing.csv"
+    assert refusal("memory://bucket/missing.csv") == "recipients: no such file: memory://bucket/missing.csv"
+    assert f"{tmp_path} cannot be read: IsADirectoryError" in refusal(tmp_path)
+    assert "nosuch://x/y.csv cannot be read: " in refusal("nosuch://x/y.csv")
+
+
+def test_a_file_is_closed_when_its_reader_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+
+    def open_and_remember(*args: Any, **kwargs: Any) -> Any:
+        file = open(*args, **kwargs)  # noqa: SIM115  (whether it is closed is the question)
+        opened.append(file)
+        return file
+
+    path = tmp_path / "list.csv"
+    path.write_text(f"{NUMBER}\n" + f"{ANNA}\n" * 5000)
+    monkeypatch.setattr("airflow_provider_wassly.hooks.files.open", open_and_remember, raising=False)
+    chunks = RecipientList(path).chunks()
+    next(chunks)
+    chunks.close()  # type: ignore[attr-defined]
+    assert [file.closed for file in opened] == [True]
+
+
+# One recipient in a template
+
+
+class Loud(jinja2.Undefined):
+    """What a DAG may have chosen; lenient."""
+
+    def __str__(self) -> str:
+        return "lenient"
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    environment = SandboxedEnvironment(undefined=Loud)
+    # As Airflow's: names with one underscore are allowed.
+    environment.is_safe_attribute = lambda obj, attr, value: not attr.startswith("__")  # type: ignore[method-assign]
+    return environment.from_string(template).render(recipient=Recipient(values))
+
+
+@pytest.mark.parametrize("name", ["items", "get", "keys", "values", "_values", "name", "copy", "_x"])
+def test_every_column_can_be_had(name: str) -> None:
+    for template in (f"{{{{ recipient.{name} }}}}", f"{{{{ recipient['{name}'] }}}}"):
+        assert render(template, {name: "cell"}) == "cell"
+
+
+def test_columns_whose_names_are_no_names() -> None:
+    values = {"invoice no.": "7", "__class__": "odd", "اسم": "عمر", "a-b": "x"}
+    for name, cell in values.items():
+        assert render(f"{{{{ recipient['{name}'] }}}}", values) == cell
+    assert render("{{ recipient.اسم }}", values) == "عمر"
+
+
+@pytest.mark.parametrize("name", ["items", "get", "_values", "nmae"])
+def test_a_column_that_is_not_there_is_an_error_also_in_a_lenient_dag(name: str) -> None:
+    values = {NUMBER: ANNA, "name": "Anna"}
+    for template in (
+        f"{{{{ recipient.{name} }}}}",
+        f"{{{{ recipient['{name}'] }}}}",
+        f"{{{{ recipient.{name} + 'x' }}}}",
+    ):
+        with pytest.raises(jinja2.UndefinedError) as raised:
+            render(template, values)
+        assert str(raised.value) == f"the list has no value in column {name!r} for it; its columns: {NUMBER}, name"
+    assert render(f"{{{{ recipient.{name} is defined }}}}", values) == "False"
+    assert render(f"{{{{ recipient.{name} | default('friend') }}}}", values) == "friend"
+
+
+def test_a_row_without_any_column() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="its columns: none"):
+        render("{{ recipient.name }}", {})
+
+
+def test_a_row_can_be_gone_through_like_a_mapping() -> None:
+    values = {NUMBER: ANNA, "name": "Anna"}
+    assert render("{% for name in recipient %}{{ name }}={{ recipient[name] }} {% endfor %}", values) == (
+        f"{NUMBER}={ANNA} name=Anna "
+    )
+    assert render("{{ 'name' in recipient }} {{ 'town' in recipient }}", values) == "True False"
+
+
+def test_a_whole_row_is_not_printed_into_a_message() -> None:
+    with pytest.raises(TypeError, match=r"one of its columns: contact_mobile_number, name"):
+        render("Dear {{ recipient }}", {NUMBER: ANNA, "name": "Anna"})
+
+
+# What is known of the whole list
+
+
+def test_a_survey_counts_and_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    people = [{NUMBER: f"+4477009000{number:02}", "name": number} for number in range(5)]
+    first = survey(RecipientList(people))
+    assert first.total == 5
+    assert len(first.digests) == 3 * len(digest(()))
+    assert survey(RecipientList([{**person, "name": "another"} for person in people])) == first
+
+
+@pytest.mark.parametrize("changed", range(5))
+def test_a_survey_shows_in_which_chunk_a_number_has_changed(monkeypatch: pytest.MonkeyPatch, changed: int) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    people = [{NUMBER: f"+4477009000{number:02}"} for number in range(5)]
+    before = survey(RecipientList(people)).digests
+    people[changed] = {NUMBER: OMAR + "0"}
+    after = survey(RecipientList(people)).digests
+    size = len(digest(()))
+    differing = [place for place in range(3) if before[place * size :][:size] != after[place * size :][:size]]
+    assert differing == [changed // 2]
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", NUMBER, f"{NUMBER},name\n", f"{NUMBER}\n\n\n"])
+def test_an_empty_list_is_refused(files: Files, content: str) -> None:
+    files.path.write_text(content)
+    sources: list[Any] = [files.path, []]
+    for source in sources:
+        with pytest.raises(WasslyInvalidMessage, match="recipients: empty; there is nobody to send to"):
+            survey(RecipientList(source))
+
+
+def rows_of(numbers: list[Any]) -> list[Row]:
+    return [Row(position, {NUMBER: number}) for position, number in enumerate(numbers, start=1)]
+
+
+def test_the_order_and_the_borders_between_numbers_count() -> None:
+    several = [[ANNA, OMAR], [OMAR, ANNA], [ANNA + OMAR], [f"{ANNA}\n{OMAR}"], [ANNA], []]
+    assert len({digest(rows_of(numbers)) for numbers in several}) == len(several)
+
+
+def test_numbers_that_are_half_a_character_have_a_digest_too() -> None:
+    assert digest(rows_of(["\ud800", None, 5, 1.5])) == digest(rows_of(["\ud800", None, 5, 1.5]))
+
+
+def test_a_digest_is_too_short_for_finding_a_number_by_trying() -> None:
+    # Of the 10,000,000 numbers of one British block alone, so many have the digest of the only one in a list.
+    assert 10_000_000 / 16 ** len(digest(rows_of([ANNA]))) > 100
+
+
+@pytest.mark.parametrize("total", [0, 1, 3, 4, 5, 8])
+def test_chunks_are_full_but_for_the_last(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)
+    chunks = list(RecipientList([{NUMBER: ANNA}] * total).chunks())
+    assert [row.position for rows in chunks for row in rows] == list(range(1, total + 1))
+    assert [len(rows) for rows in chunks[:-1]] == [4] * (len(chunks) - 1)
+    assert all(0 < len(rows) <= 4 for rows in chunks)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr(module, "CHUNK", 100)
+    path = tmp_path / f"list.{form}"
+    with path.open("w") as file:
+        if form == "csv":
+            file.write(f"{NUMBER},contact_name,invoice\n")
+        for number in range(10_000):
+            values = {NUMBER: f"+4477{number:08}", "contact_name": f"Person {number}", "invoice": f"R-{number}"}
+            file.write((",".join(values.values()) if form == "csv" else json.dumps(values)) + "\n")
+    tracemalloc.start()
+    try:
+        assert survey(RecipientList(path)).total == 10_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000  # of some 5 MB

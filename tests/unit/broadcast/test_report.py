@@ -1,0 +1,214 @@
+"""The report of a broadcast."""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report
+from airflow_provider_wassly.client import WasslyInvalidMessage
+from tests.unit.hooks.storages import attach
+
+
+@pytest.fixture
+def storage() -> Iterator[Any]:
+    found = MemoryFileSystem()
+    attach("memory", None, found)
+    found.store.clear()
+    yield found
+    found.store.clear()
+
+
+def line(row: int) -> Line:
+    return Line(row, f"+44…{row:04}", "accepted", row + 1000)
+
+
+def written(text: str) -> list[list[str]]:
+    header, *rows = csv.reader(text.splitlines(keepends=True))
+    assert header == list(COLUMNS)
+    return rows
+
+
+def save(location: Any, *lines: Line) -> None:
+    report = Report(location)
+    for each in lines:
+        report.add(each)
+    report.save()
+    report.close()
+
+
+def refusal(location: Any) -> str:
+    with pytest.raises(WasslyInvalidMessage) as raised:
+        Report(location)
+    assert raised.value.field == "report"
+    return str(raised.value)
+
+
+def test_one_line_for_each_recipient(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    reason = 'Wassly said "no", twice;\nand عمر'
+    save(path, Line(1, "+44…0001", "accepted", 77), Line(2, "+44…0002", "failed", reason=reason))
+    with path.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["row", "contact_mobile_number", "outcome", "conversation_id", "reason"],
+            ["1", "+44…0001", "accepted", "77", ""],
+            ["2", "+44…0002", "failed", "", reason],
+        ]
+
+
+@given(st.permutations(range(1, 12)))
+def test_lines_come_in_the_order_of_the_list_whatever_order_they_are_added_in(order: list[int]) -> None:
+    store = MemoryFileSystem()
+    attach("memory", None, store)
+    save("memory://reports/order.csv", *map(line, order))
+    rows = written(store.cat("/reports/order.csv").decode())
+    assert [row[0] for row in rows] == [str(number) for number in range(1, 12)]
+
+
+def test_what_is_missing_hides_nothing_of_the_rest(tmp_path: Path) -> None:
+    save(tmp_path / "report.csv", line(4), line(2), line(1))
+    assert [row[0] for row in written((tmp_path / "report.csv").read_text())] == ["1", "2", "4"]
+
+
+def test_nobody(tmp_path: Path) -> None:
+    save(tmp_path / "report.csv")
+    assert written((tmp_path / "report.csv").read_text()) == []
+
+
+def test_every_form_of_a_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a report.csv"
+    forms = [
+        str(path),
+        path,
+        f"file://{path}",
+        "a report.csv",
+        _compat.object_storage_path(f"file://{tmp_path}", None) / "a report.csv",
+    ]
+    for number, form in enumerate(forms, start=1):
+        save(form, *map(line, range(1, number + 1)))
+        assert len(written(path.read_text())) == number
+        assert os.listdir(tmp_path) == ["a report.csv"]
+
+
+def test_an_object_storage(storage: Any) -> None:
+    storage.mkdirs("/bucket")
+    for number, form in enumerate(
+        ("memory://bucket/report.csv", _compat.object_storage_path("memory://bucket", None) / "report.csv"), start=1
+    ):
+        save(form, *map(line, range(1, number + 1)))
+        assert len(written(storage.cat("/bucket/report.csv").decode())) == number
+
+
+def test_the_connection_of_the_object_storage_is_used(storage: Any) -> None:
+    class Other(MemoryFileSystem):  # type: ignore[misc]
+        cachable = False
+        store: dict[str, Any] = {}
+        pseudo_dirs = [""]
+
+    attach("memory", "reports", Other())
+    report = Report("memory://bucket/report.csv", "reports")
+    report.add(line(1))
+    report.save()
+    report.close()
+    assert len(written(Other().cat("/bucket/report.csv").decode())) == 1
+    assert storage.store == {}
+
+
+def test_a_report_that_is_there_stays_until_the_new_one_is_whole(tmp_path: Path, storage: Any) -> None:
+    path = tmp_path / "report.csv"
+    for location in (str(path), "memory://bucket/report.csv"):
+        save(location, line(1), line(2))
+        report = Report(location)
+        report.add(line(1))
+        report.close()
+    assert len(written(path.read_text())) == 2
+    assert len(written(storage.cat("/bucket/report.csv").decode())) == 2
+
+
+def test_a_report_that_cannot_be_saved_leaves_the_old_one_and_nothing_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.csv"
+    save(path, line(1))
+    report = Report(path)
+    report.add(line(1))
+    report.add(line(2))
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        report.save()
+    assert len(written(path.read_text())) == 1
+    assert os.listdir(tmp_path) == ["report.csv"]
+    monkeypatch.undo()
+    report.save()
+    assert len(written(path.read_text())) == 2
+    report.close()
+
+
+def test_a_new_report_may_be_read_by_whom_other_new_files_may(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save(tmp_path / "report.csv", line(1))
+    modes = [stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("other", "report.csv")]
+    assert modes[0] == modes[1]
+
+
+def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"report: {tmp_path} cannot be written: it is a folder"
+    missing = tmp_path / "missing" / "report.csv"
+    assert refusal(missing) == f"report: {missing} cannot be written: there is no folder {tmp_path}/missing"
+    assert "nosuch://bucket/report.csv cannot be written: " in refusal("nosuch://bucket/report.csv")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not by its mode: the tests may run as root, who can write everywhere.
+    def denied(*args: Any, **kwargs: Any) -> Any:
+        raise PermissionError(13, "Permission denied", kwargs.get("dir"))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    assert "report.csv cannot be written: [Errno 13] Permission denied" in refusal(tmp_path / "report.csv")
+
+
+def test_an_object_storage_that_cannot_be_written_to_is_found_out_before(storage: Any) -> None:
+    def denied(*args: Any, **kwargs: Any) -> Any:
+        raise PermissionError("AccessDenied")
+
+    storage.open = denied
+    try:
+        assert refusal("memory://bucket/report.csv") == (
+            "report: memory://bucket/report.csv cannot be written: AccessDenied"
+        )
+    finally:
+        del storage.open
+
+
+def test_lines_that_can_be_written_are_not_kept_in_memory(tmp_path: Path) -> None:
+    report = Report(tmp_path / "report.csv")
+    report.add(line(1))
+    tracemalloc.start()
+    try:
+        for row in range(2, 4_000, 2):
+            report.add(line(row + 1))
+            report.add(line(row))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    report.save()
+    report.close()
+    assert kept < 150_000  # of some 800 kB
+    assert len(written((tmp_path / "report.csv").read_text())) == 3_999
