@@ -1117,7 +1117,7 @@ def test_timeouts_at_any_moment(box: Sandbox, task: Task, monkeypatch: pytest.Mo
         # More and more time, so that it comes to an end on a slow machine too.
         deadline = time.monotonic() + 0.02 + 0.0037 * (tries % 7) + 0.001 * tries
         try:
-            with signalled(lambda: time.monotonic() > deadline, stop):
+            with signalled(lambda: time.monotonic() > deadline, stop):  # noqa: B023  (used in this turn only)
                 ended = task.run(recipients=people(60), max_workers=3)
         except Stopped:  # before the try had begun, or after its end
             pass
