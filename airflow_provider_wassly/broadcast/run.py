@@ -480,6 +480,8 @@ class BroadcastRun:
         if place.is_settled:
             return
         place.is_settled = True
+        if place.was_unknown and outcome in ("failed", "invalid", "not_sent"):
+            outcome, reason = "unknown", f"in an earlier try; and now {reason or 'not sent'}"
         self.tally.outcomes[outcome] += 1
         if self._report is not None:
             number = place.row.number

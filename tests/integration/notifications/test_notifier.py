@@ -145,9 +145,9 @@ def test_files_go_to_everybody_whole(box: Sandbox, tmp_path: Path) -> None:
     content = bytes(range(256)) * 4000
     (tmp_path / "تقرير.pdf").write_bytes(content)
     storage = Storage()
-    attach("memory", None, storage)
+    attach("memory", "notifier_1", storage)
     storage.pipe("/bucket/chart.png", content[::-1])
-    notify(NUMBERS[:8], document=tmp_path / "تقرير.pdf", media="memory://bucket/chart.png")
+    notify(NUMBERS[:8], document=tmp_path / "تقرير.pdf", media="memory://notifier_1@bucket/chart.png")
     assert recipients(box) == NUMBERS[:8]
     for message in box.messages:
         assert message.document is not None
@@ -296,10 +296,10 @@ def test_airflow_is_called_in_the_calling_thread_alone(
     get_connection = staticmethod(noting("get_connection", WasslyHook.get_connection))
     monkeypatch.setattr(WasslyHook, "get_connection", get_connection)
     storage = Storage()
-    attach("memory", None, storage)
+    attach("memory", "notifier_2", storage)
     storage.pipe("/bucket/report.csv", b"1")
     box.fail_next("rejected", to=NUMBERS[2])
-    error_of(NUMBERS[:5], document="memory://bucket/report.csv")
+    error_of(NUMBERS[:5], document="memory://notifier_2@bucket/report.csv")
     assert {name for name, _ in called} == {*names, "get_connection"}
     assert {thread for _, thread in called} == {threading.current_thread().name}
 
