@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -22,6 +23,8 @@ from airflow_provider_wassly.client import (
 from airflow_provider_wassly.hooks.attachments import resolve_attachment
 from airflow_provider_wassly.hooks.settings import ConnectionSettings, connection_error
 from airflow_provider_wassly.quota import Quota, QuotaReading
+
+log = logging.getLogger(__name__)
 
 
 class WasslyHook(_compat.BaseHook):
@@ -255,7 +258,7 @@ class WasslyHook(_compat.BaseHook):
 
     def log_receipt(self, message: OutgoingMessage, receipt: SendReceipt) -> None:
         """Log that a message was accepted. :meth:`send` does so by itself."""
-        self.log.info(
+        log.info(
             "Wassly accepted a %s message for %s (conversation %s, %s conversations remaining)",
             receipt.message_type or message.kind,
             shorten(message.contact_mobile_number),
@@ -288,7 +291,7 @@ class WasslyHook(_compat.BaseHook):
             measure(name, *values, tags={"conn_id": self.wassly_conn_id})
         except Exception as error:
             # The message is sent all the same.
-            self.log.warning("The metric %s could not be sent: %s: %s", name, type(error).__name__, error)
+            log.warning("The metric %s could not be sent: %s: %s", name, type(error).__name__, error)
 
     def get_quota(self) -> QuotaReading | None:
         """

@@ -26,7 +26,6 @@ from airflow_provider_wassly.client import (
     WasslyAuthError,
     WasslyClient,
     WasslyError,
-    WasslyOutcomeUnknown,
     WasslyRejected,
 )
 from airflow_provider_wassly.sandbox import Sandbox
@@ -503,24 +502,3 @@ def test_no_secret_and_no_number_in_what_is_said_when_the_service_echoes_them(
     for hidden in [*SECRETS, NUMBER[1:]]:
         assert hidden not in shown
     assert "+49…4567" in shown or status in {302, 429, 503}
-
-
-def test_the_message_is_not_logged(box: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    with WasslyClient(apikey="sandbox-apikey", base_url=box.url, token="sandbox-token") as client:
-        for fault in (None, "rejected", "http_500"):
-            if fault:
-                box.fail_next(fault)
-            with contextlib.suppress(WasslyRejected, WasslyOutcomeUnknown):
-                client.send_message(
-                    contact_mobile_number=NUMBER,
-                    instance_id="sandbox-instance",
-                    message="the-private-text",
-                    contact_name="the-name",
-                )
-    ours = "\n".join(
-        record.getMessage() for record in caplog.records if record.name.startswith("airflow_provider_wassly.client")
-    )
-    assert "+49…4567" in ours
-    for private in ("the-private-text", "the-name", NUMBER):
-        assert private not in ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -21,6 +22,7 @@ from airflow_provider_wassly.client import (
     WasslyAuthError,
     WasslyConfigError,
     WasslyDeviceDisconnected,
+    WasslyError,
     WasslyInvalidMessage,
     WasslyOutcomeUnknown,
     WasslyRejected,
@@ -268,3 +270,16 @@ def test_a_path_object(wassly_default: Sandbox, tmp_path: Path) -> None:
 def test_a_connection_that_does_not_exist_is_a_config_error_that_names_it() -> None:
     with pytest.raises(WasslyConfigError, match="There is no connection 'no_such'; create it"):
         WasslyHook("no_such").list_devices()
+
+
+def test_the_message_is_not_logged(wassly_default: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for fault in (None, "rejected", "http_500"):
+        if fault:
+            wassly_default.fail_next(fault)
+        with contextlib.suppress(WasslyError):
+            WasslyHook().send_message(NUMBER, "the-private-text", contact_name="the-name")
+    ours = "\n".join(record.getMessage() for record in caplog.records if "airflow_provider_wassly" in record.name)
+    assert f"{NUMBER[:3]}…{NUMBER[-4:]}" in ours
+    for private in ("the-private-text", "the-name", NUMBER):
+        assert private not in ours

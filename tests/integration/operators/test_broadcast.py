@@ -432,7 +432,7 @@ def test_columns_that_say_who_sends_and_what_they_are_called() -> None:
         patch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", box.connection)
         rows = [
             {"contact_mobile_number": number(1), "contact_name": "Ann", "instance_id": "column"},
-            {"contact_mobile_number": number(2), "contact_name": "", "instance_id": ""},
+            {"contact_mobile_number": number(2), "contact_name": "", "instance_id": " "},
             {"contact_mobile_number": number(3)},
         ]
         Task(None, []).run(recipients=rows, message="Hello", instance_id="{{ 'param' }}")

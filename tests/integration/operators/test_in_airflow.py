@@ -45,7 +45,7 @@ def test_the_example_dags_run_as_they_stand(airflow: AirflowCli, box: Sandbox) -
 
     broadcast = [message for message in box.messages if message.contact_mobile_number.startswith("+4477009002")]
     assert len({message.contact_mobile_number for message in broadcast}) == len(broadcast) == 30
-    assert broadcast[0].message == "Hello Customer 0, your invoice *R-0* is due on the 15th."
+    assert "Hello Customer 0, your invoice *R-0* is due on the 15th." in [message.message for message in broadcast]
     assert airflow.returned("wassly_broadcast")["add_up"]["accepted"] == 30
     report, notification, *mapped, waited_for = (message for message in box.messages if message not in broadcast)
     assert report.message is not None

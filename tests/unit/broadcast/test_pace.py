@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly.broadcast import pace as module
@@ -119,6 +119,7 @@ def test_messages_that_take_longer_than_the_gap_follow_each_other_at_once(clock:
 seconds = st.floats(0, 40)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(seconds, seconds, seconds), min_size=2, max_size=30), st.floats(0, 1))
 def test_whatever_happens_no_gap_is_shorter_than_the_jitter_allows(
     events: list[tuple[float, float, float]], jitter: float
@@ -169,12 +170,14 @@ def test_a_hold_reaches_also_whoever_waits_already(clock: Clock) -> None:
 
 def test_how_long_a_message_will_have_to_wait(clock: Clock) -> None:
     pace = Pace(10, clock=clock)
-    assert pace.seconds_to_next(0) <= 0
+    assert [pace.seconds_to_next(waiting) for waiting in (0, 2)] == [0, 2 * GAP]
     turns(pace, clock, 2)
     assert pace.seconds_to_next(0) == pytest.approx(GAP)
     assert pace.seconds_to_next(2) == pytest.approx(3 * GAP)
     pace.hold(100)
     assert pace.seconds_to_next(2) == pytest.approx(100 + 2 * GAP)
+    clock.now += 1000
+    assert pace.seconds_to_next(2) == pytest.approx(2 * GAP)
 
 
 def test_without_a_pace_nobody_waits(clock: Clock) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
@@ -190,6 +190,7 @@ columns = st.lists(names.map(str.strip).filter(bool).filter(lambda name: name !=
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 
+@settings(deadline=None)
 @given(st.data(), columns, st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.booleans())
 def test_what_a_csv_writer_writes_is_read_back(
     data: st.DataObject, columns: list[str], delimiter: str, newline: str, quotes_all: bool, bom: bool
@@ -254,6 +255,7 @@ def test_a_json_array_is_refused(files: Files, indent: int | None) -> None:
     assert text == f"recipients: {files.path} holds a JSON array; write one JSON object in each line"
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(max_size=4), st.none() | st.text(max_size=4) | st.integers()), max_size=4))
 def test_what_a_json_writer_writes_is_read_back(rows: list[dict[str, Any]]) -> None:
     rows = [{**row, NUMBER: ANNA} for row in rows]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
@@ -280,6 +280,7 @@ def test_a_chunk_that_is_forgotten_is_read_again_and_one_that_is_not_written_is_
     assert stores.reads == [FIRST]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from([OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW]), st.integers()))
 )
@@ -407,6 +408,7 @@ heads = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(heads | values, st.booleans())
 def test_whatever_a_head_holds_it_is_understood_or_an_error(changes: Any, is_new: bool) -> None:
     stores = Stores()
@@ -420,6 +422,7 @@ def test_whatever_a_head_holds_it_is_understood_or_an_error(changes: Any, is_new
         assert found is None or found == changes["summary"]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["token", "outcomes", "conversation_ids"]), values) | values, st.booleans())
 def test_whatever_a_chunk_holds_it_is_understood_or_an_error(changes: Any, is_new: bool) -> None:
     stores = Stores()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly.broadcast.remaining import Exchange, Remaining
@@ -33,6 +33,7 @@ def histories(draw: st.DrawFn) -> list[tuple[int, int, int, str]]:
     return messages
 
 
+@settings(deadline=None)
 @given(histories(), st.randoms())
 def test_the_reserve_is_never_undercut_and_the_latest_number_is_found(
     messages: list[tuple[int, int, int, str]], random: Random

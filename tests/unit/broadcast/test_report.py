@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import stat
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
@@ -67,6 +69,7 @@ def test_one_line_for_each_recipient(tmp_path: Path) -> None:
         ]
 
 
+@settings(deadline=None)
 @given(st.permutations(range(1, 12)))
 def test_lines_come_in_the_order_of_the_list_whatever_order_they_are_added_in(order: list[int]) -> None:
     store = MemoryFileSystem()
@@ -158,6 +161,32 @@ def test_a_report_that_cannot_be_saved_leaves_the_old_one_and_nothing_half(
     report.save()
     assert len(written(path.read_text())) == 2
     report.close()
+
+
+def test_halves_of_characters_are_written_as_what_they_are(tmp_path: Path) -> None:
+    save(tmp_path / "report.csv", Line(1, "\ud800", "invalid", reason="عمر \udfff"))
+    assert written((tmp_path / "report.csv").read_text(encoding="utf-8")) == [
+        ["1", "\\ud800", "invalid", "", "عمر \\udfff"]
+    ]
+
+
+def test_a_disk_that_is_full_is_found_out_when_the_report_is_saved_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    temporary = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **options: temporary() if "dir" in options else Full())
+    report = Report(tmp_path / "report.csv")
+    for row in range(1, 1000):
+        report.add(line(row))
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            report.save()
+    report.close()
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_new_report_may_be_read_by_whom_other_new_files_may(tmp_path: Path) -> None:

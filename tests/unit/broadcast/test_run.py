@@ -564,16 +564,20 @@ def test_a_row_that_is_wrong_stops_nobody() -> None:
     assert [line.contact_mobile_number for line in broadcast.report.lines[:3]] == ["", "2.01E+11", ""]
 
 
-def test_odd_characters_in_a_list_stop_nobody(tmp_path: Any) -> None:
+def test_odd_characters_in_a_list_stop_nobody_and_break_no_line(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     for report_numbers in ("short", "full"):
         world = World()
-        source = [{NUMBER: "\ud800\n'=1"}, {NUMBER: "x" * 100}, *people(1)]
+        source = [{NUMBER: "\ud800\n'=12345678"}, {NUMBER: "x" * 100}, *people(1)]
         report = Report(tmp_path / "report.csv")
         Broadcast(world, source, report=report, report_numbers=report_numbers).run.run(1)
         report.save()
         report.close()
         assert world.delivered == [number(0)]
         assert len((tmp_path / "report.csv").read_text().split("invalid")) == 3
+    assert "Row 1 (" in caplog.text
+    assert not [record for record in caplog.records if not record.getMessage().isprintable()]
 
 
 def test_what_failed_for_good_is_not_tried_again_before_somebody_clears_the_task() -> None:
@@ -991,14 +995,20 @@ def test_a_wait_that_is_too_long_is_left_to_the_retries_of_the_task() -> None:
 
 
 def test_the_other_threads_wait_too() -> None:
-    world = World()
+    class Timed(Pace):
+        held_at = 0.0
+
+        def hold(self, seconds: float) -> None:
+            super().hold(seconds)
+            self.held_at = time.monotonic()
+
+    world, pace = World(), Timed(None)
     slow_down(world, 0.3)
     times: list[float] = []
     world.on_event = lambda what: times.append(time.monotonic()) if what == "call" else None
-    began = time.monotonic()
-    assert Broadcast(world, people(12), max_workers=3).go().outcomes() == ["accepted"] * 12
+    assert Broadcast(world, people(12), max_workers=3, pace=pace).go().outcomes() == ["accepted"] * 12
     # Two others may have been on their way already.
-    assert sum(at - began < 0.3 for at in times) <= 2
+    assert sum(pace.held_at < at < pace.held_at + 0.29 for at in times) <= 2
 
 
 def test_a_message_is_announced_only_when_its_turn_is_near() -> None:
