@@ -865,9 +865,10 @@ def test_too_many_requests_hold_all_workers(box: Sandbox, one_task: Task) -> Non
 
 @pytest.mark.parametrize("arguments", [{}, {"max_workers": 4}])
 def test_the_pace_is_kept(box: Sandbox, one_task: Task, arguments: dict[str, Any]) -> None:
+    began = time.monotonic()
     one_task.run(recipients=people(6), messages_per_minute=600, jitter=0, **arguments)
-    moments = [call.started_at for call in box.calls if call.endpoint == "send"]
-    assert moments[-1] - moments[0] >= timedelta(seconds=0.45)
+    # Five gaps, of which the first can be a little shorter.
+    assert time.monotonic() - began >= 0.49
 
 
 # What nobody knows.
