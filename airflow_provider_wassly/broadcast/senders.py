@@ -14,6 +14,7 @@ from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.client import (
     OutgoingMessage,
     SendReceipt,
+    WasslyAuthError,
     WasslyClient,
     WasslyError,
     WasslyOutcomeUnknown,
@@ -129,11 +130,19 @@ class Senders(Generic[T]):
 
     def _send(self, job: Job[T]) -> SendReceipt:
         attempt = 0
+        doubts_credentials = False
         while True:
             if not self._pace.wait_for_turn():
                 raise NotSent
             try:
                 return self._client.send(job.message, on_departure=lambda: self._depart(job))
+            except WasslyAuthError:
+                job.departed = False
+                # The token may have been taken by what another thread, or another task of the account, met meanwhile.
+                # That must not stop a list; credentials that are wrong are refused here too.
+                if doubts_credentials or self._refuses or not self._credentials_are_good():
+                    raise
+                doubts_credentials = True
             except (WasslyRateLimited, WasslyUnavailable) as error:
                 job.departed = False
                 attempt += 1
@@ -146,6 +155,13 @@ class Senders(Generic[T]):
                     self._pace.hold(wait)
                 if gives_up:
                     raise
+
+    def _credentials_are_good(self) -> bool:
+        try:
+            self._client.list_devices()
+        except WasslyError:
+            return False
+        return True
 
     def _depart(self, job: Job[T]) -> None:
         # In this order, and so without a lock that an interruption could leave locked: either it is seen here that

@@ -822,7 +822,7 @@ def test_the_quota_is_recorded(box: Sandbox, one_task: Task, airflow: Variables)
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_credentials_that_are_not_accepted_any_more(box: Sandbox, task: Task, workers: int, tmp_path: Path) -> None:
-    box.fail_next("unauthorized", to=number(8), times=2)
+    box.fail_next("unauthorized", to=number(8), times=4)
     arguments = {"recipients": people(20), "max_workers": workers, "report": tmp_path / "report.csv"}
     ended = task.run(**arguments)
     assert isinstance(ended.error, FAIL)
@@ -840,6 +840,13 @@ def test_a_token_that_expires_stops_nothing(box: Sandbox, one_task: Task) -> Non
     box.fail_next("token_expired", to=number(5))
     assert one_task.run(recipients=people(20), max_workers=4).counts == {"accepted": 20}
     assert box.logins == 2
+
+
+def test_a_token_that_is_lost_again_before_it_was_used(box: Sandbox, one_task: Task) -> None:
+    """As when several tasks of one account log in at the same time, and each login ends the token of the other."""
+    box.fail_next("unauthorized", to=number(5), times=2)
+    assert one_task.run(recipients=people(20), max_workers=4).counts == {"accepted": 20}
+    assert sent_to(box) == numbers(1, 20)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
