@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -104,9 +105,9 @@ def rates() -> None:
                 "messages_per_minute": None,
                 "max_workers": WORKERS,
             }
-        slow = stack.enter_context(service(0.1))
+        slow, paced = stack.enter_context(service(0.1)), stack.enter_context(service(0.1))
         environment["AIRFLOW_CONN_HTTP"] = f"http://127.0.0.1:{slow}"
-        environment["AIRFLOW_CONN_PACED"] = connection(slow)
+        environment["AIRFLOW_CONN_PACED"] = connection(paced)
         broadcasts["paced"] = {
             "recipients": write_list(home / "paced.csv", PACED),
             "wassly_conn_id": "paced",
@@ -142,9 +143,10 @@ def rates() -> None:
         print(
             f"{MAPPED} mapped HttpOperator tasks at 100 ms: {mapped:.2f} messages/s, {ours / mapped:.0f} times slower"
         )
-        paced = returned["paced"]
-        # The first leaves at once: between n messages there are n - 1 gaps.
-        kept = (PACED - 1) / paced["duration"] * 60
+        with urllib.request.urlopen(f"http://127.0.0.1:{paced}/") as answer:
+            seconds = float(answer.read())
+        # Between n messages there are n - 1 gaps.
+        kept = (PACED - 1) / seconds * 60
         print(f"messages_per_minute={PACE}: {kept:.1f} a minute were sent, {kept / PACE - 1:+.1%}")
 
 

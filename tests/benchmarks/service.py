@@ -2,12 +2,14 @@
 A server that answers each request as Wassly does, after a time. Prints its port.
 
 Usage: ``python tests/benchmarks/service.py SECONDS``. It costs little, so that what is measured is the client.
+Any GET tells how many seconds lay between the first message and the last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 LATENCY = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
 LOGIN = b'{"success": true, "message": "ok", "data": {"token": "a-token"}}'
@@ -17,19 +19,31 @@ SENT = (
 )
 
 
+arrivals: list[float] = []
+
+
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     number = 0
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = next(
-                int(line.partition(b":")[2])
-                for line in head.split(b"\r\n")
-                if line.lower().startswith(b"content-length:")
+                (
+                    int(line.partition(b":")[2])
+                    for line in head.split(b"\r\n")
+                    if line.lower().startswith(b"content-length:")
+                ),
+                0,
             )
             await reader.readexactly(length)
-            await asyncio.sleep(LATENCY)
-            number += 1
-            answer = LOGIN if b"/api/login" in head else SENT % number
+            if head.startswith(b"GET"):
+                answer = b"%.3f" % (arrivals[-1] - arrivals[0])
+            elif b"/api/login" in head:
+                answer = LOGIN
+            else:
+                arrivals.append(time.monotonic())
+                await asyncio.sleep(LATENCY)
+                number += 1
+                answer = SENT % number
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
             )
