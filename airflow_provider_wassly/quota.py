@@ -104,14 +104,15 @@ class Quota:
             log.warning("The Variable %s holds no quota reading; it is taken for none", self._key)
             return None
 
-    def record(self, remaining_conversations: int, instance_id: str | None) -> None:
+    def record(self, remaining_conversations: int, instance_id: str | None, age: timedelta = timedelta(0)) -> None:
         """
         Keep a new reading, unless a newer one is kept already. What goes wrong is a warning.
 
         :param remaining_conversations: what the answer said.
         :param instance_id: the sending session.
+        :param age: how long ago the answer came.
         """
-        reading = QuotaReading(remaining_conversations, now(), instance_id)
+        reading = QuotaReading(remaining_conversations, now() - age, instance_id)
         if not _compat.can_reach_airflow():
             log.debug("The remaining quota is not recorded: this is no running task")
             return

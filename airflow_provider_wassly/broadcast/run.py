@@ -197,7 +197,8 @@ class BroadcastRun:
         self._numbers: set[int] = set()
         self._failures_in_a_row = 0
         self._logged = 0
-        self._latest: tuple[SendReceipt, str] | None = None
+        # With the session that sent, and the moment of the answer by the monotonic clock.
+        self._latest: tuple[SendReceipt, str, float] | None = None
         self._next_progress = 0.0
         self._next_quota = 0.0
         self._is_over = False
@@ -399,7 +400,7 @@ class BroadcastRun:
             self.tally.sent += 1
             self._failures_in_a_row = 0
             if is_latest:
-                self._latest = outcome, job.message.instance_id
+                self._latest = outcome, job.message.instance_id, job.answered_at
             self._hook.count(outcome)
             self._settle(place, "accepted", outcome.conversation_id)
         elif isinstance(outcome, WasslyError):
@@ -530,7 +531,9 @@ class BroadcastRun:
     def _keep_quota(self) -> None:
         latest, self._latest = self._latest, None
         if latest is not None:
-            self._hook.keep_quota(*latest)
+            receipt, instance_id, answered_at = latest
+            # A reading that has waited must not replace one that another task has had meanwhile.
+            self._hook.keep_quota(receipt, instance_id, timedelta(seconds=time.monotonic() - answered_at))
 
 
 def _list_changed() -> WasslyInvalidMessage:

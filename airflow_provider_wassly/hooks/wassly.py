@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -278,13 +279,17 @@ class WasslyHook(_compat.BaseHook):
         # The outcome is part of the name, because plain statsd knows no tags.
         self._measure(_compat.count, f"wassly.messages.{name}")
 
-    def keep_quota(self, receipt: SendReceipt, instance_id: str) -> None:
-        """Keep what a receipt says of the quota. :meth:`send` does so by itself."""
+    def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta = timedelta(0)) -> None:
+        """
+        Keep what a receipt says of the quota. :meth:`send` does so by itself.
+
+        :param age: how long ago the answer came.
+        """
         if receipt.remaining_conversations is None:
             return
         self._measure(_compat.gauge, "wassly.remaining_conversations", receipt.remaining_conversations)
         if self.settings.record_quota:
-            Quota(self.wassly_conn_id).record(receipt.remaining_conversations, instance_id)
+            Quota(self.wassly_conn_id).record(receipt.remaining_conversations, instance_id, age)
 
     def _measure(self, measure: Callable[..., None], name: str, *values: float) -> None:
         try:

@@ -55,6 +55,15 @@ def test_the_last_of_many_readings_is_kept_however_fast_they_come(airflow: Varia
     assert json.loads(airflow.values[KEY])["remaining_conversations"] == 10
 
 
+def test_a_reading_that_has_waited_does_not_replace_one_that_came_meanwhile(airflow: Variables) -> None:
+    Quota("work").record(89, "one")
+    airflow.wait(seconds=25)
+    Quota("work").record(99, "one", timedelta(seconds=30))
+    assert remaining() == 89
+    Quota("work").record(88, "one", timedelta(seconds=10))
+    assert remaining() == 88
+
+
 def test_a_newer_reading_of_another_worker_stays(airflow: Variables) -> None:
     Quota("work").record(9, "one")
     airflow.wait(seconds=-60)

@@ -16,6 +16,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -223,7 +224,7 @@ class Hook:
     def count(self, outcome: Any) -> None:
         self.counted.append(outcome)
 
-    def keep_quota(self, receipt: SendReceipt, instance_id: str) -> None:
+    def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta) -> None:
         self.quotas.append(receipt.remaining_conversations)
 
     def mask_tokens(self) -> None:
