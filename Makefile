@@ -1,11 +1,11 @@
-# On a fresh machine: make demo, make test. Both install into .venv first.
+# On a fresh machine: make demo, make test. All install into .venv first.
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: install demo test lint bench
+.PHONY: install demo up test test-celery lint bench
 
 install: $(VENV)/installed-$(AIRFLOW)
 
@@ -21,8 +21,16 @@ $(VENV)/installed-$(AIRFLOW): pyproject.toml constraints/airflow-$(AIRFLOW).txt
 demo: install
 	@$(BIN)/python scripts/demo.py
 
+up: install
+	@$(BIN)/python scripts/up.py
+
 test: install
 	$(BIN)/python -m pytest
+
+test-celery: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
+		apache-airflow-providers-celery asyncpg psycopg2-binary
+	$(BIN)/python -m pytest tests/celery
 
 lint: install
 	$(BIN)/python -m ruff check .

@@ -2,7 +2,8 @@
 The main job, for somebody who has just cloned this: a DAG sends a report over WhatsApp, here into the sandbox.
 
 Runs ``wassly_daily_report`` in a real Airflow with a home of its own under ``.demo`` and shows what the
-recipient received. Ends with exit code 0 if that is what the task sent.
+recipient received. Ends with exit code 0 if that is what the task sent. With ``KEEP=1``, in a terminal, the sandbox
+stays until Ctrl-C, so that its inbox can be looked at.
 """
 
 from __future__ import annotations
@@ -11,36 +12,24 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+import threading
+from contextlib import suppress
+
+from own_airflow import ROOT, environment, port, start
 
 from airflow_provider_wassly.sandbox import Message, Sandbox
 
-ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 LOG = HOME / "demo.log"
 DAG_ID = "wassly_daily_report"
 LOGICAL_DATE = "2026-11-24T06:00:00+00:00"
 
 
-def environment(box: Sandbox) -> dict[str, str]:
-    """Return this process's environment with an Airflow of its own in place of the user's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    return kept | {
-        "AIRFLOW_HOME": str(HOME),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}",
-        "AIRFLOW_CONN_WASSLY_DEFAULT": box.connection,
-        # The reports that the DAG writes.
-        "TMPDIR": str(HOME),
-    }
-
-
 def airflow(box: Sandbox, *arguments: str) -> None:
     """Run an ``airflow`` command; end with its output if it fails."""
     command = [sys.executable, "-m", "airflow", *arguments]
     with LOG.open("a") as log:
-        done = subprocess.run(command, env=environment(box), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        done = subprocess.run(command, env=environment(HOME, box), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     if done.returncode:
         print(LOG.read_text(), file=sys.stderr)
         raise SystemExit(f"airflow {' '.join(arguments)} failed; its output is above")
@@ -60,15 +49,10 @@ def show(message: Message) -> None:
 
 
 def main() -> None:
-    port = os.environ.get("PORT", "0")
-    if not port.isdecimal() or int(port) > 65535:
-        raise SystemExit(f"PORT must be a number up to 65535, not {port!r}")
+    sandbox = Sandbox(port=port("PORT", 0))
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir()
-    try:
-        sandbox = Sandbox(port=int(port)).start()
-    except OSError as error:
-        raise SystemExit(f"{error.strerror}; choose another: make demo PORT=8096") from None
+    start(sandbox, "make demo")
     try:
         print(f"The sandbox stands in for Wassly at {sandbox.url}")
         print("Preparing an Airflow of its own in .demo …")
@@ -78,8 +62,17 @@ def main() -> None:
         messages = sandbox.messages
         for message in messages:
             show(message)
+        check(messages)
+        if os.environ.get("KEEP") and sys.stdout.isatty():
+            print(f"\nThe inbox: {sandbox.url}/ (Ctrl-C ends it)")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
     finally:
         sandbox.stop()
+
+
+def check(messages: list[Message]) -> None:
+    """End with an error if this is not what the DAG sent."""
     written = sorted((HOME / "wassly_reports").glob("*.csv"))
     if len(messages) != 1 or len(written) != 1 or messages[0].document is None:
         raise SystemExit(f"Expected one message with one report, got {messages}; see {LOG}")

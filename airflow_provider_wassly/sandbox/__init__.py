@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from airflow_provider_wassly.sandbox.box import Sandbox
 from airflow_provider_wassly.sandbox.faults import FAULTS, Fault
-from airflow_provider_wassly.sandbox.store import Attachment, Call, Device, Message
+from airflow_provider_wassly.sandbox.models import Attachment, Call, Device, Message
 
 __all__ = ["FAULTS", "Attachment", "Call", "Device", "Fault", "Message", "Sandbox"]

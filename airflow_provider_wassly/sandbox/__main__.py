@@ -10,6 +10,7 @@ import sys
 import threading
 
 from airflow_provider_wassly.sandbox.box import Sandbox
+from airflow_provider_wassly.sandbox.inbox import DEFAULT_MAX_MESSAGES
 
 DEFAULT_PORT = 8095
 
@@ -44,6 +45,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a connected device; can be given more than once (default: sandbox-instance)",
     )
     parser.add_argument(
+        "--data-dir",
+        default=argparse.SUPPRESS,
+        metavar="FOLDER",
+        help="keep messages and files there for the next start (default: they go when the sandbox stops)",
+    )
+    parser.add_argument(
+        "--max-messages", type=int, default=DEFAULT_MAX_MESSAGES, help="keep so many messages, the newest"
+    )
+    parser.add_argument(
         "--allow-remote",
         action="store_true",
         default=argparse.SUPPRESS,
@@ -71,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with box:
             print(f"The Wassly sandbox listens on {box.url}")
-            print(f"What it was sent: {box.url}/sandbox/messages")
+            print(f"Its inbox, to open in a browser: {box.url}/")
             print("For local use only: it sends nothing, and everyone who reaches it can read the messages.")
             print(f"export AIRFLOW_CONN_WASSLY_DEFAULT={shlex.quote(box.connection)}", flush=True)
             stop.wait()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,10 +23,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airflow_provider_wassly.sandbox.faults import FAULTS, Fault, Faults
-from airflow_provider_wassly.sandbox.store import Attachment, Call, Store
+from airflow_provider_wassly.sandbox.models import Attachment, Call
+from airflow_provider_wassly.sandbox.store import Store
 
 if TYPE_CHECKING:
     from airflow_provider_wassly.sandbox.server import Connection
+
+log = logging.getLogger(__name__)
 
 FAKE_OPENAI_API_KEY = "sk-sandbox-openai-key-that-nobody-may-leak"
 """The real login answer can hold a secret that is none of our business; so this one does."""
@@ -223,7 +227,10 @@ class Endpoint:
         if fault and fault.reads != "all":
             call.fault = fault.name
             return await self.strike_before_end_of_body(fault, request, call)
-        body = await self.read(request)
+        try:
+            body = await self.read(request)
+        except OSError as error:
+            return cannot_keep(error)
         fault = fault or self.faults.take_after_body(self.name, body.text("contact_mobile_number"))
         if fault is None:
             return await self.true_answer(request, body)
@@ -236,6 +243,8 @@ class Endpoint:
             return await self.work(request, body)
         except RefusedError as refused:
             return refused.answer
+        except OSError as error:  # a full disk, a data folder that went away
+            return cannot_keep(error)
 
     async def strike_before_end_of_body(self, fault: Fault, request: Request, call: Call) -> ASGIApp:
         """Find the answer of a fault that leaves the body, or half of it, unread."""
@@ -289,6 +298,12 @@ class Endpoint:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self.store.is_valid(token):
             raise RefusedError(unauthenticated(request))
+
+
+def cannot_keep(error: OSError) -> Response:
+    """Say that the call failed for a reason that lies with this machine."""
+    log.error("The sandbox could not keep what it was sent: %s", error)
+    return JSONAnswer({"success": False, "message": f"The sandbox could not keep the message: {error}"}, 507)
 
 
 def unauthenticated(request: Request) -> Response:
@@ -388,18 +403,22 @@ class SendMessage(Endpoint):
             raise refusal(422, reason, errors={"instance_id": [reason]})
         if not device.connected:
             raise RefusedError(not_connected(instance_id))
-        remaining = self.store.take_conversation()
-        if remaining is None:
+        if not self.store.conversations:
             raise refusal(200, "No conversations remaining")
-        files = await asyncio.to_thread(self.save_files, form) if body.keep_files else {}
-        message = self.store.add_message(
-            contact_mobile_number=str(form["contact_mobile_number"]),
-            contact_name=body.text("contact_name"),
-            message=body.text("message"),
-            instance_id=instance_id,
-            document=files.get("document"),
-            media=files.get("media"),
-        )
+        with self.keeping_files() as files:
+            if body.keep_files:
+                await asyncio.to_thread(self.save_files, form, files)
+            accepted = self.store.accept(
+                contact_mobile_number=str(form["contact_mobile_number"]),
+                contact_name=body.text("contact_name"),
+                message=body.text("message"),
+                instance_id=instance_id,
+                document=files.get("document"),
+                media=files.get("media"),
+            )
+            if accepted is None:
+                raise refusal(200, "No conversations remaining")
+        message, remaining = accepted
         return JSONAnswer(
             {
                 "success": True,
@@ -444,17 +463,27 @@ class SendMessage(Endpoint):
             errors["message"] = ["The message field is required when neither document nor media is present."]
         return errors
 
-    def save_files(self, form: FormData) -> dict[str, Attachment]:
+    @staticmethod
+    @contextlib.contextmanager
+    def keeping_files() -> Iterator[dict[str, Attachment]]:
+        """Collect saved files, and remove them if the message is not kept in the end."""
+        files: dict[str, Attachment] = {}
+        try:
+            yield files
+        except BaseException:
+            for attachment in files.values():
+                attachment.path.unlink(missing_ok=True)
+            raise
+
+    def save_files(self, form: FormData, files: dict[str, Attachment]) -> None:
         """Keep the files of a form."""
-        saved = {}
         for field in ("document", "media"):
             upload = form.get(field)
             if isinstance(upload, UploadFile):
-                saved[field] = self.store.save(
+                files[field] = self.store.inbox.save(
                     field,
                     # Lone surrogates, which odd charsets can bring, could not be sent on in any answer.
                     (upload.filename or "").encode(errors="replace").decode(),
                     upload.content_type or "",
                     upload.file,
                 )
-        return saved

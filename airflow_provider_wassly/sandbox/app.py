@@ -8,11 +8,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 
 from airflow_provider_wassly.sandbox.api import Account, Devices, JSONAnswer, Login, SendMessage
 from airflow_provider_wassly.sandbox.control import Control, Guard
 from airflow_provider_wassly.sandbox.faults import Faults
+from airflow_provider_wassly.sandbox.inbox_page import ROUTES
 from airflow_provider_wassly.sandbox.store import Store
 
 
@@ -35,10 +36,11 @@ def create_app(store: Store, faults: Faults, account: Account, *, host: str, all
     :param faults: the faults that wait to strike.
     :param account: the credentials that are right.
     :param host: the name or address that it is served on.
-    :param allow_remote: whether the control API may be reached by other names than this machine's own.
+    :param allow_remote: whether page and control API may be reached by other names than this machine's own.
     """
     what = (store, faults, account)
     control = Control(store, faults).router()
+    page = Guard(Router(ROUTES, redirect_slashes=False), host, allow_remote)
     app = Starlette(
         routes=[
             Route("/api/login", Login(*what), methods=["POST"]),
@@ -46,6 +48,8 @@ def create_app(store: Store, faults: Faults, account: Account, *, host: str, all
             Route("/api/whatsapp-web-send-message", SendMessage(*what), methods=["POST"]),
             Route("/login", login_page, methods=["GET"]),
             Mount("/sandbox", Guard(control, host, allow_remote)),
+            Route("/", page, methods=["GET"]),
+            Route("/page/{name}", page, methods=["GET"]),
         ],
         exception_handlers={HTTPException: http_error},
     )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from airflow_provider_wassly.sandbox.assertions import ExpectedFile, ExpectedText, the_one_sent
+from airflow_provider_wassly.sandbox.changes import Changes
 from airflow_provider_wassly.sandbox.faults import Fault, Faults
 from airflow_provider_wassly.sandbox.hosts import is_loopback
-from airflow_provider_wassly.sandbox.store import Call, Device, Message, Store
+from airflow_provider_wassly.sandbox.inbox import DEFAULT_MAX_MESSAGES, Inbox
+from airflow_provider_wassly.sandbox.models import Call, Device, Message
+from airflow_provider_wassly.sandbox.store import Store
 
 if TYPE_CHECKING:
     from airflow_provider_wassly.sandbox.server import Server
@@ -37,6 +43,8 @@ class Sandbox:
     :param conversations: how many messages may be sent.
     :param devices: instance ids, or mappings with the keys of the API's device list (``id``, ``name``,
         ``status``, ``lastActive``, ``instance_id``). Default: one connected device ``sandbox-instance``.
+    :param data_dir: a folder that keeps messages and files for the next start; without it they go when it stops.
+    :param max_messages: how many messages are kept; a further one takes the place of the oldest.
     :param allow_remote: permit a host that other machines can reach; who reaches it can read all messages.
     :raises ValueError: when a value is wrong.
     """
@@ -52,6 +60,8 @@ class Sandbox:
         password: str = "sandbox-password",
         conversations: int = 1000,
         devices: Iterable[str | Mapping[str, str]] | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        max_messages: int = DEFAULT_MAX_MESSAGES,
         allow_remote: bool = False,
     ) -> None:
         for name, value in {"apikey": apikey, "token": token, "email": email, "password": password}.items():
@@ -65,8 +75,12 @@ class Sandbox:
         self._apikey, self._email, self._password = apikey, email, password
         self._allow_remote = allow_remote
         devices = ["sandbox-instance"] if devices is None else devices
-        self._store = Store(conversations=conversations, devices=devices, token=token)
-        self._faults = Faults()
+        if data_dir is not None and not os.fspath(data_dir):
+            raise ValueError("data_dir must name a folder")
+        changes = Changes()
+        inbox = Inbox(Path(data_dir) if data_dir is not None else None, max_messages)
+        self._store = Store(inbox, changes, conversations=conversations, devices=devices, token=token)
+        self._faults = Faults(changes)
         self._server: Server | None = None
         self._bound_port: int | None = None
 
@@ -76,7 +90,7 @@ class Sandbox:
 
         :return: the sandbox itself.
         :raises ModuleNotFoundError: when what the extra ``[sandbox]`` installs is missing.
-        :raises OSError: when the address is taken or not this machine's.
+        :raises OSError: when the address is taken or not this machine's, or the data folder cannot be used.
         """
         try:
             # Here, because the package must be importable without them: to say what is missing, for one.
@@ -89,20 +103,24 @@ class Sandbox:
         if self._server:
             raise RuntimeError("the sandbox is running already")
         listener = listen(self._host, self._port)
+        try:
+            self._store.inbox.open()
+        except BaseException:
+            listener.close()
+            raise
         self._bound_port = listener.getsockname()[1]
         account = Account(self._apikey, self._email, self._password)
         app = create_app(self._store, self._faults, account, host=self._host, allow_remote=self._allow_remote)
-        self._store.open()
         self._server = Server(app, listener)
         self._server.start()
         return self
 
     def stop(self) -> None:
-        """End all connections, free the port and remove the attachments. The rest stays readable."""
+        """End all connections, free the port and, without a data folder, remove the files. The rest stays readable."""
         if self._server:
             self._server.stop()
             self._server = None
-            self._store.close()
+            self._store.inbox.close()
 
     def __enter__(self) -> Sandbox:
         return self.start()
@@ -158,12 +176,12 @@ class Sandbox:
 
     @property
     def messages(self) -> list[Message]:
-        """The messages that were accepted, oldest first."""
-        return self._store.messages
+        """The messages that were accepted and are kept, oldest first."""
+        return self._store.inbox.messages()
 
     @property
     def calls(self) -> list[Call]:
-        """The calls of the API, oldest first."""
+        """The calls of the API, oldest first: the last 10,000."""
         return self._store.calls
 
     @property
@@ -217,31 +235,64 @@ class Sandbox:
     def fail_next(
         self,
         name: str,
-        times: int = 1,
+        times: int | None = None,
         to: str | None = None,
         endpoint: str = "send",
         record: bool | None = None,
         early: bool = False,
         retry_after: str | None = None,
+        share: float | None = None,
     ) -> None:
         """
-        Let the next calls of an endpoint fail; the parameters are those of :class:`Fault`.
+        Let the next calls of an endpoint, or a share of all, fail; the parameters are those of :class:`Fault`.
 
         Faults strike in the order in which they were asked for, but for this: one that strikes before the
-        body was read cannot wait for one that names a recipient.
+        body was read cannot wait for one that names a recipient or has a ``share``.
 
         :raises ValueError: when a value is wrong or does not go with the fault.
         """
-        self._faults.add(Fault(name, times, to, endpoint, record, early, retry_after))
+        self._faults.add(Fault(name, times, to, endpoint, record, early, retry_after, share))
 
     @property
     def faults(self) -> list[Fault]:
         """The faults that wait to strike."""
-        return self._faults.pending
+        return list(self._faults.pending.values())
 
     def clear_faults(self) -> None:
         """Drop the faults that wait to strike."""
         self._faults.clear()
+
+    def assert_sent(
+        self,
+        *,
+        to: str | None = None,
+        text: ExpectedText | None = None,
+        document: ExpectedFile | None = None,
+        media: ExpectedFile | None = None,
+        contact_name: str | None = None,
+        instance_id: str | None = None,
+    ) -> Message:
+        """
+        Return the one accepted message that is as described. What is ``None`` may be anything.
+
+        :param to: the recipient's number, with ``+`` or ``00`` and country code, and any separators.
+        :param text: the whole text, or a compiled pattern that is found in it. ``""``: no text.
+        :param document: a name (``str``), a content (``bytes``), or a file of this name and content (``Path``).
+        :param media: likewise.
+        :param contact_name: the display name. ``""``: none.
+        :param instance_id: the sender.
+        :raises AssertionError: when no message is so, or more than one; the text shows what differs.
+        """
+        __tracebackhide__ = True
+        return the_one_sent(
+            self,
+            to=to,
+            text=text,
+            document=document,
+            media=media,
+            contact_name=contact_name,
+            instance_id=instance_id,
+        )
 
     def reset(self) -> None:
         """Be as at the start: no messages, calls or faults, devices and quota as they were given."""

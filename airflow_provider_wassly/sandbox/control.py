@@ -4,16 +4,20 @@ The control API: what a test in another process, or in another language, asserts
 All of it is JSON without authentication, under ``/sandbox/``:
 
 =========================================  =================================================================
-``GET messages?after=ID&limit=N``          ``{"messages": […], "more": bool}``, newest last; at most 1000
+``GET messages?after=ID&limit=N``          ``{"messages": […], "more": bool}``, newest last; at most 1000.
+                                           ``before=ID``: the last ones before it. ``number=…``: of one recipient
 ``GET messages/ID``                        one message
 ``GET messages/ID/document``, ``…/media``  the file, as a download
 ``DELETE messages``                        forget the messages
-``GET calls``                              ``{"calls": […]}``, every call of the API, oldest first
-``GET faults``                             ``{"faults": […]}``, those that wait to strike
+``GET contacts?before=ID&limit=N``         ``{"contacts": […], "more": bool}``: who got messages, each with the
+                                           number of them and the ``last``; who got the newest first
+``GET calls``                              ``{"calls": […]}``, the last 10,000 calls of the API, oldest first
+``GET faults``                             ``{"faults": […], "kinds": {…}}``: those that wait to strike, those there are
 ``POST faults``                            add one: ``{"name": …}`` and the other fields of
                                            :class:`~airflow_provider_wassly.sandbox.Fault`
-``DELETE faults``                          drop them all
+``DELETE faults``, ``DELETE faults/ID``    drop all or one
 ``GET state``, ``PATCH state``             settings and counters; ``latency`` and ``conversations`` can be set
+``GET events``                             the state as server-sent events: at once, and whenever something changed
 ``POST devices/INSTANCE_ID/connect``       or ``…/disconnect``
 ``POST tokens/expire``                     make all tokens invalid
 ``POST reset``                             be as at the start
@@ -24,27 +28,36 @@ Bad input is answered with 400 (not JSON) or 422, and a ``message`` that names t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airflow_provider_wassly.sandbox.api import JSONAnswer
-from airflow_provider_wassly.sandbox.faults import Fault, Faults
+from airflow_provider_wassly.sandbox.faults import FAULTS, Fault, Faults
 from airflow_provider_wassly.sandbox.hosts import is_loopback
-from airflow_provider_wassly.sandbox.store import Attachment, Message, Store
+from airflow_provider_wassly.sandbox.models import Attachment, Message
+from airflow_provider_wassly.sandbox.store import Store
+
+T = TypeVar("T")
 
 MAX_LIMIT = 1000
+MAX_ID = 10**18
+CONTACT = ("contact_mobile_number", "contact_name", "messages")
+HEARTBEAT_SECONDS = 15
+#: Seconds; what changes faster is told at once.
+SHORTEST_GAP = 0.1
 
 
 class Guard:
@@ -106,6 +119,11 @@ def attachment_json(message_id: int, attachment: Attachment | None) -> dict[str,
     }
 
 
+def fault_json(rule_id: int, fault: Fault) -> dict[str, Any]:
+    """A rule as the control API shows it."""
+    return {"id": rule_id, **dataclasses.asdict(fault)}
+
+
 async def read_object(request: Request) -> dict[str, Any]:
     """
     Read a JSON object from a request's body.
@@ -140,16 +158,30 @@ def refuse_unknown(given: dict[str, Any], known: set[str]) -> None:
         raise ValueError(f"unknown field {unknown[0]!r}; there are: {', '.join(sorted(known))}")
 
 
-def whole_number(request: Request, name: str, default: int) -> int:
+def whole_number(request: Request, name: str, default: T) -> int | T:
     """
     Read a number from the query.
 
     :raises ValueError: when it is none.
     """
-    text = request.query_params.get(name, str(default))
+    text = request.query_params.get(name)
+    if text is None:
+        return default
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise ValueError(f"{name} must be a whole number from 0 up")
     return int(text)
+
+
+def page_length(request: Request) -> int:
+    """
+    Read how much is asked for.
+
+    :raises ValueError: when it is no number, none or too many.
+    """
+    limit = whole_number(request, "limit", 100)
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit must be from 1 to {MAX_LIMIT}")
+    return limit
 
 
 class Control:
@@ -173,12 +205,15 @@ class Control:
                 Route("/messages", self.delete_messages, methods=["DELETE"]),
                 Route(message, self.show_message, methods=["GET"]),
                 Route(message + "/{field}", self.download, methods=["GET"]),
+                Route("/contacts", self.list_contacts, methods=["GET"]),
                 Route("/calls", self.list_calls, methods=["GET"]),
                 Route("/faults", self.list_faults, methods=["GET"]),
                 Route("/faults", self.add_fault, methods=["POST"]),
                 Route("/faults", self.clear_faults, methods=["DELETE"]),
+                Route("/faults/{id}", self.remove_fault, methods=["DELETE"]),
                 Route("/state", self.show_state, methods=["GET"]),
                 Route("/state", self.set_state, methods=["PATCH"]),
+                Route("/events", self.events, methods=["GET"]),
                 Route("/devices/{instance_id}/{action}", self.set_device, methods=["POST"]),
                 Route("/tokens/expire", self.expire_tokens, methods=["POST"]),
                 Route("/reset", self.reset, methods=["POST"]),
@@ -188,21 +223,35 @@ class Control:
 
     def find(self, request: Request) -> Message:
         """The message that a path names."""
-        for message in self.store.messages:
-            if str(message.id) == request.path_params["id"]:
-                return message
-        raise HTTPException(404, f"There is no message {request.path_params['id']}")
+        text = request.path_params["id"]
+        message = self.store.inbox.message(int(text)) if re.fullmatch(r"[0-9]{1,18}", text) else None
+        if message is None:
+            raise HTTPException(404, f"There is no message {text}")
+        return message
 
     async def list_messages(self, request: Request) -> Response:
         """``GET messages``."""
         with refusing_bad_values():
             after = whole_number(request, "after", 0)
-            limit = whole_number(request, "limit", 100)
-            if not 1 <= limit <= MAX_LIMIT:
-                raise ValueError(f"limit must be from 1 to {MAX_LIMIT}")
-        later = [message for message in self.store.messages if message.id > after]
-        page = [message_json(message) for message in later[:limit]]
-        return JSONAnswer({"messages": page, "more": len(page) < len(later)})
+            before = whole_number(request, "before", None)
+            limit = page_length(request)
+        number = request.query_params.get("number")
+        # One more than asked for tells whether there are more.
+        found = self.store.inbox.messages(after=after, before=before, number=number, limit=limit + 1)
+        page = found[:limit] if before is None else found[-limit:]
+        return JSONAnswer({"messages": [message_json(message) for message in page], "more": len(found) > limit})
+
+    async def list_contacts(self, request: Request) -> Response:
+        """``GET contacts``."""
+        with refusing_bad_values():
+            before = whole_number(request, "before", MAX_ID)
+            limit = page_length(request)
+        found = self.store.inbox.contacts(before=before, limit=limit + 1)
+        page = [
+            {**{name: getattr(contact, name) for name in CONTACT}, "last": message_json(contact.last)}
+            for contact in found[:limit]
+        ]
+        return JSONAnswer({"contacts": page, "more": len(found) > limit})
 
     async def delete_messages(self, request: Request) -> Response:
         """``DELETE messages``."""
@@ -229,7 +278,12 @@ class Control:
             attachment.path,
             media_type=attachment.content_type if plain_type else "application/octet-stream",
             filename=attachment.name,
-            headers={"X-Content-Type-Options": "nosniff"},
+            headers={
+                "X-Content-Type-Options": "nosniff",
+                # Opened as a page it stands alone: no script, and an origin of its own.
+                "Content-Security-Policy": "sandbox; default-src 'none'",
+                "Cross-Origin-Resource-Policy": "same-origin",
+            },
         )
 
     async def list_calls(self, request: Request) -> Response:
@@ -242,7 +296,12 @@ class Control:
 
     async def list_faults(self, request: Request) -> Response:
         """``GET faults``."""
-        return JSONAnswer({"faults": [dataclasses.asdict(fault) for fault in self.faults.pending]})
+        rules = [fault_json(rule_id, fault) for rule_id, fault in self.faults.pending.items()]
+        kinds = {
+            name: {"does": kind.does, "only_send": kind.only_send, "names_recipient": kind.reads == "all"}
+            for name, kind in FAULTS.items()
+        }
+        return JSONAnswer({"faults": rules, "kinds": kinds})
 
     async def add_fault(self, request: Request) -> Response:
         """``POST faults``."""
@@ -252,14 +311,41 @@ class Control:
             if "name" not in given:
                 raise ValueError("name is required")
             fault = Fault(**given)
-        answer = JSONAnswer(dataclasses.asdict(fault), 201)
-        self.faults.add(fault)
-        return answer
+        rule = dataclasses.replace(fault)  # as it is now; a call may take the other at any time
+        return JSONAnswer(fault_json(self.faults.add(fault), rule), 201)
 
     async def clear_faults(self, request: Request) -> Response:
         """``DELETE faults``."""
         self.faults.clear()
         return Response(status_code=204)
+
+    async def remove_fault(self, request: Request) -> Response:
+        """``DELETE faults/ID``."""
+        text = request.path_params["id"]
+        if not (re.fullmatch(r"[0-9]{1,18}", text) and self.faults.remove(int(text))):
+            raise HTTPException(404, f"No fault {text} waits to strike")
+        return Response(status_code=204)
+
+    async def events(self, request: Request) -> Response:
+        """``GET events``."""
+
+        async def stream() -> AsyncIterator[str]:
+            with self.store.changes.watch() as changed:
+                while True:
+                    changed.clear()
+                    state = {**self.store.state(), "faults": len(self.faults.pending)}
+                    yield f"data: {json.dumps(state)}\n\n"
+                    await asyncio.sleep(SHORTEST_GAP)
+                    while True:
+                        try:
+                            await asyncio.wait_for(changed.wait(), HEARTBEAT_SECONDS)
+                            break
+                        except asyncio.TimeoutError:
+                            yield ":\n\n"  # so that a connection that is lost shows, on both sides
+
+        return StreamingResponse(
+            stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
 
     async def show_state(self, request: Request) -> Response:
         """``GET state``."""

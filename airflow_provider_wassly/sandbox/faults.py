@@ -1,39 +1,15 @@
-"""
-The faults that can be asked for, and which call each of them hits.
-
-=======================  ===================================================================================
-``http_500``             500, JSON
-``http_502_html``        502, a gateway's page
-``http_413``             413, a gateway's page
-``http_429``             429 with ``Retry-After``
-``unauthorized``         401; the token stays good
-``token_expired``        401, and all tokens are invalid from now on
-``redirect_to_login``    302 to a login page
-``rejected``             200, ``success`` is false
-``device_disconnected``  the same, and the device is disconnected from now on
-``not_json``             200, a page; the message is recorded
-``truncated_json``       200, half of the answer with a length to match; the message is recorded
-``short_body``           200, half of the length that was announced, then the end; the message is recorded
-``drops_attachment``     accepted and recorded without its files, ``message_type`` is ``text``
-``maintenance``          503 with ``Retry-After``
-``hang_before_body``     the body is left unread, no answer comes
-``hang_mid_body``        half of the body is read, no answer comes
-``hang_after_accept``    the message is recorded, no answer comes
-``reset_before_body``    a TCP reset after the headers
-``reset_mid_body``       a TCP reset after half of the body
-``reset_after_body``     the message is recorded, then a TCP reset
-``close_idle``           a normal answer; a moment later the connection is closed, unannounced
-=======================  ===================================================================================
-
-Where nothing is said of recording, nothing is recorded. ``record`` of :class:`Fault` changes that.
-"""
+"""The faults that can be asked for, and which call each of them hits."""
 
 from __future__ import annotations
 
 import dataclasses
+import random
 import re
 import threading
+from itertools import count
 from typing import Literal
+
+from airflow_provider_wassly.sandbox.changes import Changes
 
 ENDPOINTS = ("login", "devices", "send")
 
@@ -43,6 +19,7 @@ class Kind:
     """
     What is known of a fault before it is used.
 
+    :param does: what the caller meets, and whether the message is recorded, unless told otherwise.
     :param reads: how much of the request's body is read.
     :param records: whether the call's work is done in spite of the fault, unless told otherwise.
     :param can_be_early: whether the answer can leave before the body was read.
@@ -51,6 +28,7 @@ class Kind:
     :param only_send: whether it makes sense for the send endpoint only.
     """
 
+    does: str
     reads: Literal["nothing", "half", "all"] = "all"
     records: bool = False
     can_be_early: bool = False
@@ -59,38 +37,49 @@ class Kind:
     only_send: bool = False
 
 
+#: Where nothing is said of recording, nothing is recorded. ``record`` of :class:`Fault` changes that.
 FAULTS: dict[str, Kind] = {
-    "http_500": Kind(can_be_early=True),
-    "http_502_html": Kind(can_be_early=True),
-    "http_413": Kind(can_be_early=True),
-    "http_429": Kind(can_be_early=True, retry_after=True),
-    "unauthorized": Kind(can_be_early=True),
-    "token_expired": Kind(),
-    "redirect_to_login": Kind(can_be_early=True),
-    "rejected": Kind(),
-    "device_disconnected": Kind(only_send=True),
-    "not_json": Kind(records=True),
-    "truncated_json": Kind(records=True),
-    "short_body": Kind(records=True),
-    "drops_attachment": Kind(records=True, answers_normally=True, only_send=True),
-    "maintenance": Kind(can_be_early=True, retry_after=True),
-    "hang_after_accept": Kind(records=True),
-    "hang_before_body": Kind(reads="nothing"),
-    "hang_mid_body": Kind(reads="half"),
-    "reset_before_body": Kind(reads="nothing"),
-    "reset_mid_body": Kind(reads="half"),
-    "reset_after_body": Kind(records=True),
-    "close_idle": Kind(records=True, answers_normally=True),
+    "http_500": Kind("500, JSON", can_be_early=True),
+    "http_502_html": Kind("502, a gateway's page", can_be_early=True),
+    "http_413": Kind("413, a gateway's page", can_be_early=True),
+    "http_429": Kind("429 with Retry-After", can_be_early=True, retry_after=True),
+    "unauthorized": Kind("401; the token stays good", can_be_early=True),
+    "token_expired": Kind("401, and all tokens are invalid from now on"),
+    "redirect_to_login": Kind("302 to a login page", can_be_early=True),
+    "rejected": Kind("200, success is false"),
+    "device_disconnected": Kind("200, success is false, and the device is disconnected from now on", only_send=True),
+    "not_json": Kind("200, a page; the message is recorded", records=True),
+    "truncated_json": Kind("200, half of the answer with a length to match; the message is recorded", records=True),
+    "short_body": Kind(
+        "200, half of the length that was announced, then the end; the message is recorded", records=True
+    ),
+    "drops_attachment": Kind(
+        "accepted and recorded without its files, message_type is text",
+        records=True,
+        answers_normally=True,
+        only_send=True,
+    ),
+    "maintenance": Kind("503 with Retry-After", can_be_early=True, retry_after=True),
+    "hang_after_accept": Kind("the message is recorded, no answer comes", records=True),
+    "hang_before_body": Kind("the body is left unread, no answer comes", reads="nothing"),
+    "hang_mid_body": Kind("half of the body is read, no answer comes", reads="half"),
+    "reset_before_body": Kind("a TCP reset after the headers", reads="nothing"),
+    "reset_mid_body": Kind("a TCP reset after half of the body", reads="half"),
+    "reset_after_body": Kind("the message is recorded, then a TCP reset", records=True),
+    "close_idle": Kind(
+        "a normal answer; a moment later the connection is closed, unannounced", records=True, answers_normally=True
+    ),
 }
 
 
 @dataclasses.dataclass
 class Fault:
     """
-    A rule: the next calls of an endpoint fail in this way.
+    A rule: the next calls of an endpoint, or a share of all calls, fail in this way.
 
     :param name: one of :data:`FAULTS`.
-    :param times: for how many calls.
+    :param times: how many calls fail. Default: 1, or any number if there is a ``share``.
+    :param share: what share of the calls fails, by chance: 0.25 for one in four.
     :param to: only for messages to this number.
     :param endpoint: ``login``, ``devices`` or ``send``.
     :param record: whether the message is recorded in spite of the fault (for the other endpoints: whether the
@@ -102,19 +91,28 @@ class Fault:
     """
 
     name: str
-    times: int = 1
+    times: int | None = None
     to: str | None = None
     endpoint: str = "send"
     record: bool | None = None
     early: bool = False
     retry_after: str | None = None
+    share: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or self.name not in FAULTS:
             raise ValueError(f"name: there is no fault {self.name!r}; there are: {', '.join(FAULTS)}")
         kind = FAULTS[self.name]
-        if not isinstance(self.times, int) or isinstance(self.times, bool) or self.times < 1:
+        if self.times is None and self.share is None:
+            self.times = 1
+        if self.times is not None and (
+            not isinstance(self.times, int) or isinstance(self.times, bool) or self.times < 1
+        ):
             raise ValueError(f"times must be a whole number from 1 up, not {self.times!r}")
+        if self.share is not None and (
+            not isinstance(self.share, int | float) or isinstance(self.share, bool) or not 0 < self.share <= 1
+        ):
+            raise ValueError(f"share must be a number above 0 and up to 1, not {self.share!r}")
         if not isinstance(self.endpoint, str) or self.endpoint not in ENDPOINTS:
             raise ValueError(f"endpoint must be one of {', '.join(ENDPOINTS)}, not {self.endpoint!r}")
         if kind.only_send and self.endpoint != "send":
@@ -159,54 +157,80 @@ class Fault:
 
 
 class Faults:
-    """The rules that wait for their call, oldest first. Safe to use from any thread."""
+    """
+    The rules that wait for their call, oldest first. Safe to use from any thread.
 
-    def __init__(self) -> None:
+    :param changes: is told of every change.
+    """
+
+    def __init__(self, changes: Changes) -> None:
+        self._changes = changes
         self._lock = threading.Lock()
-        self._rules: list[Fault] = []
+        self._ids = count(1)
+        self._rules: dict[int, Fault] = {}
 
-    def add(self, fault: Fault) -> None:
-        """Let a rule wait behind those that are there."""
+    def add(self, fault: Fault) -> int:
+        """Let a rule wait behind those that are there; return its id."""
         with self._lock:
-            self._rules.append(fault)
+            rule_id = next(self._ids)
+            self._rules[rule_id] = fault
+        self._changes.note()
+        return rule_id
+
+    def remove(self, rule_id: int) -> bool:
+        """Drop a rule; tell whether it was there."""
+        with self._lock:
+            was_there = self._rules.pop(rule_id, None) is not None
+        self._changes.note()
+        return was_there
 
     def clear(self) -> None:
         """Drop all rules."""
         with self._lock:
             self._rules.clear()
+        self._changes.note()
 
     @property
-    def pending(self) -> list[Fault]:
-        """The rules that wait, each with the number of ``times`` that are left."""
+    def pending(self) -> dict[int, Fault]:
+        """The rules that wait, by id, each with the number of ``times`` that are left."""
         with self._lock:
-            return [dataclasses.replace(rule) for rule in self._rules]
+            return {rule_id: dataclasses.replace(rule) for rule_id, rule in self._rules.items()}
 
     def take_at_headers(self, endpoint: str) -> Fault | None:
         """
         Find the rule for a call of which only the headers are known.
 
-        A rule that can wait for the body waits when an older one may claim the call by its recipient.
+        A rule that can wait for the body waits when an older one may claim the call after it: by its recipient, or
+        by chance.
         """
         with self._lock:
-            older_names_recipient = False
-            for rule in self._rules:
-                if rule.endpoint == endpoint:
-                    if rule.to is not None:
-                        older_names_recipient = True
-                    elif rule.reads != "all" or not older_names_recipient:
-                        return self._use(rule)
+            older_waits = False
+            for rule_id, rule in self._rules.items():
+                if rule.endpoint != endpoint:
+                    continue
+                if rule.reads == "all" and (rule.to is not None or rule.share is not None or older_waits):
+                    older_waits = True
+                elif _hits(rule):
+                    return self._use(rule_id)
         return None
 
     def take_after_body(self, endpoint: str, to: str | None) -> Fault | None:
         """Find the rule for a call whose recipient is known."""
         with self._lock:
-            for rule in self._rules:
-                if rule.endpoint == endpoint and rule.reads == "all" and rule.to in (None, to):
-                    return self._use(rule)
+            for rule_id, rule in self._rules.items():
+                if rule.endpoint == endpoint and rule.reads == "all" and rule.to in (None, to) and _hits(rule):
+                    return self._use(rule_id)
         return None
 
-    def _use(self, rule: Fault) -> Fault:
-        rule.times -= 1
-        if not rule.times:
-            self._rules = [other for other in self._rules if other is not rule]
+    def _use(self, rule_id: int) -> Fault:
+        rule = self._rules[rule_id]
+        if rule.times is not None:
+            rule.times -= 1
+            if not rule.times:
+                del self._rules[rule_id]
+        self._changes.note()
         return rule
+
+
+def _hits(rule: Fault) -> bool:
+    return rule.share is None or random.random() < rule.share

@@ -62,7 +62,7 @@ def other() -> Iterator[Running]:
 def test_it_says_where_it_listens_what_it_is_and_how_to_use_it(other: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     listens, where, warning, export = other.lines
     assert listens == f"The Wassly sandbox listens on {other.url}"
-    assert where == f"What it was sent: {other.url}/sandbox/messages"
+    assert where == f"Its inbox, to open in a browser: {other.url}/"
     assert other.url.startswith("http://127.0.0.1:")
     assert "local use only" in warning
     # What a shell makes of it:
@@ -152,7 +152,7 @@ def test_every_fault_can_be_had_from_another_process(other: Running, fault: str)
     (call,) = other.ask("GET", "calls").json()["calls"]
     assert (call["endpoint"], call["fault"]) == ("send", fault)
     assert len(other.ask("GET", "messages").json()["messages"]) == FAULTS[fault].records
-    assert other.ask("GET", "faults").json() == {"faults": []}
+    assert other.ask("GET", "faults").json()["faults"] == []
 
 
 def peak(process: subprocess.Popen[str]) -> int:

@@ -138,9 +138,12 @@ def test_calls_are_listed(box: Sandbox) -> None:
 def test_every_fault_can_be_asked_for(box: Sandbox, fault: str) -> None:
     answer = control(box, "POST", "faults", json={"name": fault, "times": 2})
     assert answer.status_code == 201
-    assert answer.json().keys() == {"name", "times", "to", "endpoint", "record", "early", "retry_after"}
+    fields = {"id", "name", "times", "to", "endpoint", "record", "early", "retry_after", "share"}
+    assert answer.json().keys() == fields
     assert (answer.json()["name"], answer.json()["times"]) == (fault, 2)
-    assert control(box, "GET", "faults").json() == {"faults": [answer.json()]}
+    listed = control(box, "GET", "faults").json()
+    assert listed["faults"] == [answer.json()]
+    assert listed["kinds"][fault]["does"] == FAULTS[fault].does
     assert [(waiting.name, waiting.times) for waiting in box.faults] == [(fault, 2)]
     assert control(box, "DELETE", "faults").status_code == 204
     assert box.faults == []
@@ -157,11 +160,61 @@ def test_a_fault_takes_all_its_fields(box: Sandbox) -> None:
     assert send(box, message="c").status_code == 413
 
 
+def test_one_fault_of_several_is_dropped(box: Sandbox) -> None:
+    ids = [control(box, "POST", "faults", json={"name": "http_500", "times": n}).json()["id"] for n in (1, 2, 3)]
+    assert control(box, "DELETE", f"faults/{ids[1]}").status_code == 204
+    assert [fault.times for fault in box.faults] == [1, 3]
+    for gone in (ids[1], 0, "x", "9" * 30):
+        answer = control(box, "DELETE", f"faults/{gone}")
+        assert (answer.status_code, str(gone) in answer.json()["message"]) == (404, True)
+    assert [fault.times for fault in box.faults] == [1, 3]
+
+
+def test_contacts_come_with_their_newest_message_in_pages(box: Sandbox) -> None:
+    for text, last_digit in zip("abcdef", "123415", strict=True):
+        send(box, message=text, contact_mobile_number=NUMBER[:-1] + last_digit, contact_name=text.upper())
+    seen, more, query = [], True, ""
+    while more:
+        page = control(box, "GET", f"contacts?limit=2{query}").json()
+        seen += page["contacts"]
+        more, query = page["more"], f"&before={page['contacts'][-1]['last']['id']}"
+    assert [(one["contact_mobile_number"][-1], one["messages"]) for one in seen] == [
+        ("5", 1), ("1", 2), ("4", 1), ("3", 1), ("2", 1)
+    ]  # fmt: skip
+    assert [one["last"]["message"] for one in seen] == list("fedcb")
+    assert [one["contact_name"] for one in seen] == list("FEDCB")
+
+
+def test_a_chat_is_read_backwards_in_pages(box: Sandbox) -> None:
+    for place in range(9):
+        send(box, message=str(place), contact_mobile_number=NUMBER[:-1] + str(place % 2))
+    seen: list[str] = []
+    more, before = True, 10**15
+    while more:
+        answer = control(box, "GET", "messages", params={"number": NUMBER[:-1] + "0", "before": before, "limit": 2})
+        page = answer.json()["messages"]
+        seen = [message["message"] for message in page] + seen
+        more, before = answer.json()["more"], page[0]["id"]
+    assert seen == ["0", "2", "4", "6", "8"]
+    nobody = control(box, "GET", "messages", params={"number": "+4900000000"})
+    assert nobody.json() == {"messages": [], "more": False}
+
+
 def test_state_is_shown_and_set(box: Sandbox) -> None:
     send(box, message="Hello")
     state = control(box, "GET", "state").json()
     device = box.devices[0].as_json()
-    expected = {"latency": 0, "conversations": 999, "messages": 1, "calls": 1, "logins": 0, "devices": [device]}
+    expected = {
+        "latency": 0,
+        "conversations": 999,
+        "first_conversations": 1000,
+        "messages": 1,
+        "last_message": box.messages[0].id,
+        "max_messages": 10_000,
+        "calls": 1,
+        "logins": 0,
+        "devices": [device],
+    }
     assert state == expected
     answer = control(box, "PATCH", "state", json={"latency": 0.01, "conversations": 3})
     assert answer.json() == expected | {"latency": 0.01, "conversations": 3}
@@ -204,7 +257,11 @@ def test_all_can_be_reset(box: Sandbox) -> None:
         ("GET", "messages?limit=1001", "", 422, "limit"),
         ("GET", "messages?limit=", "", 422, "limit"),
         ("GET", "messages?limit=٣", "", 422, "limit"),
+        ("GET", "messages?before=x", "", 422, "before"),
+        ("GET", "contacts?before=-1", "", 422, "before"),
+        ("GET", "contacts?limit=0", "", 422, "limit"),
         ("GET", "messages/0", "", 404, "no message 0"),
+        ("GET", "messages/" + "9" * 30, "", 404, "no message 9"),
         ("GET", "messages/x", "", 404, "no message x"),
         ("GET", "messages/0/document", "", 404, "no message 0"),
         ("POST", "faults", "", 400, "JSON object"),
@@ -216,6 +273,10 @@ def test_all_can_be_reset(box: Sandbox) -> None:
         ("POST", "faults", '{"name": "http_500", "time": 2}', 422, "'time'; there are: early, endpoint, name"),
         ("POST", "faults", '{"name": "http_500", "times": 0}', 422, "times"),
         ("POST", "faults", '{"name": "http_500", "times": 1.5}', 422, "times"),
+        ("POST", "faults", '{"name": "http_500", "share": 0}', 422, "share"),
+        ("POST", "faults", '{"name": "http_500", "share": 1.1}', 422, "share"),
+        ("POST", "faults", '{"name": "http_500", "share": NaN}', 422, "share"),
+        ("POST", "faults", '{"name": "http_500", "share": "0.5"}', 422, "share"),
         ("POST", "faults", '{"name": "http_500", "to": "0170"}', 422, "to"),
         ("POST", "faults", '{"name": "http_500", "endpoint": "x"}', 422, "endpoint"),
         ("POST", "faults", '{"name": "http_500", "record": 1}', 422, "record"),
@@ -346,7 +407,10 @@ def test_with_allow_remote_other_names_may_and_other_origins_may_not() -> None:
 
 # Anything else
 
-WORDS = "sandbox api messages faults state calls devices tokens expire reset connect document media login 1 .."
+WORDS = (
+    "sandbox api page messages contacts faults state calls devices tokens expire reset connect document media login "
+    "index.html 1 .."
+)
 SEGMENTS = st.one_of(
     st.sampled_from([*WORDS.split(), INSTANCE, "whatsapp-web-devices", "whatsapp-web-send-message"]),
     st.binary(max_size=8).map(quote),
@@ -358,9 +422,10 @@ PATHS = st.builds(
     st.sampled_from(["", "/"]),
 )
 QUERIES = st.dictionaries(
-    st.sampled_from(["after", "limit", "x"]), st.one_of(st.integers().map(str), st.binary().map(quote))
+    st.sampled_from(["after", "before", "limit", "number", "x"]),
+    st.one_of(st.integers().map(str), st.binary().map(quote)),
 )
-NAMES = "name times to endpoint record early retry_after latency conversations email password x"
+NAMES = "name times share to endpoint record early retry_after latency conversations email password x"
 LEAVES = [st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.sampled_from([*FAULTS, "send"])]
 VALUES = st.recursive(
     st.one_of(*LEAVES),

@@ -1,0 +1,39 @@
+"""
+The fixture ``wassly_sandbox``, for tests of DAGs.
+
+pytest loads this module in every run in an environment in which the package is installed, so it imports nothing but
+pytest; what the fixture needs is imported when a test asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_wassly.sandbox import Sandbox
+
+
+@pytest.fixture
+def wassly_sandbox() -> Iterator[Sandbox]:
+    """A local stand-in for the Wassly service, new for each test; the connection ``wassly_default`` leads to it."""
+    from airflow_provider_wassly.client._auth import Tokens
+    from airflow_provider_wassly.sandbox import Sandbox
+
+    box = Sandbox()
+    try:
+        box.start()
+    except ModuleNotFoundError as missing:
+        raise pytest.fail.Exception(str(missing), pytrace=False) from None
+    try:
+        # An earlier sandbox may have had the same port; its token would cost this one a refused call.
+        Tokens.forget_all()
+        # Not the test's own monkeypatch, which it may undo.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", box.connection)
+            yield box
+    finally:
+        box.stop()

@@ -1,0 +1,135 @@
+"""
+A whole Airflow with the example DAGs, and the sandbox for them to send to. Ctrl-C stops both.
+
+Both keep what they have under ``.up``. ``PORT`` is the sandbox's port, ``AIRFLOW_PORT`` Airflow's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import airflow
+from own_airflow import ROOT, environment, port, start
+
+from airflow_provider_wassly.sandbox import Sandbox
+
+HOME = ROOT / ".up" / f"airflow-{airflow.__version__}"
+LOG = HOME / "airflow.log"
+IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
+#: Seconds that Airflow gets to start, and to stop.
+STARTS_WITHIN = 180
+STOPS_WITHIN = 20
+
+
+def settings(number: int) -> dict[str, str]:
+    """Return what Airflow has to know to serve at this port, for this machine only."""
+    url = f"http://127.0.0.1:{number}"
+    if IS_AIRFLOW_2:
+        return {
+            "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
+            "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(number),
+            "AIRFLOW__WEBSERVER__BASE_URL": url,
+        }
+    return {
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(number),
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        # No login: it is for this machine only, and holds nothing.
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+    }
+
+
+def is_up(url: str) -> bool:
+    """Tell whether Airflow's pages answer."""
+    with suppress(OSError), urllib.request.urlopen(f"{url}/{'health' if IS_AIRFLOW_2 else 'api/v2/version'}") as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def run_airflow(box: Sandbox, number: int) -> None:
+    """Run Airflow until it or the user ends it."""
+    with LOG.open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "airflow", "standalone"],
+            env=environment(HOME, box) | settings(number),
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A group of its own: a Ctrl-C in the terminal is for us to handle.
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{number}"
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not is_up(url):
+            if process.poll() is not None or time.monotonic() > deadline:
+                print(LOG.read_text(errors="replace")[-3000:], file=sys.stderr)
+                raise SystemExit(f"Airflow did not start; the end of {LOG.relative_to(ROOT)} is above")
+            time.sleep(0.5)
+        print(f"Airflow:   {url}/{login()}")
+        print(f"The inbox: {box.url}/")
+        print("Trigger one of the DAGs and see what arrives. Ctrl-C stops all.", flush=True)
+        process.wait()
+        raise SystemExit(f"Airflow has ended; see {LOG.relative_to(ROOT)}")
+    except KeyboardInterrupt:
+        print("\nStopping …", flush=True)
+    finally:
+        end(process.pid)
+
+
+def login() -> str:
+    """Tell with what to log in, where that is asked for."""
+    password = HOME / "standalone_admin_password.txt"
+    return f" (user admin, password {password.read_text().strip()})" if password.exists() else ""
+
+
+def end(group: int) -> None:
+    """End all processes of a group, in peace if they can."""
+    deadline = time.monotonic() + STOPS_WITHIN
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            with suppress(ChildProcessError):
+                os.waitpid(group, os.WNOHANG)
+            os.killpg(group, 0)
+            time.sleep(0.2)
+        os.killpg(group, signal.SIGKILL)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Take every polite signal for a Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    airflow_port = port("AIRFLOW_PORT", 8080)
+    try:
+        socket.create_server(("127.0.0.1", airflow_port)).close()
+    except OSError as error:
+        reason = f"Airflow cannot listen on port {airflow_port}: {error.strerror}"
+        raise SystemExit(f"{reason}; choose another: make up AIRFLOW_PORT=8081") from None
+    HOME.mkdir(parents=True, exist_ok=True)
+    box = start(Sandbox(port=port("PORT", 8095), data_dir=Path(ROOT / ".up" / "inbox")), "make up")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    try:
+        print("Starting Airflow …", flush=True)
+        run_airflow(box, airflow_port)
+    except KeyboardInterrupt:
+        pass  # before there was anything to end
+    finally:
+        box.stop()
+
+
+if __name__ == "__main__":
+    main()
