@@ -73,11 +73,11 @@ class AirflowServer:
         if not IS_AIRFLOW_2:
             self.wait_for(self._is_healthy, "Airflow's API", seconds=120)
 
-    def start_component(self, component: str) -> None:
-        """Start one of its processes."""
+    def start_component(self, component: str, *arguments: str) -> None:
+        """Start one of its processes; by default the command is the component's name."""
         with (self.home / f"{component}.log").open("ab") as output:
             self._processes[component] = subprocess.Popen(
-                self._command(component),
+                self._command(*(arguments or (component,))),
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -94,7 +94,8 @@ class AirflowServer:
     def stop(self) -> None:
         """End all of its processes."""
         for process in self._processes.values():
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.killpg(process.pid, signal.SIGTERM)
         for component, process in list(self._processes.items()):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
