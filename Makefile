@@ -5,7 +5,7 @@ AIRFLOW ?= 3.3.2
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: install demo up test test-celery lint bench
+.PHONY: install demo up test test-matrix test-celery lint bench
 
 install: $(VENV)/installed-$(AIRFLOW)
 
@@ -26,6 +26,10 @@ up: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-matrix: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[matrix]'
+	QUICK=$(QUICK) $(BIN)/python -m nox
 
 test-celery: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \

@@ -6,6 +6,13 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import support
 
 # Before the first import of Airflow, which reads its environment then.
 _HOME = tempfile.mkdtemp(prefix="wassly-tests-")
@@ -18,3 +25,28 @@ os.environ.update(
     AIRFLOW__CORE__DAGS_FOLDER=os.path.join(_HOME, "dags"),
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
 )
+
+
+#: With one of these, a run is not all that is in a folder.
+_PARTIAL = ("keyword", "markexpr", "collectonly", "deselect", "ignore", "ignore_glob", "lf", "stepwise")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Note what has passed, if it was all that is in a folder."""
+    config = session.config
+    if exitstatus or any(getattr(config.option, name, None) for name in _PARTIAL):
+        return
+    tests = Path(__file__).parent
+    asked_for = {Path(config.invocation_params.dir, argument) for argument in config.args}
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("passed", [])
+    passed = Counter(Path(config.rootpath, report.nodeid.partition("::")[0]) for report in reports)
+    by_folder: Counter[str] = Counter()
+    for path, number in passed.items():
+        folder = path.relative_to(tests).parts[0]
+        if asked_for & {tests, tests / folder}:
+            by_folder[folder] += number
+    if by_folder:
+        import airflow
+
+        support.note(airflow.__version__, by_folder)

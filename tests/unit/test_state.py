@@ -338,3 +338,14 @@ def test_chains_do_not_share_a_key_of_the_task_state_store() -> None:
     late.accept(RECEIPT)
     later = SendRecord.of({"ti": task_instance(max_tries=7, try_number=5), "task_state_store": accessor})
     assert later.read() == "announced"
+
+
+def test_what_the_first_version_of_this_package_wrote_is_understood(store: Store) -> None:
+    """As it lies in users' databases: a later form must read this one too."""
+    store.value = json.loads(
+        '{"version": 1, "chain": 3, "try_number": 1, "retries": 3, "written_at": "2026-11-24T12:00:00+00:00",'
+        ' "receipt": {"message_type": "document", "conversation_id": 7, "remaining_conversations": 40969}}'
+    )
+    assert SendRecord(store, 3, 2, 3).read() == RECEIPT
+    store.value["receipt"] = None
+    assert SendRecord(store, 3, 2, 3).read() == "announced"

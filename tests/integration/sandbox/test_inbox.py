@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -397,3 +398,16 @@ def test_the_folder_is_not_written_by_others_than_its_owner(tmp_path: Path) -> N
             assert (tmp_path / "data" / "inbox.sqlite3").stat().st_mode & 0o077 == 0
     finally:
         os.umask(old)
+
+
+def test_messages_are_not_held_in_memory() -> None:
+    with Sandbox(conversations=20_000, max_messages=5_000) as box:
+        keep(box, 100)
+        tracemalloc.start()
+        try:
+            keep(box, 10_000)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(box.messages) == 5_000
+        assert held < 200_000

@@ -504,3 +504,19 @@ def test_a_new_chunk_knows_nothing() -> None:
     chunk = Chunk(3)
     assert [chunk[index] for index in range(3)] == [OPEN] * 3
     assert not chunk.is_changed
+
+
+def test_what_the_first_version_of_this_package_wrote_is_understood(stores: Stores) -> None:
+    """As it lies in users' databases: a later form must read this one too."""
+    stores.texts[HEAD] = json.dumps(
+        {"version": 1, "token": "t", "chain": 3, "try_number": 1, "retries": 3, "total": 5, "digests": "f0bbb8ff9132",
+         "summary": None}
+    )  # fmt: skip
+    stores.texts[FIRST] = json.dumps({"token": "t", "chain": 3, "outcomes": "a?", "conversation_ids": "77"})
+    stores.texts["wassly_broadcast__1"] = json.dumps(
+        {"token": "t", "chain": 3, "outcomes": "uf", "conversation_ids": ""}
+    )
+    second = begun(stores, 2)
+    assert second.is_resumed
+    assert outcomes(second) == f"{ACCEPTED}{ANNOUNCED}{UNKNOWN}{FAILED}{OPEN}"
+    assert second.chunk(0, 2).conversation_ids == {0: 77}

@@ -1,0 +1,75 @@
+"""
+The tests on every Airflow and Python that this package is for: ``make test-matrix``.
+
+Each environment is installed as of its Airflow's time. What has passed with just this code before, in ``make test`` for
+instance, is not run again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tests import support
+
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["tests", "table"]
+nox.options.error_on_missing_interpreters = False
+
+#: The day as of which the lowest versions are installed, and the pytest for them.
+DAY_OF_LOWEST = "2026-03-25"
+
+
+def interpreter(version: str) -> str | None:
+    """Find a Python of this version: on the PATH, or among those of pyenv."""
+
+    def candidates() -> Iterator[str]:
+        if found := shutil.which(f"python{version}"):
+            yield found
+        for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"), reverse=True):
+            yield str(path)
+
+    # One of pyenv's shims is there whether or not pyenv would run it.
+    return next(
+        (path for path in candidates() if not subprocess.run([path, "-c", ""], capture_output=True).returncode), None
+    )
+
+
+PYTHONS = {version: interpreter(version) for version in support.PYTHONS}
+HERE = [combination for combination in support.COMBINATIONS if PYTHONS[combination.python]]
+
+
+@nox.session
+@nox.parametrize(
+    "python,combination",
+    [nox.param(PYTHONS[combination.python], combination, id=combination.name) for combination in HERE],
+)
+def tests(session: nox.Session, combination: support.Combination) -> None:
+    """Run the tests that a combination is to pass."""
+    folders = [folder for folder in support.asked_of(combination) if folder not in support.seen(combination.name)]
+    if not folders:
+        session.skip("has passed with just this code")
+    if combination == support.LOWEST:
+        day = f"--exclude-newer={DAY_OF_LOWEST}"
+        session.install("--resolution=lowest-direct", day, f"apache-airflow=={combination.airflow}", "-e", ".[sandbox]")
+        session.install(day, "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "statsd")
+    else:
+        constraints = f"--constraint=constraints/airflow-{combination.airflow}.txt"
+        session.install("-e", ".[dev]", "pytest-xdist", constraints)
+    for folder in folders:
+        # A real Airflow has the machine for itself, or what it waits for takes too long.
+        side_by_side = [] if folder == "e2e" else ["-n4", "--dist=worksteal"]
+        session.run("python", "-m", "pytest", "-q", *side_by_side, f"tests/{folder}")
+
+
+@nox.session(venv_backend="none")
+def table(session: nox.Session) -> None:
+    """Show what has passed; fail if that is not all."""
+    without = [combination.name for combination in support.COMBINATIONS if combination not in HERE]
+    session.run(sys.executable, "-m", "tests.support", *without)
