@@ -115,7 +115,7 @@ class Inbox:
             with self._writing():
                 dropped = self._drop_oldest(self._number)
             self._number -= len(dropped)
-        remove_files(dropped)
+        _remove_files(dropped)
 
     def close(self) -> None:
         """Give the data folder free, or remove the files; the messages stay readable."""
@@ -193,7 +193,7 @@ class Inbox:
                 assert row.lastrowid is not None
                 dropped = self._drop_oldest(self._number + 1)
             self._number += 1 - len(dropped)
-        remove_files(dropped)
+        _remove_files(dropped)
         return dataclasses.replace(kept, id=row.lastrowid)
 
     def clear(self, *, conversations: bool = False) -> None:
@@ -209,7 +209,7 @@ class Inbox:
                 if conversations:
                     self._database.execute("DELETE FROM conversation")
             self._number = 0
-        remove_files(deleted)
+        _remove_files(deleted)
 
     def messages(
         self, *, after: int = 0, before: int | None = None, number: str | None = None, limit: int = -1
@@ -385,7 +385,7 @@ def _file_to_json(attachment: Attachment | None) -> str | None:
     return None if attachment is None else json.dumps({**dataclasses.asdict(attachment), "path": str(attachment.path)})
 
 
-def remove_files(messages: Iterable[Message]) -> None:
+def _remove_files(messages: Iterable[Message]) -> None:
     """Remove the files of messages that are not kept."""
     for message in messages:
         for attachment in (message.document, message.media):
