@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -256,19 +257,30 @@ def log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) ->
 @contextmanager
 def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[None]:
     """Have ``then`` called in the main thread, as Airflow's signals do, as soon as ``when`` says so."""
-    over = threading.Event()
+    over, lost = threading.Event(), threading.Event()
+    report = sys.unraisablehook
 
     def wait() -> None:
+        due = when
         while not over.is_set():
-            if when():
+            if due():
+                lost.clear()
+                due = lost.is_set
                 os.kill(os.getpid(), signal.SIGUSR1)
-                return
             time.sleep(0.001)
 
     def handle(signum: int, frame: Any) -> None:
         then()
 
+    def find(unraisable: Any) -> None:
+        # Python drops what is raised while it happens to call back for a weak reference: the signal comes again.
+        if isinstance(unraisable.exc_value, Stopped):
+            lost.set()
+        else:
+            report(unraisable)
+
     before = signal.signal(signal.SIGUSR1, handle)
+    sys.unraisablehook = find
     thread = threading.Thread(target=wait)
     thread.start()
     try:
@@ -276,6 +288,7 @@ def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[No
     finally:
         over.set()
         thread.join()
+        sys.unraisablehook = report
         signal.signal(signal.SIGUSR1, before)
 
 
