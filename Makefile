@@ -32,9 +32,11 @@ test-matrix: install
 	QUICK=$(QUICK) $(BIN)/python -m nox
 
 test-celery: install
+	@scripts/debian_packages.sh redis-server:redis-server '/usr/lib/postgresql/*/bin/initdb:postgresql'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
 		apache-airflow-providers-celery asyncpg psycopg2-binary
 	$(BIN)/python -m pytest tests/celery
+	@$(BIN)/python -m tests.support --just celery
 
 lint: install
 	$(BIN)/python -m ruff check .

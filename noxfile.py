@@ -72,4 +72,4 @@ def tests(session: nox.Session, combination: support.Combination) -> None:
 def table(session: nox.Session) -> None:
     """Show what has passed; fail if that is not all."""
     without = [combination.name for combination in support.COMBINATIONS if combination not in HERE]
-    session.run(sys.executable, "-m", "tests.support", *without)
+    session.run(sys.executable, "-m", "tests.support", *(["--without", *without] if without else []))

@@ -2,16 +2,17 @@
 Which Airflow and Python this package is for, and what of that has been seen to work.
 
 Every run of whole folders of tests notes under ``.results`` what has passed, and with which code. ``python -m
-tests.support`` shows it, and fails where something is missing.
+tests.support`` shows it, and fails where something that was asked for is missing.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Combination:
     """
     An Airflow on a Python.
 
-    :param folders: which of the tests it has to pass.
+    :param folders: which of the tests it passes.
     """
 
     airflow: str
@@ -39,17 +40,17 @@ class Combination:
         return f"{self.airflow}-py{self.python}"
 
 
+FOLDERS = ("unit", "integration", "e2e", "celery")
 #: With the lowest versions of all that the package itself asks for.
 LOWEST = Combination("2.11.0", "3.11")
-ALL = ("unit", "integration", "e2e")
 COMBINATIONS = (
     LOWEST,
-    Combination("2.11.2", "3.11", ALL),
+    Combination("2.11.2", "3.11", FOLDERS[:3]),
     Combination("3.0.6", "3.11"),
     Combination("3.1.8", "3.11"),
     Combination("3.2.2", "3.11"),
     Combination("3.3.2", "3.10"),
-    Combination("3.3.2", "3.11", ALL),
+    Combination("3.3.2", "3.11", FOLDERS),
     Combination("3.3.2", "3.12"),
     Combination("3.3.2", "3.13"),
 )
@@ -57,12 +58,13 @@ COMBINATIONS = (
 
 def asked_of(combination: Combination) -> tuple[str, ...]:
     """
-    Return which tests are run.
+    Return which tests the matrix runs. Those with Celery have a command of their own.
 
     With ``QUICK`` in the environment, with lowest versions and on other Pythons the unit tests only.
     """
-    is_usual = combination.python == "3.11" and combination != LOWEST
-    return combination.folders if is_usual or not os.environ.get("QUICK") else combination.folders[:1]
+    if os.environ.get("QUICK") and (combination.python != "3.11" or combination == LOWEST):
+        return ("unit",)
+    return tuple(folder for folder in combination.folders if folder != "celery")
 
 
 def fingerprint() -> str:
@@ -94,22 +96,39 @@ def note(airflow: str, passed: Mapping[str, int]) -> None:
     (RESULTS / f"{combination.name}.json").write_text(json.dumps(noted))
 
 
-def main(without: list[str]) -> int:
-    """
-    Print what was seen.
+def table() -> str:
+    """Return what the README says that is tested: the combinations, as a table in Markdown."""
+    lines = ["| Airflow | Python | " + " | ".join(FOLDERS) + " |", "|---|---|" + ":-:|" * len(FOLDERS)]
+    for combination in COMBINATIONS:
+        dependencies = ", with the lowest versions of all dependencies" if combination == LOWEST else ""
+        marks = ("✓" if folder in combination.folders else "" for folder in FOLDERS)
+        lines.append(f"| {combination.airflow}{dependencies} | {combination.python} | " + " | ".join(marks) + " |")
+    return "\n".join(lines) + "\n"
 
-    :param without: combinations that cannot be tried on this machine.
-    :return: the exit status: 1 where something is missing.
+
+def main(arguments: Sequence[str]) -> int:
     """
+    Print how many tests have passed.
+
+    :return: the exit status: 1 where something that was asked for is missing.
+    """
+    parser = argparse.ArgumentParser(prog="python -m tests.support", description=__doc__)
+    parser.add_argument("--without", nargs="+", default=[], metavar="COMBINATION", help="not tried on this machine")
+    parser.add_argument("--just", metavar="FOLDER", choices=FOLDERS, help="what was asked for, not the whole matrix")
+    options = parser.parse_args(arguments)
     missing = False
+    print(f"{'Airflow':10}{'Python':9}{''.join(f'{folder:14}' for folder in FOLDERS)}")
     for combination in COMBINATIONS:
         passed = seen(combination.name)
-        told = ", ".join(f"{passed[folder]} {folder}" for folder in combination.folders if folder in passed)
-        if combination.name in without:
-            told = told or f"not tried: there is no Python {combination.python} here"
-        elif not passed.keys() >= set(asked_of(combination)):
-            told, missing = f"NOT passed{f', only {told}' if told else ''}", True
-        print(f"Airflow {combination.airflow:7} Python {combination.python:5} {told}")
+        asked = () if options.just or combination.name in options.without else asked_of(combination)
+        missing |= not passed.keys() >= set(asked)
+        cells = [str(passed.get(folder, "NOT PASSED" if folder in asked else "-")) for folder in FOLDERS]
+        remark = "this Python is not here" if combination.name in options.without else ""
+        print(
+            f"{combination.airflow:10}{combination.python:9}{''.join(f'{cell:14}' for cell in cells)}{remark}".rstrip()
+        )
+    if options.just:
+        missing = not any(options.just in seen(combination.name) for combination in COMBINATIONS)
     return int(missing)
 
 

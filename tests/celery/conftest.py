@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
-from typing import NoReturn
 
 import pytest
 
@@ -21,7 +19,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryCluster]
     if IS_AIRFLOW_2:
         pytest.skip("tried on Airflow 3 only")
     if missing := missing_programs() or _missing_packages():
-        _cannot_run(f"missing: {missing}")
+        pytest.fail(f"missing: {missing}")
     with ExitStack() as running:
         redis, postgresql = Redis(), PostgreSQL()
         for service in (redis, postgresql):
@@ -36,9 +34,3 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryCluster]
 def _missing_packages() -> str:
     modules = ("airflow.providers.celery", "asyncpg", "psycopg2", "redis")
     return ", ".join(name for name in modules if find_spec(name) is None)
-
-
-def _cannot_run(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import textwrap
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from airflow_provider_wassly._compat import HAS_TASK_STATE_STORE
 from airflow_provider_wassly.hooks.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
+from tests import support
 from tests.integration.airflow_cli import AirflowCli
 
 VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
@@ -191,3 +193,18 @@ def test_the_documented_receipt_has_the_keys_of_a_real_one(wassly_default: Sandb
     returned = task.execute({})
     assert returned.keys() == json.loads(shown).keys()
     assert os.environ["AIRFLOW_CONN_WASSLY_DEFAULT"] == wassly_default.connection
+
+
+def test_it_says_what_is_tested() -> None:
+    # Whether that passes is what "make test-matrix" tells.
+    assert support.table() in README
+
+
+def test_the_package_says_that_it_is_for_the_pythons_that_are_tested() -> None:
+    classifiers = metadata("airflow-provider-wassly").get_all("Classifier") or []
+    versions = [
+        found[1]
+        for classifier in classifiers
+        if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
+    ]
+    assert versions == list(support.PYTHONS)
