@@ -31,7 +31,8 @@ def load(part: int) -> None:
 @task(
     on_failure_callback=WasslyNotifier(
         contact_mobile_number="{{ params.owner }}",
-        message="🗞️ Your report of {{ run_id }} is not published: _{{ exception }}_",
+        # Where Airflow does not say why, the message should not be lost for that.
+        message="🗞️ Your report of {{ run_id }} is not published: _{{ exception | default('see the log') }}_",
     )
 )
 def publish() -> None:

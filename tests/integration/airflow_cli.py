@@ -11,6 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import airflow
+
+#: Of the Airflow that is installed.
+VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
+
 # One process for all commands: starting Airflow takes longer than most of them.
 _COMMANDS = """
 import shlex, sys

@@ -11,16 +11,14 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
-import airflow
 import pytest
 
 from airflow_provider_wassly._compat import HAS_TASK_STATE_STORE
 from airflow_provider_wassly.hooks.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
 from tests import support
-from tests.integration.airflow_cli import AirflowCli
+from tests.integration.airflow_cli import VERSION, AirflowCli
 
-VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 

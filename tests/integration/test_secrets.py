@@ -162,11 +162,13 @@ with DAG("failing", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezo
 """
     )
     try:
-        output = airflow.test_dag("failing")
+        lines = airflow.test_dag("failing").splitlines()
     finally:
         for box in boxes.values():
             box.stop()
 
+    # "airflow dags test" of 3.0 prints all that a task asks of Airflow, that a secret be masked, for instance.
+    output = "\n".join(line for line in lines if "] Sending request " not in line)
     states = airflow.states("failing")
     assert {name for name, state in states.items() if state == "success"} == {"ok", "rejected_token"}, output
     assert {state for name, state in states.items() if name not in ("ok", "rejected_token")} == {"failed"}
@@ -176,7 +178,6 @@ with DAG("failing", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezo
     left = {"output": output.encode()} | {
         str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()
     }
-    Path("/tmp/left.log").write_text(output)
     assert "airflow.db" in left
     del left["dags/failing.py"]
     for secret in (*SECRETS, *issued):

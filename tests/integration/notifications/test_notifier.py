@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import airflow
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
@@ -34,10 +33,10 @@ from airflow_provider_wassly.notifications.delivery import WasslyNotificationErr
 from airflow_provider_wassly.notifications.wassly import WasslyNotifier
 from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sandbox.store import Store
+from tests.integration.airflow_cli import VERSION
 from tests.unit.hooks.storages import attach
 from tests.unit.variables import Variables
 
-VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 NUMBERS = [f"+4477009001{number:02}" for number in range(25)]
 CONTEXT: Any = {"run_id": "a run"}
 QUOTA = "wassly_quota__wassly_default"

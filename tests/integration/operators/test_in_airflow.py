@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.integration.airflow_cli import AirflowCli
+from tests.integration.airflow_cli import VERSION, AirflowCli
 
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
 HEAD = """
@@ -70,7 +70,9 @@ def test_the_example_of_a_failure_tells_of_it(airflow: AirflowCli, box: Sandbox)
     assert {name for name, state in states.items() if state == "failed"} == {"load[0]", "load[2]", "publish"}, output
     told = {message.contact_mobile_number: message.message or "" for message in box.messages}
     assert len(box.messages) == 3
-    assert told["+447700900123"].endswith("is not published: _the web server refuses the password_")
+    # These versions tell it only to the callbacks of a real run.
+    reason = "see the log" if (3, 0) <= VERSION < (3, 3) else "the web server refuses the password"
+    assert told["+447700900123"].endswith(f"is not published: _{reason}_")
     assert told["+447700900101"] == told["+447700900102"]
     assert told["+447700900101"].startswith("❌ *DAG failed*: `wassly_failure_alert`")
 
