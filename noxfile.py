@@ -23,7 +23,7 @@ nox.options.sessions = ["tests", "table"]
 nox.options.error_on_missing_interpreters = False
 
 #: The day as of which the lowest versions are installed, and the pytest for them.
-DAY_OF_LOWEST = "2026-03-25"
+DAY_OF_LOWEST = "2025-06-15"
 
 
 def interpreter(version: str) -> str | None:

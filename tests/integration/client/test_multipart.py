@@ -219,7 +219,7 @@ def starlette() -> Parse:
     return parse
 
 
-@pytest.fixture(params=["php", "starlette", "busboy", "node"])
+@pytest.fixture
 def parse(request: pytest.FixtureRequest) -> Parse:
     parse: Parse = request.getfixturevalue(request.param)
     return parse
@@ -227,6 +227,7 @@ def parse(request: pytest.FixtureRequest) -> Parse:
 
 #: Node's built-in parser takes a quote in a name only as browsers write it, ``%22``, which all others read literally.
 without_built_in_node = pytest.mark.parametrize("parse", ["php", "starlette", "busboy"], indirect=True)
+by_every_parser = pytest.mark.parametrize("parse", ["php", "starlette", "busboy", "node"], indirect=True)
 
 
 def attachment(name: str, content: bytes = CONTENT) -> Attachment:
@@ -311,6 +312,7 @@ def cuts(length: int) -> list[int]:
     return sorted({*random.Random(1).sample(range(length - 300), 40), *range(length - 300, length)})
 
 
+@by_every_parser
 @pytest.mark.parametrize("with_file", [True, False], ids=["file", "text"])
 def test_what_is_called_harmless_is_no_valid_request(parse: Parse, with_file: bool) -> None:
     content_type, body, harmless = body_of(texts("hi" * 99), {"document": attachment("a.pdf")} if with_file else {})

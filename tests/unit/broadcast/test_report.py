@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import os
 import stat
@@ -234,6 +235,7 @@ def test_lines_that_can_be_written_are_not_kept_in_memory(tmp_path: Path) -> Non
         for row in range(2, 4_000, 2):
             report.add(line(row + 1))
             report.add(line(row))
+        gc.collect()
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

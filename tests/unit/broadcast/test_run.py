@@ -868,10 +868,10 @@ def test_only_those_without_an_answer_are_unknown_after_a_stop_even_if_the_proce
     world.on_event = act
     with pytest.raises(RuntimeError, match="this task is being stopped"):
         broadcast.go()
-    # What is written first counts: Airflow gives it five seconds.
-    assert written_after_kill[0] == "?"
-    assert world.outcomes() == "a"
-    assert world.delivered == [number(0)]
+    # What is written first counts: Airflow gives it five seconds. Which of the first three has left is left open.
+    assert written_after_kill[0].lstrip(".") == "?"
+    assert world.outcomes().lstrip(".") == "a"
+    assert len(world.delivered) == 1
 
 
 def test_a_message_that_is_being_uploaded_when_the_task_is_stopped_does_not_leave() -> None:
