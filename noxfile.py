@@ -64,7 +64,7 @@ def tests(session: nox.Session, combination: support.Combination) -> None:
         session.install("-e", ".[dev]", "pytest-xdist", constraints)
     for folder in folders:
         # A real Airflow has the machine for itself, or what it waits for takes too long.
-        side_by_side = [] if folder == "e2e" else ["-n4", "--dist=worksteal"]
+        side_by_side = [] if folder == "e2e" else ["-nauto", "--dist=worksteal"]
         session.run("python", "-m", "pytest", "-q", *side_by_side, f"tests/{folder}")
 
 
