@@ -19,7 +19,12 @@ VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 # One process for all commands: starting Airflow takes longer than most of them.
 _COMMANDS = """
 import shlex, sys
+import airflow
 from airflow.__main__ import main
+if airflow.__version__.startswith("3.0."):
+    # Its "dags test" leaves out what sets up the log of a real task, and so shows every secret.
+    from airflow.sdk.log import configure_logging
+    configure_logging(enable_pretty_log=False, output=sys.stdout)
 for line in sys.argv[1:]:
     sys.argv = ["airflow", *shlex.split(line)]
     try:
