@@ -36,7 +36,7 @@ test-celery: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
 		apache-airflow-providers-celery asyncpg psycopg2-binary
 	$(BIN)/python -m pytest tests/celery
-	@$(BIN)/python -m tests.support --just celery
+	@$(BIN)/python -m tests.matrix --just celery
 
 lint: install
 	$(BIN)/python -m ruff check .

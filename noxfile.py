@@ -16,7 +16,7 @@ from pathlib import Path
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tests import support
+from tests import matrix
 
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "table"]
@@ -41,8 +41,8 @@ def interpreter(version: str) -> str | None:
     )
 
 
-PYTHONS = {version: interpreter(version) for version in support.PYTHONS}
-HERE = [combination for combination in support.COMBINATIONS if PYTHONS[combination.python]]
+PYTHONS = {version: interpreter(version) for version in matrix.PYTHONS}
+HERE = [combination for combination in matrix.COMBINATIONS if PYTHONS[combination.python]]
 
 
 @nox.session
@@ -50,12 +50,12 @@ HERE = [combination for combination in support.COMBINATIONS if PYTHONS[combinati
     "python,combination",
     [nox.param(PYTHONS[combination.python], combination, id=combination.name) for combination in HERE],
 )
-def tests(session: nox.Session, combination: support.Combination) -> None:
+def tests(session: nox.Session, combination: matrix.Combination) -> None:
     """Run the tests that a combination is to pass."""
-    folders = [folder for folder in support.asked_of(combination) if folder not in support.seen(combination.name)]
+    folders = [folder for folder in matrix.asked_of(combination) if folder not in matrix.seen(combination.name)]
     if not folders:
         session.skip("has passed with just this code")
-    if combination == support.LOWEST:
+    if combination == matrix.LOWEST:
         day = f"--exclude-newer={DAY_OF_LOWEST}"
         session.install("--resolution=lowest-direct", day, f"apache-airflow=={combination.airflow}", "-e", ".[sandbox]")
         session.install(day, "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "statsd")
@@ -71,5 +71,5 @@ def tests(session: nox.Session, combination: support.Combination) -> None:
 @nox.session(venv_backend="none")
 def table(session: nox.Session) -> None:
     """Show what has passed; fail if that is not all."""
-    without = [combination.name for combination in support.COMBINATIONS if combination not in HERE]
-    session.run(sys.executable, "-m", "tests.support", *(["--without", *without] if without else []))
+    without = [combination.name for combination in matrix.COMBINATIONS if combination not in HERE]
+    session.run(sys.executable, "-m", "tests.matrix", *(["--without", *without] if without else []))

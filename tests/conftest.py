@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests import support
+from tests import matrix
 
 # Before the first import of Airflow, which reads its environment then.
 _HOME = tempfile.mkdtemp(prefix="wassly-tests-")
@@ -49,4 +49,4 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if by_folder:
         import airflow
 
-        support.note(airflow.__version__, by_folder)
+        matrix.note(airflow.__version__, by_folder)

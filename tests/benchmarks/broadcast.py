@@ -89,7 +89,7 @@ def write_list(path: Path, recipients: int) -> str:
 
 def rates() -> None:
     """Measure inside of a real Airflow, with its scheduler and LocalExecutor."""
-    from tests.e2e.airflow_server import AirflowServer
+    from tests.support.airflow_server import AirflowServer
 
     with contextlib.ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))

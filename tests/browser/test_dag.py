@@ -5,7 +5,7 @@ from pathlib import Path
 
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.browser.page import Page
-from tests.integration.airflow_cli import AirflowCli
+from tests.support.airflow_cli import AirflowCli
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 

@@ -16,7 +16,7 @@ import sqlalchemy
 
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.celery.services import PostgreSQL, Redis
-from tests.e2e.airflow_server import AirflowServer
+from tests.support.airflow_server import AirflowServer
 
 WORKERS = ("one", "two")
 #: How many tasks each worker runs at the same time.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.celery.cluster import CeleryCluster
 from tests.celery.services import PostgreSQL, Redis, missing_programs
-from tests.e2e.airflow_server import IS_AIRFLOW_2
+from tests.support.airflow_server import IS_AIRFLOW_2
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.e2e.airflow_server import IS_AIRFLOW_2, AirflowServer
+from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 
 RECIPIENTS = 300 if IS_AIRFLOW_2 else 2000
 WORKERS = 8

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.e2e.airflow_server import IS_AIRFLOW_2, AirflowServer
+from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 
 RETRIES = 3
 ALWAYS = 99

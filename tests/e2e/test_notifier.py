@@ -10,7 +10,7 @@ import airflow
 import pytest
 
 from airflow_provider_wassly.sandbox import Message, Sandbox
-from tests.e2e.airflow_server import IS_AIRFLOW_2, AirflowServer
+from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 
 VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 HAS_DEADLINES = VERSION >= (3, 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.e2e.airflow_server import IS_AIRFLOW_2, AirflowServer
+from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 
 pytestmark = pytest.mark.skipif(
     IS_AIRFLOW_2, reason="tried on Airflow 3 only; 2.11 runs the sensors in tests/integration"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.airflow_server import IS_AIRFLOW_2
+from tests.support.airflow_server import IS_AIRFLOW_2
 
 ROOT = Path(__file__).parents[2]
 

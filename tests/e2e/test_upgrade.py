@@ -15,7 +15,7 @@ import pytest
 
 import airflow_provider_wassly
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.e2e.airflow_server import AirflowServer
+from tests.support.airflow_server import AirflowServer
 
 ROOT = Path(__file__).parents[2]
 OLDER = "0.0.9"

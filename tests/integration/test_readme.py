@@ -16,8 +16,8 @@ import pytest
 from airflow_provider_wassly._compat import HAS_TASK_STATE_STORE
 from airflow_provider_wassly.hooks.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
-from tests import support
-from tests.integration.airflow_cli import VERSION, AirflowCli
+from tests import matrix
+from tests.support.airflow_cli import VERSION, AirflowCli
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -195,7 +195,7 @@ def test_the_documented_receipt_has_the_keys_of_a_real_one(wassly_default: Sandb
 
 def test_it_says_what_is_tested() -> None:
     # Whether that passes is what "make test-matrix" tells.
-    assert support.table() in README
+    assert matrix.table() in README
 
 
 def test_the_package_says_that_it_is_for_the_pythons_that_are_tested() -> None:
@@ -205,4 +205,4 @@ def test_the_package_says_that_it_is_for_the_pythons_that_are_tested() -> None:
         for classifier in classifiers
         if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
     ]
-    assert versions == list(support.PYTHONS)
+    assert versions == list(matrix.PYTHONS)

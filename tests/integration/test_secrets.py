@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sandbox.api import FAKE_OPENAI_API_KEY
 from airflow_provider_wassly.sandbox.store import Store
-from tests.integration.airflow_cli import AirflowCli
+from tests.support.airflow_cli import AirflowCli
 
 NUMBER = "+447700900123"
 TEXT = "The text of the message is nobody's business"

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.quota import Quota, QuotaReading, Verdict, judge
-
-from .variables import Variables
+from tests.support.variables import Variables
 
 KEY = "wassly_quota__work"
 PROBE_KEY = "wassly_quota_probe__work"

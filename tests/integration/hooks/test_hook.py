@@ -30,7 +30,7 @@ from airflow_provider_wassly.client import (
 )
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.unit.hooks.storages import attach
+from tests.support.storages import attach
 
 from .conftest import Connect
 

@@ -9,7 +9,7 @@ import pytest
 from airflow import __version__
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.integration.airflow_cli import AirflowCli
+from tests.support.airflow_cli import AirflowCli
 
 VERSION = tuple(map(int, __version__.split(".")[:2]))
 

@@ -33,9 +33,9 @@ from airflow_provider_wassly.notifications.delivery import WasslyNotificationErr
 from airflow_provider_wassly.notifications.wassly import WasslyNotifier
 from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sandbox.store import Store
-from tests.integration.airflow_cli import VERSION
-from tests.unit.hooks.storages import attach
-from tests.unit.variables import Variables
+from tests.support.airflow_cli import VERSION
+from tests.support.storages import attach
+from tests.support.variables import Variables
 
 NUMBERS = [f"+4477009001{number:02}" for number in range(25)]
 CONTEXT: Any = {"run_id": "a run"}

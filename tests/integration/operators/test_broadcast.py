@@ -32,8 +32,8 @@ from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sandbox.store import Store
-from tests.unit.hooks.storages import attach
-from tests.unit.variables import Variables
+from tests.support.storages import attach
+from tests.support.variables import Variables
 
 try:
     from airflow.sdk import DAG, ObjectStoragePath

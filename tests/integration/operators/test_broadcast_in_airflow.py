@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.integration.airflow_cli import VERSION, AirflowCli
+from tests.support.airflow_cli import VERSION, AirflowCli
 
 AMIRA, BOB, CHLOE = "+447700900101", "+447700900102", "+447700900103"
 

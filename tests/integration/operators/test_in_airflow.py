@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.integration.airflow_cli import VERSION, AirflowCli
+from tests.support.airflow_cli import VERSION, AirflowCli
 
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
 HEAD = """

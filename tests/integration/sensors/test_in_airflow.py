@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from airflow_provider_wassly.sandbox import Sandbox
-from tests.integration.airflow_cli import AirflowCli
+from tests.support.airflow_cli import AirflowCli
 
 DAG_FILE = """
 from datetime import datetime, timezone

@@ -25,7 +25,7 @@ from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sensors.base import WasslySensor
 from airflow_provider_wassly.sensors.device import WasslyDeviceSensor
 from airflow_provider_wassly.sensors.quota import WasslyQuotaSensor
-from tests.unit.variables import Variables
+from tests.support.variables import Variables
 
 TO = "+447700900199"
 CONTEXT: Any = {}

@@ -22,7 +22,7 @@ from airflow_provider_wassly import _compat
 from airflow_provider_wassly.broadcast import recipients as module
 from airflow_provider_wassly.broadcast.recipients import NUMBER, Recipient, RecipientList, Row, digest, survey
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from tests.unit.hooks.storages import attach
+from tests.support.storages import attach
 
 ANNA = "+447700900001"
 OMAR = "+447700900002"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from tests.unit.hooks.storages import attach
+from tests.support.storages import attach
 
 
 @pytest.fixture

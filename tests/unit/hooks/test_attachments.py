@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
 from airflow_provider_wassly.hooks.attachments import resolve_attachment
+from tests.support.storages import attach
 
 from .conftest import MakeHook
-from .storages import attach
 
 
 class Storage(MemoryFileSystem):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from airflow_provider_wassly.quota import Quota
 from airflow_provider_wassly.triggers.base import PollTrigger
 from airflow_provider_wassly.triggers.device import DeviceTrigger
 from airflow_provider_wassly.triggers.quota import QuotaTrigger
-from tests.unit.variables import Variables
+from tests.support.variables import Variables
 
 
 def waiting(seconds: float = 60, **others: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 Which Airflow and Python this package is for, and what of that has been seen to work.
 
 Every run of whole folders of tests notes under ``.results`` what has passed, and with which code. ``python -m
-tests.support`` shows it, and fails where something that was asked for is missing.
+tests.matrix`` shows it, and fails where something that was asked for is missing.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
 
     :return: the exit status: 1 where something that was asked for is missing.
     """
-    parser = argparse.ArgumentParser(prog="python -m tests.support", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--without", nargs="+", default=[], metavar="COMBINATION", help="not tried on this machine")
     parser.add_argument("--just", metavar="FOLDER", choices=FOLDERS, help="what was asked for, not the whole matrix")
     options = parser.parse_args(arguments)
