@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -40,6 +39,7 @@ from airflow_provider_wassly.client import (
     normalize,
     shorten,
 )
+from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 log = logging.getLogger(__name__)
@@ -122,18 +122,22 @@ class Tally:
     """What has come of the recipients so far, of whom there are ``total``."""
 
     total: int
+    clock: Clock
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     #: Of the failed: those for whom another try may help.
     may_pass: int = 0
     #: Sent by this try.
     sent: int = 0
     remaining_conversations: int | None = None
-    began: float = field(default_factory=time.monotonic)
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.clock.monotonic()
 
     @property
     def seconds(self) -> float:
         """How long it has taken."""
-        return time.monotonic() - self.began
+        return self.clock.monotonic() - self.began
 
     @property
     def per_minute(self) -> float:
@@ -180,6 +184,7 @@ class BroadcastRun:
         report_numbers: Literal["short", "full"],
     ) -> None:
         self._hook = hook
+        self._clock = hook.get_conn().clock
         self._recipients = recipients
         self._survey = survey
         self._record = record
@@ -203,13 +208,13 @@ class BroadcastRun:
         self._next_quota = 0.0
         self._is_over = False
         self._killed_at: float | None = None
-        self.tally = Tally(survey.total)
+        self.tally = Tally(survey.total, self._clock)
         #: Why not everybody was sent to, if so.
         self.stopped_by: WasslyError | None = None
 
     def kill(self) -> None:
         """Let no message leave from now on. May be called in a signal handler."""
-        self._killed_at = time.monotonic()
+        self._killed_at = self._clock.monotonic()
         self._senders.refuse()
 
     def run(self, seconds_after_kill: float) -> None:
@@ -221,8 +226,8 @@ class BroadcastRun:
         :raises WasslyInvalidMessage: when the list changes meanwhile.
         """
         jobs = (job for place in self._places() if (job := self._job(place)) is not None)
-        self._next_progress = time.monotonic() + _PROGRESS_SECONDS
-        self._next_quota = time.monotonic() + _QUOTA_SECONDS
+        self._next_progress = self._clock.monotonic() + _PROGRESS_SECONDS
+        self._next_quota = self._clock.monotonic() + _QUOTA_SECONDS
         self._remaining = Remaining(self._limits.reserve_conversations, self.tally.remaining_conversations)
         try:
             self._log_start(self._remember_who_was_sent_to())
@@ -452,7 +457,7 @@ class BroadcastRun:
         while any(job.departed and job.outcome is None for job in self._out):
             wait = _LOOK
             if self._killed_at is not None:
-                wait = min(wait, self._killed_at + seconds_after_kill - time.monotonic())
+                wait = min(wait, self._killed_at + seconds_after_kill - self._clock.monotonic())
                 if wait <= 0:
                     break
                 if not is_written:
@@ -512,14 +517,14 @@ class BroadcastRun:
         done = tally.outcomes.total() - tally.outcomes["not_sent"]
         parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
         left = tally.total - done
-        if left and tally.sent:
+        if left and tally.per_minute:
             parts.append(f"{tally.per_minute:.1f} a minute, about {_in_words(left / tally.per_minute * 60)} left")
         if tally.remaining_conversations is not None:
             parts.append(f"{tally.remaining_conversations} conversations remain")
         log.info("%d of %d recipients: %s", done, tally.total, ", ".join(parts) or "nothing yet")
 
     def _tell(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._hook.mask_tokens()
         if now >= self._next_progress:
             self._next_progress = now + _PROGRESS_SECONDS
@@ -533,7 +538,7 @@ class BroadcastRun:
         if latest is not None:
             receipt, instance_id, answered_at = latest
             # A reading that has waited must not replace one that another task has had meanwhile.
-            self._hook.keep_quota(receipt, instance_id, timedelta(seconds=time.monotonic() - answered_at))
+            self._hook.keep_quota(receipt, instance_id, timedelta(seconds=self._clock.monotonic() - answered_at))
 
 
 def _list_changed() -> WasslyInvalidMessage:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -69,14 +67,14 @@ class Senders(Generic[T]):
 
     def __init__(self, client: WasslyClient, pace: Pace, number: int) -> None:
         self._client = client
+        self._clock = client.clock
         self._pace = pace
         self._refuses = False
-        self._jobs: queue.SimpleQueue[Job[T] | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Job[T]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job[T] | None] = self._clock.queue()
+        self._done: queue.SimpleQueue[Job[T]] = self._clock.queue()
         self._number = number
         for thread in range(number):
-            # A daemon: a process that ends does not wait for a Wassly that does not answer.
-            threading.Thread(target=self._work, name=f"wassly-broadcast-{thread}", daemon=True).start()
+            self._clock.start(self._work, f"wassly-broadcast-{thread}")
 
     def give(self, job: Job[T]) -> None:
         """Have a message sent as soon as a thread is free and its turn has come."""
@@ -124,7 +122,7 @@ class Senders(Generic[T]):
             except Exception as error:
                 log.exception("A message could not be sent")
                 outcome = WasslyOutcomeUnknown(f"{type(error).__name__}: {error}")
-            job.answered_at = time.monotonic()
+            job.answered_at = self._clock.monotonic()
             job.outcome = outcome
             self._done.put(job)
 
@@ -166,7 +164,7 @@ class Senders(Generic[T]):
     def _depart(self, job: Job[T]) -> None:
         # In this order, and so without a lock that an interruption could leave locked: either it is seen here that
         # nothing may leave, or it is seen there that this has left.
-        job.departed_at = time.monotonic()
+        job.departed_at = self._clock.monotonic()
         job.departed = True
         if self._refuses:
             job.departed = False

@@ -32,6 +32,7 @@ from airflow_provider_wassly.client._multipart import SendBody
 from airflow_provider_wassly.client._redaction import Redactor
 from airflow_provider_wassly.client._wire import WatchedAdapter, Wire
 from airflow_provider_wassly.client.attachments import Attachment
+from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.client.errors import (
     WasslyAuthError,
     WasslyConfigError,
@@ -85,6 +86,7 @@ class WasslyClient:
     :param max_retry_after: seconds; a longer wait asked for by Wassly is an error at once, not a wait.
     :param pool_maxsize: connections kept open, one for each thread that calls at the same time.
     :param on_new_token: called with each fetched token, in the thread that fetched it, before its first use.
+    :param clock: what waits between two attempts; a test can hand in one that does not.
     :raises WasslyConfigError: names the argument that is missing or wrong.
     """
 
@@ -107,6 +109,7 @@ class WasslyClient:
         max_retry_after: float = 60.0,
         pool_maxsize: int = 10,
         on_new_token: Callable[[str], None] | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         _check_credentials(apikey, token, email, password)
         host = _check_base_url(base_url, allow_http)
@@ -127,6 +130,7 @@ class WasslyClient:
         self._max_attempts = max_attempts
         self._max_retry_after = max_retry_after
         self._on_new_token = on_new_token
+        self.clock = clock
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
         for proxy in self._proxies.values():
@@ -365,6 +369,7 @@ class WasslyClient:
             stop=tenacity.stop_after_attempt(self._max_attempts),
             wait=wait,
             before_sleep=announce,
+            sleep=self.clock.sleep,
             reraise=True,
         )(call)
 

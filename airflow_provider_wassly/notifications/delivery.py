@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from airflow_provider_wassly.client import (
     WasslyUnavailable,
     shorten,
 )
+from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 log = logging.getLogger(__name__)
@@ -54,18 +54,26 @@ class WasslyNotificationError(WasslyError):
 
 
 def notify_everybody(
-    numbers: Sequence[Any], *, wassly_conn_id: str, keep_quota: bool, document: Any, media: Any, **message: Any
+    numbers: Sequence[Any],
+    *,
+    wassly_conn_id: str,
+    keep_quota: bool,
+    document: Any,
+    media: Any,
+    clock: Clock = SYSTEM,
+    **message: Any,
 ) -> None:
     """
     Send one message to every number, once, and wait for what comes of it.
 
     :param numbers: the recipients; one that is there twice gets one message.
     :param keep_quota: whether the remaining quota is kept for the sensors.
+    :param clock: what the time is counted by.
     :param message: the rest of it, with the names of :meth:`WasslyHook.send_message`.
     :raises WasslyError: what went wrong with the only recipient, or with the message to all of them.
     :raises WasslyNotificationError: what went wrong with some of several.
     """
-    began = time.monotonic()
+    began = clock.monotonic()
     hook = WasslyHook(wassly_conn_id, client_options=_CLIENT_OPTIONS)
     if not numbers:
         raise WasslyInvalidMessage("empty; there is nobody to notify", field="contact_mobile_number")
@@ -84,7 +92,7 @@ def notify_everybody(
         except WasslyInvalidMessage as error:
             failures[who] = error
     recipients = len(messages) + len(failures)
-    outcomes = _send_all(hook.get_conn(), [prepared for _, prepared in messages.values()], began + _BUDGET)
+    outcomes = _send_all(hook.get_conn(), [prepared for _, prepared in messages.values()], began + _BUDGET, clock)
     hook.mask_tokens()
     receipts = []
     for (who, prepared), outcome in zip(messages.values(), outcomes, strict=True):
@@ -113,7 +121,7 @@ def _in_words(error: WasslyError) -> str:
 
 
 def _send_all(
-    client: WasslyClient, messages: Sequence[OutgoingMessage], deadline: float
+    client: WasslyClient, messages: Sequence[OutgoingMessage], deadline: float, clock: Clock
 ) -> list[SendReceipt | WasslyError]:
     """
     Send all messages, and return what came of each when all are done or the time is over.
@@ -122,8 +130,8 @@ def _send_all(
 
     :param client: it alone is used in other threads than the caller's.
     """
-    deliveries = [_Delivery(message) for message in messages]
-    waiting: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
+    deliveries = [_Delivery(message, clock) for message in messages]
+    waiting: queue.SimpleQueue[_Delivery] = clock.queue()
     for delivery in deliveries:
         waiting.put(delivery)
 
@@ -136,18 +144,18 @@ def _send_all(
             delivery.make(client)
 
     for number in range(min(len(deliveries), _MAX_THREADS)):
-        # A daemon, because a process that ends does not wait for a Wassly that does not answer.
-        threading.Thread(target=work, name=f"wassly-notifier-{number}", daemon=True).start()
+        clock.start(work, f"wassly-notifier-{number}")
     return [delivery.outcome(deadline) for delivery in deliveries]
 
 
 class _Delivery:
     """One message on its way, made by one thread and waited for by another."""
 
-    def __init__(self, message: OutgoingMessage) -> None:
+    def __init__(self, message: OutgoingMessage, clock: Clock) -> None:
         self._message = message
+        self._clock = clock
         self._lock = threading.Lock()
-        self._done = threading.Event()
+        self._done = clock.event()
         self._outcome: SendReceipt | WasslyError | None = None
         self._left = False
         self._given_up = False
@@ -170,7 +178,7 @@ class _Delivery:
 
     def outcome(self, deadline: float) -> SendReceipt | WasslyError:
         """Wait for what comes of it; give it up at the deadline."""
-        self._done.wait(max(0.0, deadline - time.monotonic()))
+        self._done.wait(max(0.0, deadline - self._clock.monotonic()))
         with self._lock:
             if self._outcome is not None:
                 return self._outcome

@@ -226,7 +226,7 @@ class WasslyBroadcastOperator(WasslyTask):
             survey=surveyed,
             record=record,
             prepare=prepare,
-            pace=Pace(self.messages_per_minute, self.jitter),
+            pace=Pace(self.messages_per_minute, self.jitter, clock=self.hook.get_conn().clock),
             limits=Limits(self.max_workers, self.reserve_conversations, self.on_outcome_unknown == "retry"),
             report=report,
             report_numbers=self.report_numbers,

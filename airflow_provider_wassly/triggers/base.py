@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime
+from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
+
+from airflow_provider_wassly.client.clock import SYSTEM, Clock
 
 
 class PollTrigger(BaseTrigger):
@@ -24,6 +25,9 @@ class PollTrigger(BaseTrigger):
     :param exponential_backoff: double the interval after each look.
     :param max_wait: seconds that the interval does not grow beyond.
     """
+
+    #: Of the class: a trigger is made anew from what :meth:`serialize` returns.
+    clock: ClassVar[Clock] = SYSTEM
 
     def __init__(
         self,
@@ -68,11 +72,11 @@ class PollTrigger(BaseTrigger):
         deadline = datetime.fromisoformat(self.deadline)
         interval = self.poke_interval
         while True:
-            left = (deadline - datetime.now(timezone.utc)).total_seconds()
+            left = (deadline - self.clock.now()).total_seconds()
             if left <= 0:
                 yield self._event("The time is over")
                 return
-            await asyncio.sleep(max(0.0, min(interval, left)))
+            await self.clock.pause(max(0.0, min(interval, left)))
             try:
                 # Not asyncio.to_thread: Airflow's own calls go back to this event loop from such a thread.
                 # Not the one thread that all triggers share by default: a look can last as long as a timeout.

@@ -1,4 +1,4 @@
-"""Airflow's Variables and a clock, in memory."""
+"""Airflow's Variables and the time of day, in memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_provider_wassly import _compat, quota
+from tests.support.kept import Kept
 
 
-class Variables:
+class Variables(Kept):
     """
     What Airflow keeps, and what time it is.
 
@@ -17,31 +18,14 @@ class Variables:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.values: dict[str, str] = {}
-        self.failure: Exception | None = None
+        super().__init__()
         self.time = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
         monkeypatch.setattr(quota, "now", lambda: self.time)
         monkeypatch.setattr(_compat, "can_reach_airflow", lambda: True)
-        monkeypatch.setattr(_compat, "get_variable", self._get)
-        monkeypatch.setattr(_compat, "set_variable", self._set)
-        monkeypatch.setattr(_compat, "delete_variable", self._delete)
+        monkeypatch.setattr(_compat, "get_variable", self.get)
+        monkeypatch.setattr(_compat, "set_variable", lambda key, value, description: self.set(key, value))
+        monkeypatch.setattr(_compat, "delete_variable", self.delete)
 
     def wait(self, **duration: float) -> None:
         """Let time pass."""
         self.time += timedelta(**duration)
-
-    def _fail(self) -> None:
-        if self.failure:
-            raise self.failure
-
-    def _get(self, key: str) -> str | None:
-        self._fail()
-        return self.values.get(key)
-
-    def _set(self, key: str, value: str, description: str) -> None:
-        self._fail()
-        self.values[key] = value
-
-    def _delete(self, key: str) -> None:
-        self._fail()
-        self.values.pop(key, None)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 from collections.abc import Callable
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_wassly.broadcast import pace as module
 from airflow_provider_wassly.broadcast.pace import Pace
+from tests.support.clock import VirtualClock
 
 GAP = 6.0  # seconds between two messages at ten a minute
 
@@ -22,41 +21,24 @@ GAP = 6.0  # seconds between two messages at ten a minute
 SLACK = 0.05 * GAP
 
 
-class Clock:
-    """A clock that goes on only when somebody waits or works."""
+class Clock(VirtualClock):
+    """One on which waiting takes longer than it should, by a time of the test's choice."""
 
-    def __init__(self) -> None:
-        self.now = 1000.0
-        #: Of each wait: how much longer it takes than it should.
-        self.lateness: Callable[[], float] = lambda: 0.0
-        self._stopped = False
+    lateness: Callable[[], float] = staticmethod(lambda: 0.0)
 
-    def __call__(self) -> float:
-        return self.now
-
-    # The shape of threading.Event
-
-    def is_set(self) -> bool:
-        return self._stopped
-
-    def set(self) -> None:
-        self._stopped = True
-
-    def wait(self, seconds: float) -> bool:
-        self.now += seconds
-        self.now += self.lateness()
-        return self._stopped
+    def wait(self, is_over: Callable[[], bool], seconds: float = math.inf) -> None:
+        super().wait(is_over, seconds)
+        self.advance(self.lateness())
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return a_clock(monkeypatch)
+def clock() -> Clock:
+    return Clock()
 
 
-def a_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "threading", SimpleNamespace(Lock=threading.Lock, Event=lambda: clock))
-    return clock
+def soon(moments: Any) -> Any:
+    """Return what equals moments, but for what the clock ticks each time that it is read."""
+    return pytest.approx(moments, abs=0.01)
 
 
 def turns(pace: Pace, clock: Clock, number: int, work: Callable[[], float] = lambda: 0.0) -> list[float]:
@@ -64,8 +46,8 @@ def turns(pace: Pace, clock: Clock, number: int, work: Callable[[], float] = lam
     times = []
     for _ in range(number):
         assert pace.wait_for_turn()
-        times.append(clock.now)
-        clock.now += work()
+        times.append(clock.monotonic())
+        clock.advance(work())
     return times
 
 
@@ -74,7 +56,7 @@ def gaps(times: list[float]) -> list[float]:
 
 
 def test_the_first_message_leaves_at_once(clock: Clock) -> None:
-    assert turns(Pace(10, 0.5, clock=clock), clock, 1) == [1000.0]
+    assert turns(Pace(10, 0.5, clock=clock), clock, 1) == soon([1000])
 
 
 def test_without_jitter_all_gaps_are_the_same(clock: Clock) -> None:
@@ -105,10 +87,10 @@ def test_a_system_that_wakes_a_little_late_does_not_slow_the_pace(clock: Clock) 
 def test_there_is_no_burst_after_a_stall(clock: Clock) -> None:
     pace = Pace(10, clock=clock)
     turns(pace, clock, 3)
-    clock.now += 100 * GAP
-    resumed = clock.now
+    clock.advance(100 * GAP)
+    resumed = clock.monotonic()
     times = turns(pace, clock, 5)
-    assert times[0] == resumed
+    assert times[0] == soon(resumed)
     assert min(gaps(times)) >= GAP - SLACK
 
 
@@ -124,18 +106,17 @@ seconds = st.floats(0, 40)
 def test_whatever_happens_no_gap_is_shorter_than_the_jitter_allows(
     events: list[tuple[float, float, float]], jitter: float
 ) -> None:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        clock = a_clock(monkeypatch)
-        pace = Pace(10, jitter, clock=clock)
-        times = []
-        for work, late, held in events:
-            clock.lateness = lambda late=late: late  # type: ignore[misc]
-            assert pace.wait_for_turn()
-            times.append(clock.now)
-            clock.now += work
-            if held > 20:
-                pace.hold(held)
-                assert pace.seconds_to_next(0) >= held - 0.001
+    clock = Clock()
+    pace = Pace(10, jitter, clock=clock)
+    times = []
+    for work, late, held in events:
+        clock.lateness = lambda late=late: late  # type: ignore[misc]
+        assert pace.wait_for_turn()
+        times.append(clock.monotonic())
+        clock.advance(work)
+        if held > 20:
+            pace.hold(held)
+            assert pace.seconds_to_next(0) >= held - 0.001
     assert min(gaps(times)) >= GAP * (1 - jitter) - SLACK - 0.001
 
 
@@ -143,7 +124,7 @@ def test_nothing_leaves_while_it_is_held(clock: Clock) -> None:
     pace = Pace(10, clock=clock)
     pace.hold(100)
     first, *others = turns(pace, clock, 3)
-    assert first == 1100
+    assert first == soon(1100)
     assert others == pytest.approx([1106, 1112])
 
 
@@ -151,7 +132,7 @@ def test_the_longest_hold_counts(clock: Clock) -> None:
     pace = Pace(None, clock=clock)
     pace.hold(100)
     pace.hold(1)
-    assert turns(pace, clock, 1) == [1100]
+    assert turns(pace, clock, 1) == soon([1100])
 
 
 def test_a_hold_reaches_also_whoever_waits_already(clock: Clock) -> None:
@@ -164,7 +145,7 @@ def test_a_hold_reaches_also_whoever_waits_already(clock: Clock) -> None:
         return 0.0
 
     clock.lateness = meanwhile
-    earliest = clock.now + pace.seconds_to_next(0) + 60
+    earliest = clock.monotonic() + pace.seconds_to_next(0) + 60
     assert turns(pace, clock, 1) == pytest.approx([earliest])
 
 
@@ -176,57 +157,74 @@ def test_how_long_a_message_will_have_to_wait(clock: Clock) -> None:
     assert pace.seconds_to_next(2) == pytest.approx(3 * GAP)
     pace.hold(100)
     assert pace.seconds_to_next(2) == pytest.approx(100 + 2 * GAP)
-    clock.now += 1000
+    clock.advance(1000)
     assert pace.seconds_to_next(2) == pytest.approx(2 * GAP)
 
 
 def test_without_a_pace_nobody_waits(clock: Clock) -> None:
-    assert set(turns(Pace(None, 0.5, clock=clock), clock, 100)) == {1000.0}
+    assert turns(Pace(None, 0.5, clock=clock), clock, 100) == soon([1000] * 100)
 
 
 # With threads
 
 
-def in_threads(number: int, work: Callable[[], Any]) -> list[threading.Thread]:
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    return threads
+def in_threads(clock: Clock, number: int, work: Callable[[], object]) -> None:
+    """Run ``work`` in several threads to its end."""
+    ended: list[object] = []
+    for thread in range(number):
+        clock.start(lambda: ended.append(work()), f"thread {thread}")
+    clock.wait(lambda: len(ended) == number)
 
 
-def test_threads_share_the_pace() -> None:
-    pace = Pace(6000)
-    began = time.monotonic()
-    for thread in in_threads(4, lambda: [pace.wait_for_turn() for _ in range(6)]):
-        thread.join(10)
-    assert time.monotonic() - began >= 23 * 0.01 * 0.95
-
-
-def test_a_hold_is_for_all_threads() -> None:
-    pace = Pace(None)
+def test_threads_share_the_pace(clock: Clock) -> None:
+    pace = Pace(60, clock=clock)
     left: list[float] = []
-    pace.hold(0.2)
-    began = time.monotonic()
-    for thread in in_threads(4, lambda: left.append(time.monotonic() if pace.wait_for_turn() else 0.0)):
-        thread.join(10)
-    assert len(left) == 4
-    assert min(left) - began >= 0.19
+
+    def work() -> None:
+        for _ in range(6):
+            assert pace.wait_for_turn()
+            left.append(clock.monotonic())
+
+    in_threads(clock, 4, work)
+    _, *others = gaps(left)
+    assert others == soon([1.0] * 22)
+
+
+def test_a_hold_is_for_all_threads(clock: Clock) -> None:
+    pace = Pace(None, clock=clock)
+    left: list[float] = []
+    pace.hold(20)
+    in_threads(clock, 4, lambda: left.append(clock.monotonic() if pace.wait_for_turn() else 0.0))
+    assert left == soon([1020] * 4)
 
 
 @pytest.mark.parametrize("reason", ["the pace", "a hold"])
-def test_a_stop_wakes_everybody_who_waits(reason: str) -> None:
-    pace = Pace(1 / 60 if reason == "the pace" else None)
+def test_a_stop_wakes_everybody_who_waits(clock: Clock, reason: str) -> None:
+    pace = Pace(1 / 60 if reason == "the pace" else None, clock=clock)
     if reason == "a hold":
         pace.hold(3600)
     else:
         assert pace.wait_for_turn()
     may_leave: list[bool] = []
-    threads = in_threads(3, lambda: may_leave.append(pace.wait_for_turn()))
-    time.sleep(0.05)
+    for thread in range(3):
+        clock.start(lambda: may_leave.append(pace.wait_for_turn()), f"thread {thread}")
+    clock.sleep(10)
     assert may_leave == []
     pace.stop()
+    clock.sleep(1)
+    assert may_leave == [False, False, False]
+
+
+def test_a_stop_wakes_whoever_waits_by_the_clock_of_the_system() -> None:
+    pace = Pace(None)
+    pace.hold(3600)
+    may_leave: list[bool] = []
+    threads = [threading.Thread(target=lambda: may_leave.append(pace.wait_for_turn()), daemon=True) for _ in range(3)]
     for thread in threads:
-        thread.join(10)
+        thread.start()
+    pace.stop()
+    for thread in threads:
+        thread.join(60)
     assert may_leave == [False, False, False]
 
 

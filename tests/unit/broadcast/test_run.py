@@ -10,15 +10,11 @@ import gc
 import itertools
 import json
 import logging
-import sys
-import threading
-import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -28,14 +24,11 @@ from airflow_provider_wassly import _compat
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast import run as run_module
-from airflow_provider_wassly.broadcast import senders as senders_module
 from airflow_provider_wassly.broadcast.pace import Pace
-from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row, survey
-from airflow_provider_wassly.broadcast.record import BroadcastRecord, Try
+from airflow_provider_wassly.broadcast.recipients import NUMBER, Row
 from airflow_provider_wassly.broadcast.report import Line, Report
-from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits, WasslyBroadcastIncomplete
+from airflow_provider_wassly.broadcast.run import BroadcastRun, WasslyBroadcastIncomplete
 from airflow_provider_wassly.client import (
-    Device,
     OutgoingMessage,
     SendReceipt,
     WasslyAuthError,
@@ -43,269 +36,17 @@ from airflow_provider_wassly.client import (
     WasslyDeviceDisconnected,
     WasslyError,
     WasslyInvalidMessage,
-    WasslyOutcomeUnknown,
     WasslyRateLimited,
-    WasslyRejected,
-    WasslyUnavailable,
 )
-from airflow_provider_wassly.client.messages import prepare as prepare_message
 from airflow_provider_wassly.state import WasslyRecordError
+from tests.support.broadcast import Broadcast, Snapshot, World, number, outcomes_in, people, prepare
+from tests.support.clock import VirtualClock
+from tests.support.service import FATES, TOLD
 
+#: Rows that are kept together.
 CHUNK = 3
 
-
-@pytest.fixture(autouse=True)
-def small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipients_module, "CHUNK", CHUNK)
-    monkeypatch.setattr(record_module, "CHUNK", CHUNK)
-    monkeypatch.setattr(senders_module, "_BACKOFF", (0.0, 0.0))
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", False)
-
-
-def number(place: int) -> str:
-    return f"+447700900{place:03}"
-
-
-def people(total: int) -> list[dict[str, Any]]:
-    return [{NUMBER: number(place)} for place in range(total)]
-
-
-#: What Wassly can do with a message, and whether it is accepted.
-FATES = {
-    "accept": True,
-    "accept after a new token": True,
-    "accept, answer lost": True,
-    "lose it, answer lost": False,
-    "accept, then a bug": True,
-    "a bug": False,
-    "no connection": False,
-    "too many requests": False,
-    "refuse for now": False,
-    "refuse": False,
-    "file changed": False,
-    "wrong key": False,
-    "device disconnected": False,
-}
-#: After these there is an answer that tells the quota.
-TOLD = {"accept", "accept after a new token"}
-
-
-@dataclass
-class Snapshot:
-    """What is left of the world if the process is killed at this moment."""
-
-    texts: dict[str, str]
-    delivered: list[str]
-    #: Those whose messages are on the way and will be accepted, if they arrive.
-    on_the_way: list[str]
-
-
-class World:
-    """Wassly, and what Airflow keeps of a task."""
-
-    def __init__(self, snapshot: Snapshot | None = None) -> None:
-        self.lock = threading.RLock()
-        self.texts = dict(snapshot.texts) if snapshot else {}
-        self.delivered = list(snapshot.delivered) if snapshot else []
-        self.on_the_way: list[str] = []
-        #: What Wassly will do with the messages to a number, one after the other.
-        self.fates: dict[str, list[str]] = {}
-        self.calls: list[str] = []
-        #: The fates of these calls.
-        self.met: list[str] = []
-        self.reads = 0
-        self.writes = 0
-        #: By the place of a write: whether it has an effect although it fails.
-        self.failing_writes: dict[int, bool] = {}
-        self.remaining: int | None = None
-        self.conversations = itertools.count(1)
-        self.keeps_snapshots = False
-        self.snapshots: list[Snapshot] = []
-        self.events = 0
-        self.on_event: Callable[[str], None] = lambda what: None
-
-    def event(self, what: str) -> None:
-        with self.lock:
-            self.events += 1
-            if self.keeps_snapshots:
-                self.snapshots.append(Snapshot(dict(self.texts), list(self.delivered), list(self.on_the_way)))
-        self.on_event(what)
-
-    # The record
-
-    def store(self, name: str) -> Any:
-        world = self
-
-        class Store:
-            def get(self) -> Any:
-                world.reads += 1
-                world.event("read")
-                return json.loads(world.texts[name]) if name in world.texts else None
-
-            def set(self, value: Any) -> None:
-                world.event("write")
-                with world.lock:
-                    place, world.writes = world.writes, world.writes + 1
-                    if world.failing_writes.get(place, True):
-                        world.texts[name] = json.dumps(value)
-                world.event("written")
-                if place in world.failing_writes:
-                    raise ConnectionError("Airflow's API does not answer")
-
-        return Store()
-
-    def outcomes(self) -> str:
-        """Return what the record says, one character for each row that is in it."""
-        return "".join(
-            json.loads(text)["outcomes"] for name, text in sorted(self.texts.items()) if not name.endswith("head")
-        )
-
-    # The client
-
-    default_region = None
-
-    def list_devices(self) -> list[Device]:
-        raise WasslyAuthError("wrong key", status=401)  # asked only after a message was answered so
-
-    def send(self, message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
-        to = message.contact_mobile_number
-        with self.lock:
-            self.calls.append(to)
-            fate = self.fates[to].pop(0) if self.fates.get(to) else "accept"
-            self.met.append(fate)
-        self.event("call")
-        if fate == "no connection":
-            raise WasslyUnavailable("no connection")
-        on_departure()
-        with self.lock:
-            if FATES[fate]:
-                self.on_the_way.append(to)
-        self.event("departed")
-        if fate == "accept after a new token":
-            on_departure()
-        remaining = None
-        if FATES[fate]:
-            with self.lock:
-                self.on_the_way.remove(to)
-                self.delivered.append(to)
-                if self.remaining is not None:
-                    self.remaining -= 1
-                remaining = self.remaining
-            self.event("delivered")
-        if "bug" in fate:
-            raise RuntimeError("a bug")
-        if "answer lost" in fate:
-            raise WasslyOutcomeUnknown("no answer came")
-        if fate == "too many requests":
-            raise WasslyRateLimited("slower", retry_after=0.0)
-        if fate == "refuse for now":
-            raise WasslyRejected("not now", status=200)
-        if fate == "refuse":
-            raise WasslyRejected("never", status=422)
-        if fate == "file changed":
-            raise WasslyUnavailable("the request did not leave whole")
-        if fate == "wrong key":
-            raise WasslyAuthError("wrong key", status=401)
-        if fate == "device disconnected":
-            raise WasslyDeviceDisconnected("disconnected", status=200)
-        return SendReceipt("text", next(self.conversations), remaining)
-
-
-class Hook:
-    """The shape of the hook."""
-
-    def __init__(self, world: Any) -> None:
-        self._world = world
-        self.counted: list[Any] = []
-        self.quotas: list[int | None] = []
-
-    def get_conn(self) -> Any:
-        return self._world
-
-    def count(self, outcome: Any) -> None:
-        self.counted.append(outcome)
-
-    def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta) -> None:
-        self.quotas.append(receipt.remaining_conversations)
-
-    def mask_tokens(self) -> None:
-        pass
-
-
-class Lines:
-    """The shape of a report."""
-
-    def __init__(self) -> None:
-        self.lines: list[Line] = []
-
-    def add(self, line: Line) -> None:
-        self.lines.append(line)
-
-    def outcomes(self) -> list[str]:
-        """Return the outcome of each row, in the list's order."""
-        assert [line.row for line in sorted(self.lines, key=lambda line: line.row)] == list(
-            range(1, len(self.lines) + 1)
-        )
-        return [line.outcome for line in sorted(self.lines, key=lambda line: line.row)]
-
-
-def prepare(row: Row) -> OutgoingMessage:
-    return prepare_message(contact_mobile_number=row.number, instance_id="one", message="Hello")
-
-
-class Broadcast:
-    """One try, as the operator makes it."""
-
-    def __init__(
-        self,
-        world: Any,
-        source: Any,
-        try_number: int = 1,
-        *,
-        chain: int = 3,
-        max_workers: int = 1,
-        reserve: int | None = None,
-        repeats_unknown: bool = False,
-        pace: Pace | None = None,
-        report: Any = None,
-        report_numbers: Any = "full",
-        prepare: Callable[[Row], OutgoingMessage] = prepare,
-    ) -> None:
-        self.hook = cast(Any, Hook(world))
-        self.report = cast(Any, report or Lines())
-        recipients = RecipientList(source)
-        surveyed = survey(recipients)
-        self.total = surveyed.total
-        self.record = BroadcastRecord(world.store, Try(chain, try_number, 3), surveyed)
-        self.earlier = self.record.look_back()
-        if self.earlier is not None:
-            return
-        self.record.begin()
-        self.run = BroadcastRun(
-            hook=self.hook,
-            recipients=recipients,
-            survey=surveyed,
-            record=self.record,
-            prepare=prepare,
-            pace=pace or Pace(None),
-            limits=Limits(max_workers, reserve, repeats_unknown),
-            report=self.report,
-            report_numbers=report_numbers,
-        )
-
-    def go(self, seconds_after_kill: float = 10.0) -> Broadcast:
-        self.run.run(seconds_after_kill)
-        # Everybody is told of exactly once.
-        assert len(self.report.outcomes()) == self.total
-        assert Counter(self.report.outcomes()) == +self.run.tally.outcomes
-        return self
-
-    def outcomes(self) -> list[str]:
-        found: list[str] = self.report.outcomes()
-        return found
-
-    def reasons(self) -> list[str]:
-        return [line.reason for line in sorted(self.report.lines, key=lambda line: line.row)]
+pytestmark = pytest.mark.usefixtures("small_chunks", "one_thread")
 
 
 # Whatever happens
@@ -341,9 +82,8 @@ fates = st.dictionaries(st.integers(0, 9), st.lists(st.sampled_from(list(FATES))
 lists = st.lists(st.integers(-1, 9), min_size=1, max_size=16)
 
 
-def announced(texts: dict[str, str]) -> int:
-    world = World(Snapshot(texts, [], []))
-    return world.outcomes().count("?")
+def announced(values: dict[str, str]) -> int:
+    return outcomes_in(values).count("?")
 
 
 def stopper(world: World, run: BroadcastRun, at: int | None) -> Callable[[str], None]:
@@ -380,25 +120,25 @@ def check_what_is_told(broadcast: Broadcast, places: list[int], world: World) ->
 
 
 @settings(deadline=None, max_examples=100)
-@given(lists, fates, st.lists(plans, min_size=1, max_size=5))
+@given(lists, fates, st.lists(plans, min_size=1, max_size=5), st.integers(0, 2**16))
 def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
-    places: list[int], fates: dict[int, list[str]], plans: list[Plan]
+    places: list[int], fates: dict[int, list[str]], plans: list[Plan], seed: int
 ) -> None:
     source = [{NUMBER: number(place) if place >= 0 else "no number"} for place in places]
     chunks = -(-len(source) // CHUNK)
     left = {number(place): list(all_fates) for place, all_fates in fates.items()}
-    world = World()
+    world = World(clock=VirtualClock(seed))
     chain = 0
     last = Plan(clears=False, max_workers=2, dies_at=None, arrive=[], stops_at=None, failing_writes={}, finishes=False)
     for try_number, plan in enumerate([*plans, last], start=1):
         chain += plan.clears
-        head = json.loads(world.texts.get("wassly_broadcast__head", '{"summary": null}'))
+        head = json.loads(world.kept.values.get("wassly_broadcast__head", '{"summary": null}'))
         is_finished = head["summary"] is not None
         if is_finished and plan.clears:
             world.delivered.clear()
-        before = announced(world.texts)
-        world.fates, world.failing_writes = left, plan.failing_writes
-        world.calls, world.reads, world.writes, world.events = [], 0, 0, 0
+        before = announced(world.kept.values)
+        world.fates, world.kept.failing_writes = left, plan.failing_writes
+        world.calls, world.kept.reads, world.kept.writes, world.events = [], 0, 0, 0
         world.keeps_snapshots = plan.dies_at is not None
         world.snapshots = []
         world.on_event = lambda what: None
@@ -417,8 +157,8 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
             jobs = len(set(world.calls))
             if not plan.failing_writes:
                 # So small chunks that those on the way belong to several, each written by itself; and the head.
-                assert world.writes <= jobs / plan.max_workers + 4 * chunks + 3
-                assert world.reads <= 2 * chunks + 1
+                assert world.kept.writes <= jobs / plan.max_workers + 4 * chunks + 3
+                assert world.kept.reads <= 2 * chunks + 1
             if plan.finishes and broadcast.run.stopped_by is None:
                 broadcast.record.finish(broadcast.run.tally.summary())
         except WasslyRecordError:
@@ -430,85 +170,15 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
         if plan.dies_at is None:
             if not plan.failing_writes:
                 # A stop in a regular way leaves nobody unknown whose answer came.
-                assert announced(world.texts) <= before
+                assert announced(world.kept.values) <= before
             continue
         # The process was killed on its way. What it had in memory is gone.
         snapshot = world.snapshots[int(plan.dies_at * (len(world.snapshots) - 1))]
-        assert announced(snapshot.texts) <= before + 2 * plan.max_workers
+        assert announced(snapshot.values) <= before + 2 * plan.max_workers
         arrived = [to for to, arrives in zip(snapshot.on_the_way, plan.arrive, strict=False) if arrives]
-        world = World(Snapshot(snapshot.texts, [*snapshot.delivered, *arrived], []))
+        world = World(Snapshot(snapshot.values, [*snapshot.delivered, *arrived], []), VirtualClock(seed))
         assert max(Counter(world.delivered).values(), default=0) <= 1
     assert max(Counter(world.delivered).values(), default=0) <= 1
-
-
-# The same, with the process killed or interrupted at every place
-
-
-class Interruption(BaseException):
-    """What a signal handler of Airflow raises: execution_timeout, SIGTERM on Airflow 2."""
-
-
-def interrupt_at(line: int, watched: tuple[Any, ...]) -> Callable[..., Any]:
-    """Return a trace function that raises at the n-th line that is run in some modules, and later no more."""
-    files = {module.__file__ for module in watched}
-    count = 0
-
-    def trace(frame: Any, event: str, argument: Any) -> Any:
-        nonlocal count
-        if frame.f_code.co_filename not in files:
-            return None
-        if event == "line":
-            count += 1
-            if count == line:
-                raise Interruption
-        return trace
-
-    return trace
-
-
-def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, bool]]:
-    """Yield what is left, for each place at which a broadcast was interrupted, and whether it was winding up then."""
-    for line in range(1, 100_000, step):
-        world = World()
-        world.fates = {number(1): ["no connection"], number(2): ["refuse"], number(3): ["lose it, answer lost"]}
-        broadcast = Broadcast(world, people(7), **options)
-        sys.settrace(interrupt_at(line, (run_module, senders_module, record_module)))
-        try:
-            broadcast.go()
-            return
-        except Interruption as interruption:
-            sys.settrace(None)
-            frames = []
-            traceback = interruption.__traceback__
-            while traceback is not None:
-                frames.append(traceback.tb_frame.f_code.co_name)
-                traceback = traceback.tb_next
-            # The last frame is that of the trace function.
-            yield world, "_wind_up" in frames or frames[-2] == "run"
-        finally:
-            sys.settrace(None)
-
-
-@pytest.mark.parametrize("max_workers", [1, 3])
-def test_an_interruption_at_any_place_leaves_nobody_unknown_whose_outcome_is_known(max_workers: int) -> None:
-    places = 0
-    for world, was_winding_up in interrupted_everywhere(29, max_workers=max_workers):
-        places += 1
-        sent = Counter(world.delivered)
-        assert max(sent.values(), default=0) <= 1
-        recorded = world.outcomes()
-        if was_winding_up:
-            assert recorded.count("?") <= 2 * max_workers
-        else:
-            assert "?" not in recorded
-            for place in range(7):
-                known = recorded[place : place + 1] or "."
-                assert (known == "a") == (sent[number(place)] == 1), f"row {place + 1} is called {known}"
-                assert known != "u" or place == 3
-        retry = Broadcast(world, people(7), 2, max_workers=max_workers).go()
-        assert max(Counter(world.delivered).values()) == 1
-        assert set(retry.outcomes()) <= {"accepted", "failed", "unknown"}
-    assert places > 30
 
 
 # How it goes on
@@ -620,7 +290,7 @@ def killed_while_on_the_way(max_workers: int, total: int) -> World:
     world.keeps_snapshots = True
     Broadcast(world, people(total), max_workers=max_workers).go()
     most = max(world.snapshots, key=lambda snapshot: len(snapshot.on_the_way))
-    return World(Snapshot(most.texts, most.delivered + most.on_the_way, []))
+    return World(Snapshot(most.values, most.delivered + most.on_the_way, []))
 
 
 @pytest.mark.parametrize("max_workers", [1, 2, 4])
@@ -629,13 +299,12 @@ def test_no_more_are_announced_than_twice_as_many_as_there_are_threads(max_worke
     broadcast = Broadcast(world, people(30), max_workers=max_workers)
     announced: list[int] = []
 
-    def wait(what: str) -> None:
+    def note(what: str) -> None:
         if what == "written":
             announced.append(world.outcomes().count("?"))
-        elif what == "departed":
-            time.sleep(0.01)  # longer than it takes to announce more
 
-    world.on_event = wait
+    world.latency = 1.0  # longer than it takes to announce more
+    world.on_event = note
     broadcast.go()
     assert max(announced) == 2 * max_workers
 
@@ -743,12 +412,12 @@ def test_recipients_that_fail_in_every_try_do_not_keep_the_others_from_being_sen
 
 def test_a_record_that_cannot_be_written_stops_all_before_anything_leaves() -> None:
     world = World()
-    world.failing_writes = dict.fromkeys(range(1, 99), False)
+    world.kept.failing_writes = dict.fromkeys(range(1, 99), False)
     broadcast = Broadcast(world, people(5))
     with pytest.raises(WasslyRecordError):
         broadcast.go()
     assert world.calls == []
-    world.failing_writes = {}
+    world.kept.failing_writes = {}
     assert Broadcast(world, people(5), 2).go().outcomes() == ["accepted"] * 5
 
 
@@ -765,10 +434,10 @@ def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatc
     world.on_event = begin_another
     with pytest.raises(WasslyRecordError, match="another try of this task has begun meanwhile"):
         orphan.go()
-    texts = dict(world.texts)
+    values = dict(world.kept.values)
     assert len(world.delivered) <= 5
     later[0].go()
-    assert texts != world.texts
+    assert values != world.kept.values
     assert max(Counter(world.delivered).values()) == 1
     assert set(later[0].outcomes()) == {"accepted", "unknown"}
 
@@ -786,23 +455,6 @@ def test_a_bug_in_between_leaves_the_record_right() -> None:
     assert world.outcomes().count("a") == len(world.delivered)
     assert Broadcast(world, people(9), 2).go().outcomes() == ["accepted"] * 9
     assert max(Counter(world.delivered).values()) == 1
-
-
-def test_no_thread_is_left_behind() -> None:
-    def threads() -> set[threading.Thread]:
-        return {thread for thread in threading.enumerate() if thread.name.startswith("wassly-")}
-
-    before = threads()
-    deadline = time.monotonic() + 5
-    world = World()
-    Broadcast(world, people(3), max_workers=3).go()
-    broken = Broadcast(world, people(3), 2, max_workers=3)
-    world.texts["wassly_broadcast__0"] = "{"
-    with pytest.raises(WasslyError):
-        broken.go()
-    while threads() - before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not threads() - before
 
 
 # A list that changes while it is being sent to
@@ -851,16 +503,16 @@ def test_a_task_that_is_stopped_sends_nothing_any_more_and_notes_the_answers_tha
 
 def test_only_those_without_an_answer_are_unknown_after_a_stop_even_if_the_process_dies_at_once() -> None:
     """One message has left and is not answered; the others wait for their turn."""
-    killed, answer = threading.Event(), threading.Event()
     world = World()
-    broadcast = Broadcast(world, people(9), max_workers=3, pace=Pace(20))
+    killed, answer = world.clock.event(), world.clock.event()
+    broadcast = Broadcast(world, people(9), max_workers=3, pace=Pace(20, clock=world.clock))
     written_after_kill: list[str] = []
 
     def act(what: str) -> None:
         if what == "departed":
             killed.set()
             broadcast.run.kill()
-            answer.wait(10)
+            answer.wait()
         if what == "written" and killed.is_set():
             written_after_kill.append(world.outcomes())
             answer.set()
@@ -881,12 +533,12 @@ def test_a_message_that_is_being_uploaded_when_the_task_is_stopped_does_not_leav
     def stop(what: str) -> None:
         if what == "call" and len(world.calls) == 2:
             broadcast.run.kill()
-            time.sleep(0.1)
+            world.clock.sleep(0.1)
 
     world.on_event = stop
     with pytest.raises(RuntimeError, match="this task is being stopped"):
         broadcast.go()
-    time.sleep(0.2)
+    world.clock.sleep(0.2)
     assert len(world.delivered) <= 1
     assert world.outcomes().count("a") == len(world.delivered)
     assert set(world.outcomes()) <= {"a", "."}
@@ -895,8 +547,8 @@ def test_a_message_that_is_being_uploaded_when_the_task_is_stopped_does_not_leav
 def test_a_message_that_waits_because_wassly_asked_for_it_is_not_unknown_after_a_stop() -> None:
     world = World()
     broadcast = Broadcast(world, people(5))
-    slow_down(world, 30)
-    killed = threading.Event()
+    world.asks_to_wait = [30]
+    killed = world.clock.event()
     written_after_kill: list[str] = []
 
     def note(what: str) -> None:
@@ -904,40 +556,36 @@ def test_a_message_that_waits_because_wassly_asked_for_it_is_not_unknown_after_a
             written_after_kill.append(world.outcomes())
 
     def stop() -> None:
-        while not world.calls:
-            time.sleep(0.01)
-        time.sleep(0.1)
+        world.clock.sleep(10)
         killed.set()
         broadcast.run.kill()
 
     world.on_event = note
-    thread = threading.Thread(target=stop)
-    thread.start()
+    world.clock.start(stop, "stops it")
     with pytest.raises(RuntimeError, match="this task is being stopped"):
         broadcast.go()
-    thread.join()
+    assert world.clock.monotonic() < 1011
     assert set(written_after_kill) == {""}
     assert world.delivered == []
 
 
 def test_an_answer_that_does_not_come_in_time_leaves_one_unknown() -> None:
-    answer = threading.Event()
     world = World()
     broadcast = Broadcast(world, people(9), max_workers=2)
 
     def act(what: str) -> None:
-        if what == "departed" and world.on_the_way == [number(3)]:
+        if what == "departed" and number(3) in world.on_the_way:
             broadcast.run.kill()
-            answer.wait(10)
+            world.clock.sleep(10)
 
     world.on_event = act
-    began = time.monotonic()
+    began = world.clock.monotonic()
     with pytest.raises(RuntimeError, match="this task is being stopped"):
         broadcast.go(seconds_after_kill=0.3)
-    assert time.monotonic() - began < 2
+    assert world.clock.monotonic() - began == pytest.approx(0.3, abs=0.01)
     assert world.outcomes().count("u") <= 2
     assert "?" not in world.outcomes()
-    answer.set()
+    world.clock.sleep(10)
     told = Broadcast(world, people(9), 2).go().outcomes()
     assert told.count("accepted") + told.count("unknown") == 9
     assert max(Counter(world.delivered).values()) == 1
@@ -955,44 +603,16 @@ def test_a_task_that_is_stopped_before_it_began_sends_nothing() -> None:
 # The pace
 
 
-class NotedPace(Pace):
-    """Notes what is held instead of waiting for it."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.held: list[float] = []
-
-    def hold(self, seconds: float) -> None:
-        self.held.append(seconds)
-
-
-def slow_down(world: World, *waits: float) -> None:
-    """Let Wassly ask for waits, one for each message."""
-    left = list(waits)
-    send = world.send
-
-    def asks(message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
-        if left:
-            with world.lock:
-                world.calls.append(message.contact_mobile_number)
-            on_departure()
-            raise WasslyRateLimited("slower", retry_after=left.pop(0))
-        return send(message, on_departure=on_departure)
-
-    world.send = asks  # type: ignore[method-assign]
-
-
 def test_all_wait_as_long_as_wassly_asks_also_when_a_message_is_given_up() -> None:
-    world, pace = World(), NotedPace()
-    slow_down(world, 20, 30, 40)
-    told = Broadcast(world, people(3), pace=pace).go().outcomes()
-    assert told == ["failed", "accepted", "accepted"]
-    assert pace.held == [20, 30, 40]
+    world = World()
+    world.asks_to_wait = [20, 30, 40]
+    assert Broadcast(world, people(3)).go().outcomes() == ["failed", "accepted", "accepted"]
+    assert [round(at - 1000) for at in world.called_at] == [0, 20, 50, 90, 90]
 
 
 def test_a_wait_that_is_too_long_is_left_to_the_retries_of_the_task() -> None:
     world = World()
-    slow_down(world, *[3600] * 20)
+    world.asks_to_wait = [3600] * 20
     broadcast = Broadcast(world, people(20)).go()
     assert len(world.calls) == 1
     assert isinstance(broadcast.run.stopped_by, WasslyRateLimited)
@@ -1001,41 +621,30 @@ def test_a_wait_that_is_too_long_is_left_to_the_retries_of_the_task() -> None:
 
 
 def test_the_other_threads_wait_too() -> None:
-    class Timed(Pace):
-        held_at = 0.0
-
-        def hold(self, seconds: float) -> None:
-            super().hold(seconds)
-            self.held_at = time.monotonic()
-
-    world, pace = World(), Timed(None)
-    slow_down(world, 0.3)
-    times: list[float] = []
-    world.on_event = lambda what: times.append(time.monotonic()) if what == "call" else None
-    assert Broadcast(world, people(12), max_workers=3, pace=pace).go().outcomes() == ["accepted"] * 12
+    world = World()
+    world.asks_to_wait = [30]
+    assert Broadcast(world, people(12), max_workers=3).go().outcomes() == ["accepted"] * 12
     # Two others may have been on their way already.
-    assert sum(pace.held_at < at < pace.held_at + 0.29 for at in times) <= 2
+    assert sum(at < 1030 for at in world.called_at) <= 3
+    assert len(world.calls) == 13
 
 
 def test_a_message_is_announced_only_when_its_turn_is_near() -> None:
     world = World()
-    broadcast = Broadcast(world, people(9), max_workers=1, pace=Pace(20))
+    broadcast = Broadcast(world, people(9), max_workers=1, pace=Pace(20, clock=world.clock))
     seen: list[str] = []
 
     def watch() -> None:
-        while len(world.delivered) < 1:
-            time.sleep(0.01)
-        time.sleep(0.7)
-        seen.append(world.outcomes())
+        for moment in (0.7, 2.2, 2.8):
+            world.clock.sleep(moment - (world.clock.monotonic() - 1000))
+            seen.append(world.outcomes())
         broadcast.run.kill()
 
-    thread = threading.Thread(target=watch)
-    thread.start()
+    world.clock.start(watch, "watches")
     with pytest.raises(RuntimeError):
         broadcast.go()
-    thread.join()
-    # The second one's turn is after three seconds.
-    assert seen == ["?"]
+    # The second one's turn is after three seconds, or a little less. With it goes what came of the first.
+    assert seen == ["?", "?", "a?"]
 
 
 @pytest.mark.parametrize("max_workers", [1, 2, 5, 10])
@@ -1046,8 +655,8 @@ def test_airflow_is_called_about_once_for_as_many_recipients_as_there_are_thread
         monkeypatch.setattr(module, "CHUNK", 100)
     world = World()
     Broadcast(world, people(250), max_workers=max_workers).go()
-    assert world.reads == 0
-    assert world.writes <= 250 / max_workers + 3 * 2 + 2
+    assert world.kept.reads == 0
+    assert world.kept.writes <= 250 / max_workers + 3 * 2 + 2
 
 
 # The reserve
@@ -1085,12 +694,12 @@ def test_the_reserve_is_never_undercut(
 def test_answers_that_come_in_another_order_do_not_undercut_the_reserve() -> None:
     world = World()
     world.remaining = 13
-    send, later = world.send, threading.Event()
+    send = world.send
 
-    def overtaking(message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
-        receipt = send(message, on_departure=on_departure)
+    def overtaking(message: OutgoingMessage, **observers: Any) -> SendReceipt:
+        receipt = send(message, **observers)
         if receipt.remaining_conversations == 11:
-            later.wait(0.2)  # its answer is the older one, and comes after the newer one
+            world.clock.sleep(5)  # its answer is the older one, and comes after the newer one
         return receipt
 
     world.send = overtaking  # type: ignore[method-assign]
@@ -1101,14 +710,12 @@ def test_answers_that_come_in_another_order_do_not_undercut_the_reserve() -> Non
 def test_the_last_number_is_told_although_its_answer_is_not_the_last_to_come() -> None:
     world = World()
     world.remaining = 30
-    send, newer_is_back = world.send, threading.Event()
+    send = world.send
 
-    def overtaking(message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
-        receipt = send(message, on_departure=on_departure)
+    def overtaking(message: OutgoingMessage, **observers: Any) -> SendReceipt:
+        receipt = send(message, **observers)
         if receipt.remaining_conversations == 21:
-            newer_is_back.wait(5)
-        elif receipt.remaining_conversations == 20:
-            threading.Timer(0.1, newer_is_back.set).start()
+            world.clock.sleep(5)
         return receipt
 
     world.send = overtaking  # type: ignore[method-assign]
@@ -1179,7 +786,7 @@ def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.Monke
     for module in (recipients_module, record_module):
         monkeypatch.setattr(module, "CHUNK", 50)
     prepare(Row(1, people(1)[0]))  # loads what is known of phone numbers
-    few, many = 1000, 12_000
+    few, many = 300, 1800
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
         assert peak_of_many - peak_of_few < (many - few) * 150
@@ -1189,14 +796,16 @@ def peaks_of_tries(total: int, tmp_path: Any) -> list[int]:
     """Return how many bytes a broadcast held at most, and how many its retry, which finds everybody sent to."""
     path = tmp_path / f"{total}.csv"
     path.write_text(f"{NUMBER}\n" + "".join(f"+4477{place:08}\n" for place in range(total)))
-    texts: dict[str, str] = {}
+    values: dict[str, str] = {}
     peaks = []
     for try_number in (1, 2):
         world = World()
-        world.texts = texts
+        world.kept.values = values
+        world.kept.on_event = world.event = lambda what: None  # type: ignore[method-assign]
         world.conversations = itertools.count(10**9)
         broadcast = Broadcast(world, str(path), try_number, max_workers=8, report=Nowhere())
-        world.calls, world.met, world.delivered = Forgetful(), Forgetful(), Forgetful()
+        for name in ("calls", "called_at", "met", "delivered", "messages"):
+            setattr(world, name, Forgetful())
         broadcast.hook.count = lambda outcome: None
         # The more objects a process has, the longer Python leaves garbage lying; those of other tests do not count.
         gc.collect()
@@ -1218,8 +827,8 @@ class Nowhere:
         pass
 
 
-class Forgetful(list[str]):
-    def append(self, value: str) -> None:
+class Forgetful(list[Any]):
+    def append(self, value: Any) -> None:
         pass
 
 
@@ -1248,3 +857,27 @@ def test_failures_beyond_a_thousand_are_in_the_report_only(
     assert broadcast.outcomes() == ["invalid"] * 9
     assert caplog.text.count("Row ") == 5
     assert caplog.text.count("Further recipients that fail are in the report only") == 1
+
+
+def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Nobody stops it, and nobody reads how far it is.
+    monkeypatch.setattr(run_module, "_LOOK", 60.0)
+    monkeypatch.setattr(run_module, "_PROGRESS_SECONDS", 3600.0)
+    world = World()
+    world.latency = 2
+    people_of_a_day = [{NUMBER: f"+4477009{place:05}"} for place in range(1440)]
+
+    def ask_now_and_then(what: str) -> None:
+        if what == "call" and len(world.calls) % 500 == 0:
+            world.asks_to_wait.append(600)
+
+    world.on_event = ask_now_and_then
+    broadcast = Broadcast(world, people_of_a_day, max_workers=2, pace=Pace(1, 0.5, clock=world.clock)).go()
+    assert broadcast.run.tally.outcomes == {"accepted": 1440}
+    # Two pauses of ten minutes. Nobody leaves in them, and nobody makes up for them.
+    gaps = [later - earlier for earlier, later in itertools.pairwise(world.called_at)]
+    assert sum(gap > 599 for gap in gaps) == 2
+    assert min(gaps) > 60 * 0.5 - 3.1
+    assert world.called_at[-1] - world.called_at[0] == pytest.approx(24 * 3600 + 2 * 540, rel=0.02)

@@ -1,0 +1,172 @@
+"""Broadcasts without an Airflow and without a Wassly: with both in memory, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, cast
+
+from airflow_provider_wassly.broadcast.pace import Pace
+from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row, survey
+from airflow_provider_wassly.broadcast.record import BroadcastRecord, Try
+from airflow_provider_wassly.broadcast.report import Line
+from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
+from airflow_provider_wassly.client import OutgoingMessage, SendReceipt
+from airflow_provider_wassly.client.clock import Clock
+from airflow_provider_wassly.client.messages import prepare as prepare_message
+from tests.support.clock import VirtualClock
+from tests.support.kept import Kept
+from tests.support.service import Service
+
+
+def number(place: int) -> str:
+    return f"+447700900{place:03}"
+
+
+def people(total: int) -> list[dict[str, Any]]:
+    return [{NUMBER: number(place)} for place in range(total)]
+
+
+@dataclass
+class Snapshot:
+    """What is left of the world if the process is killed at this moment."""
+
+    values: dict[str, str]
+    delivered: list[str]
+    #: Those whose messages are on the way and will be accepted, if they arrive.
+    on_the_way: list[str]
+
+
+class World(Service):
+    """
+    Wassly, and what Airflow keeps of a task.
+
+    Whatever happens in it is a moment at which other threads can go on.
+
+    :param snapshot: what an earlier one has left.
+    :param clock: a virtual one by default.
+    """
+
+    def __init__(self, snapshot: Snapshot | None = None, clock: Clock | None = None) -> None:
+        super().__init__(clock or VirtualClock(), snapshot.delivered if snapshot else None)
+        self.kept = Kept(snapshot.values if snapshot else None)
+        self.kept.on_event = self.event
+        self.keeps_snapshots = False
+        self.snapshots: list[Snapshot] = []
+        self.events = 0
+
+    def event(self, what: str) -> None:
+        self.events += 1
+        if self.keeps_snapshots:
+            self.snapshots.append(Snapshot(dict(self.kept.values), list(self.delivered), list(self.on_the_way)))
+        self.on_event(what)
+        if isinstance(self.clock, VirtualClock):
+            self.clock.let_others_go_on()
+
+    def outcomes(self) -> str:
+        """Return what the record says, one character for each row that is in it."""
+        return outcomes_in(self.kept.values)
+
+
+def outcomes_in(values: dict[str, str]) -> str:
+    return "".join(json.loads(text)["outcomes"] for name, text in sorted(values.items()) if not name.endswith("head"))
+
+
+class Hook:
+    """The shape of the hook."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self.counted: list[Any] = []
+        self.quotas: list[int | None] = []
+
+    def get_conn(self) -> Any:
+        return self._world
+
+    def count(self, outcome: Any) -> None:
+        self.counted.append(outcome)
+
+    def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta) -> None:
+        self.quotas.append(receipt.remaining_conversations)
+
+    def mask_tokens(self) -> None:
+        pass
+
+
+class Lines:
+    """The shape of a report."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def add(self, line: Line) -> None:
+        self.lines.append(line)
+
+    def outcomes(self) -> list[str]:
+        """Return the outcome of each row, in the list's order."""
+        assert [line.row for line in sorted(self.lines, key=lambda line: line.row)] == list(
+            range(1, len(self.lines) + 1)
+        )
+        return [line.outcome for line in sorted(self.lines, key=lambda line: line.row)]
+
+
+def prepare(row: Row) -> OutgoingMessage:
+    return prepare_message(contact_mobile_number=row.number, instance_id="one", message="Hello")
+
+
+class Broadcast:
+    """One try, as the operator makes it."""
+
+    def __init__(
+        self,
+        world: World,
+        source: Any,
+        try_number: int = 1,
+        *,
+        chain: int = 3,
+        max_workers: int = 1,
+        reserve: int | None = None,
+        repeats_unknown: bool = False,
+        pace: Pace | None = None,
+        report: Any = None,
+        report_numbers: Any = "full",
+        prepare: Callable[[Row], OutgoingMessage] = prepare,
+    ) -> None:
+        self.hook = cast(Any, Hook(world))
+        self.report = cast(Any, report or Lines())
+        recipients = RecipientList(source)
+        surveyed = survey(recipients)
+        self.total = surveyed.total
+        self.record = BroadcastRecord(world.kept.store, Try(chain, try_number, 3), surveyed)
+        self.earlier = self.record.look_back()
+        if self.earlier is not None:
+            return
+        self.record.begin()
+        self.run = BroadcastRun(
+            hook=self.hook,
+            recipients=recipients,
+            survey=surveyed,
+            record=self.record,
+            prepare=prepare,
+            pace=pace or Pace(None, clock=world.clock),
+            limits=Limits(max_workers, reserve, repeats_unknown),
+            report=self.report,
+            report_numbers=report_numbers,
+        )
+
+    def go(self, seconds_after_kill: float = 10.0) -> Broadcast:
+        self.run.run(seconds_after_kill)
+        # Everybody is told of exactly once.
+        assert len(self.report.outcomes()) == self.total
+        assert Counter(self.report.outcomes()) == +self.run.tally.outcomes
+        return self
+
+    def outcomes(self) -> list[str]:
+        found: list[str] = self.report.outcomes()
+        return found
+
+    def reasons(self) -> list[str]:
+        return [line.reason for line in sorted(self.report.lines, key=lambda line: line.row)]

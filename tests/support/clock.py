@@ -1,0 +1,145 @@
+"""A clock of the tests' own: time passes only when nothing else can happen, and chance is a seed."""
+
+from __future__ import annotations
+
+import math
+import queue
+import random
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from airflow_provider_wassly.client.clock import Clock
+
+_TICK = 1e-6
+
+
+class NothingCanHappen(AssertionError):
+    """Raised where everybody waits for something that nobody will do."""
+
+
+class VirtualClock(Clock):
+    """
+    Runs all threads of a test in the one of the test, each until it waits; the seed decides who goes on then.
+
+    Time stands still as long as anybody can go on, and then jumps to the next moment that somebody waits for. So a
+    day takes no longer than what is done in it, and the same seed gives the same order of events.
+
+    :param seed: shown when a test fails; by default from :mod:`random`, which pytest-randomly seeds.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        seed = random.getrandbits(32) if seed is None else seed
+        print(f"VirtualClock(seed={seed})")
+        self._random = random.Random(seed)
+        self._time = 1000.0
+        self._main = getcurrent()
+        #: Who waits, for what, and until when at the latest.
+        self._waiting: dict[greenlet, tuple[Callable[[], bool], float]] = {}
+
+    def monotonic(self) -> float:
+        # Of two moments, one is the later one.
+        self._time += _TICK
+        return self._time
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 24, tzinfo=timezone.utc) + timedelta(seconds=self._time)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass although somebody could go on, as on a machine that is busy."""
+        self._time += seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.wait(lambda: False, seconds)
+
+    async def pause(self, seconds: float) -> None:
+        self._time += seconds
+
+    def let_others_go_on(self) -> None:
+        """Stop here for a moment, in which anything can happen but time cannot pass."""
+        self.wait(lambda: True)
+
+    def start(self, work: Callable[[], object], name: str) -> None:
+        def live(*_: object) -> None:
+            work()
+            # Who dies hands over to its parent.
+            getcurrent().parent = self._next()
+
+        self._waiting[greenlet(live, parent=self._main)] = (lambda: True, math.inf)
+
+    def event(self) -> Any:
+        return _Event(self)
+
+    def queue(self) -> Any:
+        return _Queue(self)
+
+    def wait(self, is_over: Callable[[], bool], seconds: float = math.inf) -> None:
+        """Wait until something is the case, or a time is over."""
+        me = getcurrent()
+        self._waiting[me] = (is_over, self._time + max(0.0, seconds))
+        if (other := self._next()) is not me:
+            other.switch()
+
+    def _next(self) -> greenlet:
+        """Return who goes on."""
+        while True:
+            ready = [
+                who for who, (is_over, until) in self._waiting.items() if until <= self._time or (is_over() is True)
+            ]
+            if ready:
+                chosen = self._random.choice(ready)
+                del self._waiting[chosen]
+                return chosen
+            until = min(until for _, until in self._waiting.values())
+            if until == math.inf:
+                self._waiting.clear()
+                raise NothingCanHappen
+            self._time = until
+
+
+class _Event:
+    """The shape of :class:`threading.Event`."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._is_set:
+            self._clock.wait(self.is_set, math.inf if timeout is None else timeout)
+        return self._is_set
+
+
+class _Queue:
+    """The shape of :class:`queue.SimpleQueue`."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+
+    def get_nowait(self) -> Any:
+        if not self._items:
+            raise queue.Empty
+        return self._items.popleft()
+
+    def get(self, timeout: float | None = None) -> Any:
+        if not self._items:
+            self._clock.wait(lambda: bool(self._items), math.inf if timeout is None else timeout)
+        return self.get_nowait() if timeout is not None else self._wait_for_one()
+
+    def _wait_for_one(self) -> Any:
+        while not self._items:  # somebody else was faster
+            self._clock.wait(lambda: bool(self._items))
+        return self._items.popleft()

@@ -1,0 +1,102 @@
+"""What Airflow keeps for a task, in memory, with writes that fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_wassly.stores import Store
+
+
+class Kept:
+    """
+    Values by their keys, as text: as if they had been in a database.
+
+    Seen from the package it is a store (:meth:`store`), the ``task_state_store`` of a context
+    (:meth:`task_state_store`), or Airflow's Variables (:class:`tests.support.variables.Variables`).
+    """
+
+    def __init__(self, values: dict[str, str] | None = None) -> None:
+        self.values = dict(values or {})
+        self.reads = 0
+        self.writes = 0
+        #: What every access raises.
+        self.failure: Exception | None = None
+        #: By the place of a write among all writes: whether it has an effect although it fails.
+        self.failing_writes: dict[int, bool] = {}
+        #: Called with ``read``, ``write`` (before it has its effect) and ``written``.
+        self.on_event: Callable[[str], None] = lambda what: None
+
+    def get(self, key: str) -> str | None:
+        self.reads += 1
+        self.on_event("read")
+        self._fail()
+        return self.values.get(key)
+
+    def set(self, key: str, value: str) -> None:
+        with_effect, fails = self._begin_to_write()
+        if with_effect:
+            self.values[key] = value
+        self._end_writing(fails)
+
+    def delete(self, key: str) -> None:
+        with_effect, fails = self._begin_to_write()
+        if with_effect:
+            self.values.pop(key, None)
+        self._end_writing(fails)
+
+    def store(self, name: str) -> Store:
+        """Return the store of one value."""
+        return _Store(self, name)
+
+    def task_state_store(self) -> TaskState:
+        """Return it in the shape of what a context of Airflow 3.3 holds."""
+        return TaskState(self)
+
+    def _begin_to_write(self) -> tuple[bool, bool]:
+        self.on_event("write")
+        self._fail()
+        place, self.writes = self.writes, self.writes + 1
+        return self.failing_writes.get(place, True), place in self.failing_writes
+
+    def _end_writing(self, fails: bool) -> None:
+        self.on_event("written")
+        if fails:
+            raise ConnectionError("Airflow's API does not answer")
+
+    def _fail(self) -> None:
+        if self.failure:
+            raise self.failure
+
+
+class TaskState:
+    """The shape of Airflow 3.3's ``task_state_store``, which is one for each task instance."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+
+    def get(self, key: str) -> Any:
+        text = self._kept.get(key)
+        return None if text is None else json.loads(text)
+
+    def set(self, key: str, value: Any, *, retention: Any) -> None:
+        self._kept.set(key, json.dumps(value))
+
+    def delete(self, key: str) -> None:
+        self._kept.delete(key)
+
+
+class _Store:
+    def __init__(self, kept: Kept, name: str) -> None:
+        self._state = kept.task_state_store()
+        self._name = name
+
+    def get(self) -> Any:
+        return self._state.get(self._name)
+
+    def set(self, value: Any) -> None:
+        self._state.set(self._name, value, retention=None)
+
+    def delete(self) -> None:
+        self._state.delete(self._name)

@@ -1,0 +1,141 @@
+"""A Wassly in memory that records what it accepted, in the shape of the client."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_wassly.client import (
+    Device,
+    OutgoingMessage,
+    SendReceipt,
+    WasslyAuthError,
+    WasslyDeviceDisconnected,
+    WasslyOutcomeUnknown,
+    WasslyRateLimited,
+    WasslyRejected,
+    WasslyUnavailable,
+)
+from airflow_provider_wassly.client.clock import SYSTEM, Clock
+from airflow_provider_wassly.client.messages import prepare
+
+#: What Wassly can do with a message, and whether it is accepted.
+FATES = {
+    "accept": True,
+    "accept after a new token": True,
+    "accept, answer lost": True,
+    "lose it, answer lost": False,
+    "accept, then a bug": True,
+    "a bug": False,
+    "no connection": False,
+    "too many requests": False,
+    "refuse for now": False,
+    "refuse": False,
+    "file changed": False,
+    "wrong key": False,
+    "device disconnected": False,
+}
+#: After these there is an answer that tells the quota.
+TOLD = {"accept", "accept after a new token"}
+
+_ERRORS: dict[str, Callable[[], Exception]] = {
+    "a bug": lambda: RuntimeError("a bug"),
+    "accept, then a bug": lambda: RuntimeError("a bug"),
+    "accept, answer lost": lambda: WasslyOutcomeUnknown("no answer came"),
+    "lose it, answer lost": lambda: WasslyOutcomeUnknown("no answer came"),
+    "too many requests": lambda: WasslyRateLimited("slower", retry_after=0.0),
+    "refuse for now": lambda: WasslyRejected("not now", status=200),
+    "refuse": lambda: WasslyRejected("never", status=422),
+    "file changed": lambda: WasslyUnavailable("the request did not leave whole"),
+    "wrong key": lambda: WasslyAuthError("wrong key", status=401),
+    "device disconnected": lambda: WasslyDeviceDisconnected("disconnected", status=200),
+}
+
+
+class Service:
+    """
+    Wassly and the client that speaks to it, usable from many threads of its clock.
+
+    :param clock: what its answers take their time by.
+    :param delivered: the recipients of what it has accepted already.
+    """
+
+    default_region = None
+
+    def __init__(self, clock: Clock = SYSTEM, delivered: list[str] | None = None) -> None:
+        self.clock = clock
+        #: The recipient of each message that was accepted, and the message itself.
+        self.delivered = list(delivered or [])
+        self.messages: list[OutgoingMessage] = []
+        #: The recipients of messages that have left and will be accepted if they arrive.
+        self.on_the_way: list[str] = []
+        #: What it will do with the messages to a number, one after the other.
+        self.fates: dict[str, list[str]] = {}
+        #: Of the next messages, whoever they go to: for how long it asks to be left alone.
+        self.asks_to_wait: list[float] = []
+        #: The recipients of all calls, when these were made, and what has become of them.
+        self.calls: list[str] = []
+        self.called_at: list[float] = []
+        self.met: list[str] = []
+        #: Seconds between the departure of a message and the answer.
+        self.latency = 0.0
+        self.remaining: int | None = None
+        self.conversations = itertools.count(1)
+        #: Called with ``call``, ``departed`` and ``delivered``.
+        self.on_event: Callable[[str], None] = lambda what: None
+
+    def event(self, what: str) -> None:
+        self.on_event(what)
+
+    def list_devices(self) -> list[Device]:
+        raise WasslyAuthError("wrong key", status=401)  # asked only after a message was answered so
+
+    def prepare(self, **parameters: Any) -> OutgoingMessage:
+        return prepare(**parameters)
+
+    def send(
+        self,
+        message: OutgoingMessage,
+        *,
+        on_departure: Callable[[], None] | None = None,
+        on_refusal: Callable[[], None] | None = None,
+    ) -> SendReceipt:
+        depart = on_departure or (lambda: None)
+        to = message.contact_mobile_number
+        fate = self.fates[to].pop(0) if self.fates.get(to) else "accept"
+        self.calls.append(to)
+        self.called_at.append(self.clock.monotonic())
+        self.met.append(fate)
+        self.event("call")
+        if self.asks_to_wait:
+            depart()
+            raise WasslyRateLimited("slower", retry_after=self.asks_to_wait.pop(0))
+        if fate == "no connection":
+            raise WasslyUnavailable("no connection")
+        depart()
+        is_accepted = FATES[fate]
+        if is_accepted:
+            self.on_the_way.append(to)
+        self.event("departed")
+        if fate == "accept after a new token":
+            depart()
+        if self.latency:
+            self.clock.sleep(self.latency)
+        remaining = None
+        if is_accepted:
+            remaining = self._accept(message)
+        if fate in _ERRORS:
+            raise _ERRORS[fate]()
+        return SendReceipt("text", next(self.conversations), remaining)
+
+    def _accept(self, message: OutgoingMessage) -> int | None:
+        to = message.contact_mobile_number
+        self.on_the_way.remove(to)
+        self.delivered.append(to)
+        self.messages.append(message)
+        if self.remaining is not None:
+            self.remaining -= 1
+        remaining = self.remaining
+        self.event("delivered")
+        return remaining

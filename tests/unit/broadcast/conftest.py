@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.broadcast import recipients, record
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (recipients, record):
+        monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", False)
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the record be written in place: a virtual clock knows no threads but its own."""
+    monkeypatch.setattr(record, "in_one_piece", lambda access: access())
