@@ -19,8 +19,9 @@ class Kept:
 
     def __init__(self, values: dict[str, str] | None = None) -> None:
         self.values = dict(values or {})
-        self.reads = 0
-        self.writes = 0
+        #: The keys of all accesses, in their order.
+        self.reads: list[str] = []
+        self.writes: list[str] = []
         #: What every access raises.
         self.failure: Exception | None = None
         #: By the place of a write among all writes: whether it has an effect although it fails.
@@ -29,19 +30,19 @@ class Kept:
         self.on_event: Callable[[str], None] = lambda what: None
 
     def get(self, key: str) -> str | None:
-        self.reads += 1
+        self.reads.append(key)
         self.on_event("read")
         self._fail()
         return self.values.get(key)
 
     def set(self, key: str, value: str) -> None:
-        with_effect, fails = self._begin_to_write()
+        with_effect, fails = self._begin_to_write(key)
         if with_effect:
             self.values[key] = value
         self._end_writing(fails)
 
     def delete(self, key: str) -> None:
-        with_effect, fails = self._begin_to_write()
+        with_effect, fails = self._begin_to_write(key)
         if with_effect:
             self.values.pop(key, None)
         self._end_writing(fails)
@@ -54,10 +55,11 @@ class Kept:
         """Return it in the shape of what a context of Airflow 3.3 holds."""
         return TaskState(self)
 
-    def _begin_to_write(self) -> tuple[bool, bool]:
+    def _begin_to_write(self, key: str) -> tuple[bool, bool]:
         self.on_event("write")
+        place = len(self.writes)
+        self.writes.append(key)
         self._fail()
-        place, self.writes = self.writes, self.writes + 1
         return self.failing_writes.get(place, True), place in self.failing_writes
 
     def _end_writing(self, fails: bool) -> None:

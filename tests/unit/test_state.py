@@ -6,7 +6,6 @@ import logging
 import pickle
 import signal
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,72 +20,49 @@ from airflow_provider_wassly.state import (
     WasslyRecordUnreadable,
     forget_after_success,
 )
+from tests.support.kept import Kept
+from tests.support.task import task_instance
+from tests.support.variables import Variables
 
+KEY = "record"
 RECEIPT = SendReceipt(message_type="document", conversation_id=7, remaining_conversations=40969)
 
 
-class Store:
-    """A store in memory that can fail and be slow."""
-
-    def __init__(self) -> None:
-        self.value: Any = None
-        self.failure: Exception | None = None
-        self.seconds = 0.0
-
-    def _work(self) -> None:
-        time.sleep(self.seconds)
-        if self.failure:
-            raise self.failure
-
-    def get(self) -> Any:
-        self._work()
-        # As if it had been in a database.
-        return json.loads(json.dumps(self.value))
-
-    def set(self, value: Any) -> None:
-        self._work()
-        self.value = value
-
-    def delete(self) -> None:
-        self._work()
-        self.value = None
-
-
 @pytest.fixture
-def store() -> Store:
-    return Store()
+def store() -> Kept:
+    return Kept()
 
 
-def on_try(store: Store, number: int, chain: int = 3) -> SendRecord:
-    return SendRecord(store, chain, number)
+def on_try(store: Kept, number: int, chain: int = 3) -> SendRecord:
+    return SendRecord(store.store(KEY), chain, number)
 
 
-def test_a_retry_learns_that_the_message_was_about_to_leave(store: Store) -> None:
+def test_a_retry_learns_that_the_message_was_about_to_leave(store: Kept) -> None:
     on_try(store, 1).announce()
     assert on_try(store, 2).read() == "announced"
 
 
-def test_a_retry_gets_the_receipt(store: Store) -> None:
+def test_a_retry_gets_the_receipt(store: Kept) -> None:
     record = on_try(store, 1)
     record.announce()
     record.accept(RECEIPT)
     assert on_try(store, 2).read() == RECEIPT
 
 
-def test_what_was_not_accepted_leaves_nothing(store: Store) -> None:
+def test_what_was_not_accepted_leaves_nothing(store: Kept) -> None:
     record = on_try(store, 1)
     record.announce()
     record.withdraw()
     assert on_try(store, 2).read() is None
 
 
-def test_a_try_that_announced_nothing_withdraws_nothing(store: Store) -> None:
+def test_a_try_that_announced_nothing_withdraws_nothing(store: Kept) -> None:
     on_try(store, 1).announce()
     on_try(store, 2).withdraw()
     assert on_try(store, 3).read() == "announced"
 
 
-def test_a_task_that_was_cleared_begins_anew(store: Store) -> None:
+def test_a_task_that_was_cleared_begins_anew(store: Kept) -> None:
     record = on_try(store, 1, chain=3)
     record.announce()
     record.accept(RECEIPT)
@@ -94,21 +70,21 @@ def test_a_task_that_was_cleared_begins_anew(store: Store) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_first_try_never_reads(store: Store, number: int) -> None:
+def test_a_first_try_never_reads(store: Kept, number: int) -> None:
     record = on_try(store, 1)
     record.announce()
     record.accept(RECEIPT)
     assert on_try(store, number).read() is None
 
 
-def test_an_attempt_that_is_repeated_is_announced_once(store: Store) -> None:
+def test_an_attempt_that_is_repeated_is_announced_once(store: Kept) -> None:
     record = on_try(store, 1)
     record.announce()
     store.failure = RuntimeError("would be a second call")
     record.announce()
 
 
-def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Store) -> None:
+def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Kept) -> None:
     store.failure = ConnectionError("Airflow's API does not answer")
     with pytest.raises(WasslyRecordUnreadable, match=r"could not be read .*does not answer") as caught:
         on_try(store, 2).read()
@@ -118,7 +94,7 @@ def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Store) ->
     assert caught.value.summary.startswith("UNKNOWN whether an earlier try's message was accepted")
 
 
-def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Store) -> None:
+def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Kept) -> None:
     store.failure = ConnectionError("Airflow's API does not answer")
     record = on_try(store, 1)
     with pytest.raises(WasslyRecordError, match="could not be written"):
@@ -126,7 +102,7 @@ def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Store)
     assert not record.announced
 
 
-def test_what_was_accepted_is_never_withdrawn(store: Store) -> None:
+def test_what_was_accepted_is_never_withdrawn(store: Kept) -> None:
     record = on_try(store, 1)
     record.announce()
     record.accept(RECEIPT)
@@ -136,15 +112,15 @@ def test_what_was_accepted_is_never_withdrawn(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("retries", "found"), [(3, RECEIPT), (2, "ambiguous"), (1, RECEIPT), (5, RECEIPT)])
-def test_a_clear_that_cannot_be_told_from_a_retry_is_ambiguous(store: Store, retries: int, found: object) -> None:
+def test_a_clear_that_cannot_be_told_from_a_retry_is_ambiguous(store: Kept, retries: int, found: object) -> None:
     # max_tries 3 after the first try: cleared with retries lowered to 2, it is 1 + 2 = 3 again.
-    record = SendRecord(store, 3, 1, retries=3)
+    record = SendRecord(store.store(KEY), 3, 1, retries=3)
     record.announce()
     record.accept(RECEIPT)
-    assert SendRecord(store, 3, 2, retries=retries).read() == found
+    assert SendRecord(store.store(KEY), 3, 2, retries=retries).read() == found
 
 
-def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
     record = on_try(store, 1)
     record.announce()
     store.failure = ConnectionError("409: the task was cleared")
@@ -157,9 +133,9 @@ def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Store, caplog
     assert on_try(store, 2).read() == "announced"
 
 
-def test_a_record_of_a_later_version_is_not_guessed_at(store: Store) -> None:
+def test_a_record_of_a_later_version_is_not_guessed_at(store: Kept) -> None:
     on_try(store, 1).announce()
-    store.value["version"] = 2
+    store.values[KEY] = store.values[KEY].replace('"version": 1', '"version": 2')
     with pytest.raises(WasslyRecordError, match="version 2 was written by a later version of this package") as caught:
         on_try(store, 2).read()
     assert not caught.value.may_pass
@@ -177,8 +153,7 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_whatever_a_record_holds_it_is_understood_or_an_error(value: Any) -> None:
-    store = Store()
-    store.value = value
+    store = Kept({KEY: json.dumps(value)})
     with contextlib.suppress(WasslyRecordError):
         assert on_try(store, 2).read() in (None, "announced") or value["receipt"]
 
@@ -198,18 +173,18 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     signal.signal(signal.SIGALRM, before)
 
 
-def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Store, interrupt_after: Any) -> None:
+def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, interrupt_after: Any) -> None:
     record = on_try(store, 1)
     record.announce()
-    store.seconds = 0.3
+    store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)
     with pytest.raises(Interruption):
         record.accept(RECEIPT)
     assert on_try(store, 2).read() == RECEIPT
 
 
-def test_a_signal_before_the_message_left_leaves_no_record(store: Store, interrupt_after: Any) -> None:
-    store.seconds = 0.3
+def test_a_signal_before_the_message_left_leaves_no_record(store: Kept, interrupt_after: Any) -> None:
+    store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)
     record = on_try(store, 1)
     with pytest.raises(Interruption):
@@ -232,34 +207,9 @@ def test_the_error_survives_the_way_between_processes() -> None:
     assert (str(copy), copy.may_pass) == ("why", True)
 
 
-class Accessor:
-    """The shape of Airflow 3.3's ``task_state_store``, which is one for each task instance."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        self.values[key] = value
-
-    def delete(self, key: str) -> None:
-        self.values.pop(key, None)
-
-
-def task_instance(**values: Any) -> Any:
-    usual = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "max_tries": 3, "try_number": 1}
-    return SimpleNamespace(**{**usual, **values})
-
-
 @pytest.fixture
 def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    kept: dict[str, str] = {}
-    monkeypatch.setattr(_compat, "get_variable", kept.get)
-    monkeypatch.setattr(_compat, "set_variable", lambda key, value, description: kept.update({key: value}))
-    monkeypatch.setattr(_compat, "delete_variable", lambda key: kept.pop(key, None))
-    return kept
+    return Variables(monkeypatch).values
 
 
 @pytest.mark.parametrize(
@@ -330,7 +280,7 @@ def test_a_variable_that_is_no_json_is_an_error_that_cannot_pass(variables: dict
 
 @pytest.mark.skipif(not _compat.HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
 def test_chains_do_not_share_a_key_of_the_task_state_store() -> None:
-    accessor = Accessor()
+    accessor = Kept().task_state_store()
     late = SendRecord.of({"ti": task_instance(max_tries=3), "task_state_store": accessor})
     late.announce()
     SendRecord.of({"ti": task_instance(max_tries=7, try_number=4), "task_state_store": accessor}).announce()
@@ -340,12 +290,12 @@ def test_chains_do_not_share_a_key_of_the_task_state_store() -> None:
     assert later.read() == "announced"
 
 
-def test_what_the_first_version_of_this_package_wrote_is_understood(store: Store) -> None:
+def test_what_the_first_version_of_this_package_wrote_is_understood(store: Kept) -> None:
     """As it lies in users' databases: a later form must read this one too."""
-    store.value = json.loads(
+    store.values[KEY] = (
         '{"version": 1, "chain": 3, "try_number": 1, "retries": 3, "written_at": "2026-11-24T12:00:00+00:00",'
         ' "receipt": {"message_type": "document", "conversation_id": 7, "remaining_conversations": 40969}}'
     )
-    assert SendRecord(store, 3, 2, 3).read() == RECEIPT
-    store.value["receipt"] = None
-    assert SendRecord(store, 3, 2, 3).read() == "announced"
+    assert SendRecord(store.store(KEY), 3, 2, 3).read() == RECEIPT
+    store.values[KEY] = store.values[KEY].partition('"receipt"')[0] + '"receipt": null}'
+    assert SendRecord(store.store(KEY), 3, 2, 3).read() == "announced"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import os
 import re
 import signal
@@ -15,9 +14,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,14 +30,16 @@ from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sandbox.store import Store
+from tests.support.kept import Kept
+from tests.support.log import Log
 from tests.support.storages import attach
+from tests.support.task import Ended, Stopped, Task
 from tests.support.variables import Variables
 
 try:
-    from airflow.sdk import DAG, ObjectStoragePath
+    from airflow.sdk import ObjectStoragePath
 except ImportError:  # Airflow 2.11
     from airflow.io.path import ObjectStoragePath  # type: ignore[no-redef, import-not-found]
-    from airflow.models.dag import DAG  # type: ignore[no-redef]
 
 FAIL = type(_compat.fail_exception(""))
 QUOTA = "wassly_quota__wassly_default"
@@ -73,127 +73,10 @@ def read(report: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-class Stopped(BaseException):
-    """What Airflow raises in the middle of a task: its execution timeout, or SIGTERM on 2.11."""
-
-
-class Accessor:
-    """The shape of Airflow 3.3's ``task_state_store``, which is one for each task instance."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        # As if it had been in a database.
-        self.values[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.values.pop(key, None)
-
-
-class Ended:
-    """How a try ended: what it returned, or the error with what it pushed all the same."""
-
-    def __init__(self, returned: dict[str, Any] | None, error: BaseException | None, pushed: dict[str, Any]) -> None:
-        self.returned = returned
-        self.pushed = pushed
-        self._error = error
-
-    @property
-    def error(self) -> BaseException:
-        assert self._error is not None, f"it succeeded: {self.returned}"
-        return self._error
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        found = self.returned if self._error is None else self.pushed["return_value"]
-        assert found is not None
-        return found
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The outcomes that there were."""
-        outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "not_sent")
-        return {outcome: self.summary[outcome] for outcome in outcomes if self.summary[outcome]}
-
-
-class Task:
-    """
-    A task of one DAG run and its tries, with what Airflow keeps in memory.
-
-    :param accessor: the task's state on Airflow 3.3; ``None`` for Variables.
-    :param listeners: are told of a success.
-    """
-
-    def __init__(self, accessor: Accessor | None, listeners: list[Callable[[Any], None]]) -> None:
-        self.retries = 2
-        self._accessor = accessor
-        self._listeners = listeners
-        self._try_number = 0
-        self._max_tries = self.retries
-        self.dag_options: dict[str, Any] = {}
-        #: Whether Airflow gets to know of a success, and its API answers when the task pushes something.
-        self.airflow_answers = True
-        self.operator: WasslyBroadcastOperator | None = None
-
-    def run(self, **arguments: Any) -> Ended:
-        """Run the first try, or the next one, as after a failure."""
-        self._try_number += 1
-        with DAG(
-            "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
-        ) as dag:
-            operator = WasslyBroadcastOperator(
-                task_id="send",
-                retries=self.retries,
-                **{"message": "Hello {{ recipient.name }}", "messages_per_minute": None, **arguments},
-            )
-        self.operator = operator
-        pushed: dict[str, Any] = {}
-
-        def push(key: str, value: Any) -> None:
-            if not self.airflow_answers:
-                raise ConnectionError("409: the task was cleared")
-            pushed[key] = value
-
-        ti = SimpleNamespace(
-            dag_id="campaign",
-            run_id="a run",
-            task_id="send",
-            map_index=-1,
-            try_number=self._try_number,
-            max_tries=self._max_tries,
-            task=operator,
-            xcom_push=push,
-        )
-        context: Any = {"dag": dag, "task": operator, "ti": ti, "ds": "2026-11-24", "run_id": "a run"}
-        if self._accessor is not None:
-            context["task_state_store"] = self._accessor
-        try:
-            operator.render_template_fields(context)
-            returned = operator.execute(context)
-        except BaseException as error:
-            if not isinstance(error, (Exception, Stopped)):
-                raise
-            return Ended(None, error, pushed)
-        for tell in self._listeners if self.airflow_answers else []:
-            tell(ti)
-        return Ended(returned, None, pushed)
-
-    def clear(self) -> None:
-        """Let the next run be that of a task which somebody has cleared."""
-        self._max_tries = self._try_number + self.retries
-
-    def kill(self) -> None:
-        """Stop the task, as a signal handler of Airflow does."""
-        if self.operator is not None:
-            self.operator.on_kill()
-
-    def kept(self) -> str:
-        """What its state holds."""
-        return json.dumps(self._accessor.values if self._accessor else {})
+def a_task(state: Kept | None = None, listeners: list[Callable[[Any], None]] | None = None) -> Task:
+    return Task(
+        WasslyBroadcastOperator, state, listeners, message="Hello {{ recipient.name }}", messages_per_minute=None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -221,32 +104,17 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Variables:
 def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A task, with each kind of store that this Airflow can have."""
     if request.param == "state":
-        return Task(Accessor(), [])
+        return a_task(Kept())
     listeners: list[Callable[[Any], None]] = []
     monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
     monkeypatch.setattr(_compat, "listen_for_success", listeners.append)
-    return Task(None, listeners)
+    return a_task(None, listeners)
 
 
 @pytest.fixture
 def one_task() -> Task:
     """A task that keeps its record where this Airflow does, for all that has nothing to do with it."""
-    return Task(Accessor() if _compat.HAS_TASK_STATE_STORE else None, [])
-
-
-class Log:
-    """Everything that was logged so far. On Airflow 3 the task's own lines go to the standard output."""
-
-    def __init__(self, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
-        caplog.set_level(logging.DEBUG)
-        self._caplog = caplog
-        self._capsys = capsys
-        self._printed = ""
-
-    @property
-    def text(self) -> str:
-        self._printed += self._capsys.readouterr().out
-        return self._caplog.text + self._printed
+    return a_task(Kept() if _compat.HAS_TASK_STATE_STORE else None)
 
 
 @pytest.fixture
@@ -448,13 +316,13 @@ def test_columns_that_say_who_sends_and_what_they_are_called() -> None:
             {"contact_mobile_number": number(2), "contact_name": "", "instance_id": " "},
             {"contact_mobile_number": number(3)},
         ]
-        Task(None, []).run(recipients=rows, message="Hello", instance_id="{{ 'param' }}")
+        a_task().run(recipients=rows, message="Hello", instance_id="{{ 'param' }}")
         assert [(message.instance_id, message.contact_name) for message in box.messages] == [
             ("column", "Ann"),
             ("param", None),
             ("param", None),
         ]
-        Task(None, []).run(recipients=rows[2:], message="Hello")
+        a_task().run(recipients=rows[2:], message="Hello")
         assert box.messages[-1].instance_id == "default"
 
 
@@ -795,7 +663,7 @@ def test_the_reserve_is_not_touched_although_nobody_knew_the_quota(workers: int,
 
 def test_a_recorded_quota_that_is_too_low_lets_nothing_leave(box: Sandbox, one_task: Task) -> None:
     one_task.run(recipients=people(1))
-    ended = Task(None, []).run(recipients=people(3), reserve_conversations=999)
+    ended = a_task().run(recipients=people(3), reserve_conversations=999)
     assert len(box.messages) == 1
     assert ended.counts == {"not_sent": 3}
     assert "999 conversations remain and 999 are reserved" in str(ended.error)
@@ -806,7 +674,7 @@ def test_a_recorded_quota_that_is_old_says_nothing(box: Sandbox, one_task: Task,
     one_task.run(recipients=people(1))
     box.conversations = 1001
     airflow.wait(hours=36)
-    ended = Task(None, []).run(recipients=people(3), reserve_conversations=999)
+    ended = a_task().run(recipients=people(3), reserve_conversations=999)
     # The answer to the first message says what is true.
     assert ended.counts == {"accepted": 2, "not_sent": 1}
     assert box.conversations == 999

@@ -29,36 +29,20 @@ from airflow_provider_wassly.broadcast.record import (
     WasslyListChanged,
 )
 from airflow_provider_wassly.state import WasslyRecordError, WasslyRecordUnreadable
+from airflow_provider_wassly.stores import Store
+from tests.support.kept import Kept
 
 SUMMARY = {"recipients": 5, "accepted": 5, "duration": 1.5}
 
 
-class Stores:
-    """All values of a task, in memory, as if they had been in a database."""
+class Stores(Kept):
+    """All values of a task."""
 
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        self.reads: list[str] = []
-        self.writes: list[str] = []
-        self.failure: Exception | None = None
-
-    def __call__(self, name: str) -> Any:
-        return SimpleNamespace(get=lambda: self._get(name), set=lambda value: self._set(name, value))
-
-    def _get(self, name: str) -> Any:
-        self.reads.append(name)
-        if self.failure:
-            raise self.failure
-        return json.loads(self.texts[name]) if name in self.texts else None
-
-    def _set(self, name: str, value: Any) -> None:
-        self.writes.append(name)
-        if self.failure:
-            raise self.failure
-        self.texts[name] = json.dumps(value)
+    def __call__(self, name: str) -> Store:
+        return self.store(name)
 
     def change(self, name: str, **values: Any) -> None:
-        self.texts[name] = json.dumps({**json.loads(self.texts[name]), **values})
+        self.values[name] = json.dumps({**json.loads(self.values[name]), **values})
 
 
 HEAD = "wassly_broadcast__head"
@@ -156,7 +140,7 @@ def test_what_is_not_written_yet_is_written_with_the_summary(stores: Stores) -> 
     first = begun(stores, 1)
     first.chunk(2, 1)[0] = ACCEPTED
     first.finish(SUMMARY)
-    assert ACCEPTED in stores.texts["wassly_broadcast__2"]
+    assert ACCEPTED in stores.values["wassly_broadcast__2"]
 
 
 def test_a_task_that_had_succeeded_and_was_cleared_begins_anew(stores: Stores) -> None:
@@ -308,7 +292,7 @@ def test_the_largest_chunk_fits_into_any_store(stores: Stores, first: int, kept:
         chunk[index] = ACCEPTED
         chunk.conversation_ids[index] = first - index
     record.write()
-    assert len(stores.texts[FIRST].encode()) < 48 * 1024
+    assert len(stores.values[FIRST].encode()) < 48 * 1024
     found = begun(stores, 2).chunk(0, CHUNK)
     assert bytes(found.outcomes) == ACCEPTED.encode() * CHUNK
     # Those that are kept are right.
@@ -323,14 +307,14 @@ def test_the_head_of_a_million_recipients_fits_into_any_store(stores: Stores, mo
     record = BroadcastRecord(stores, Try(3, 1, 3), recipients_module.Survey(1_000_000, digests))
     record.begin()
     assert len(record.names) == chunks + 1
-    assert len(stores.texts[HEAD].encode()) < 48 * 1024
+    assert len(stores.values[HEAD].encode()) < 48 * 1024
 
 
 def test_nothing_that_is_stored_tells_a_number(stores: Stores) -> None:
     record = begun(stores, 1)
     note(record, f"{FAILED}{ACCEPTED}{ANNOUNCED}{FAILED_FOR_NOW}{UNKNOWN}")
     record.finish(SUMMARY)
-    everything = json.dumps(stores.texts)
+    everything = json.dumps(stores.values)
     # 4477009000xx: no five digits of it in a row, but for those that a token may have by chance.
     without_tokens = re.sub(r'\\"token\\": \\"[0-9a-f]{16}\\"', "", everything)
     for person in people():
@@ -342,7 +326,7 @@ def test_all_values_have_a_name_that_is_told(stores: Stores) -> None:
     record = begun(stores, 1)
     note(record, ACCEPTED * 5)
     record.finish(SUMMARY)
-    assert set(stores.texts) == set(record.names)
+    assert set(stores.values) == set(record.names)
 
 
 # When it goes wrong
@@ -361,7 +345,7 @@ def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(stores: Stores) 
 
 def test_a_record_that_is_no_json_is_an_error_that_cannot_pass(stores: Stores) -> None:
     begun(stores, 1)
-    stores.texts[HEAD] = "{"
+    stores.values[HEAD] = "{"
     with pytest.raises(WasslyRecordUnreadable) as raised:
         on_try(stores, 2).look_back()
     assert not raised.value.may_pass
@@ -391,10 +375,10 @@ def test_a_record_of_a_later_version_is_not_guessed_at(stores: Stores) -> None:
 
 def test_chunks_of_another_run_of_the_same_name_do_not_count(stores: Stores) -> None:
     note(begun(stores, 1), ACCEPTED * 5)
-    chunk = stores.texts[FIRST]
-    stores.texts.clear()
+    chunk = stores.values[FIRST]
+    stores.values.clear()
     begun(stores, 1)
-    stores.texts[FIRST] = chunk
+    stores.values[FIRST] = chunk
     assert outcomes(begun(stores, 2)) == OPEN * 5
 
 
@@ -416,7 +400,7 @@ def test_whatever_a_head_holds_it_is_understood_or_an_error(changes: Any, is_new
     if isinstance(changes, dict) and not is_new:
         stores.change(HEAD, **changes)
     else:
-        stores.texts[HEAD] = json.dumps(changes)
+        stores.values[HEAD] = json.dumps(changes)
     with contextlib.suppress(WasslyRecordError):
         found = on_try(stores, 2).look_back()
         assert found is None or found == changes["summary"]
@@ -430,7 +414,7 @@ def test_whatever_a_chunk_holds_it_is_understood_or_an_error(changes: Any, is_ne
     if isinstance(changes, dict) and not is_new:
         stores.change(FIRST, **changes)
     else:
-        stores.texts[FIRST] = json.dumps(changes)
+        stores.values[FIRST] = json.dumps(changes)
     record = begun(stores, 2)
     with contextlib.suppress(WasslyRecordError):
         chunk = record.chunk(0, 2)
@@ -464,13 +448,13 @@ def test_a_try_that_airflow_has_given_up_writes_nothing_once_a_later_one_has_beg
     note(orphan, f"{ACCEPTED}{OPEN}{OPEN}{OPEN}{OPEN}")
     later = begun(stores, 2)
     note(later, f"{ACCEPTED}{ACCEPTED}{ACCEPTED}{OPEN}{OPEN}")
-    before = dict(stores.texts)
+    before = dict(stores.values)
     orphan.chunk(0, 2)[1] = ANNOUNCED
     for write in (orphan.write, orphan.write, lambda: orphan.finish(SUMMARY)):
         with pytest.raises(WasslyRecordError, match="another try of this task has begun meanwhile") as raised:
             write()
         assert not raised.value.may_pass
-    assert stores.texts == before
+    assert stores.values == before
     note(later, f"{ACCEPTED}{ACCEPTED}{ACCEPTED}{ACCEPTED}{OPEN}")
     later.finish(SUMMARY)
 
@@ -494,10 +478,10 @@ def test_a_head_that_makes_no_sense_lets_nothing_be_written(
     monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", True)
     record = begun(stores, 1)
     record.chunk(0, 2)[0] = ANNOUNCED
-    stores.texts[HEAD] = head
+    stores.values[HEAD] = head
     with pytest.raises(WasslyRecordError):
         record.write()
-    assert FIRST not in stores.texts
+    assert FIRST not in stores.values
 
 
 def test_a_new_chunk_knows_nothing() -> None:
@@ -508,12 +492,12 @@ def test_a_new_chunk_knows_nothing() -> None:
 
 def test_what_the_first_version_of_this_package_wrote_is_understood(stores: Stores) -> None:
     """As it lies in users' databases: a later form must read this one too."""
-    stores.texts[HEAD] = json.dumps(
+    stores.values[HEAD] = json.dumps(
         {"version": 1, "token": "t", "chain": 3, "try_number": 1, "retries": 3, "total": 5, "digests": "f0bbb8ff9132",
          "summary": None}
     )  # fmt: skip
-    stores.texts[FIRST] = json.dumps({"token": "t", "chain": 3, "outcomes": "a?", "conversation_ids": "77"})
-    stores.texts["wassly_broadcast__1"] = json.dumps(
+    stores.values[FIRST] = json.dumps({"token": "t", "chain": 3, "outcomes": "a?", "conversation_ids": "77"})
+    stores.values["wassly_broadcast__1"] = json.dumps(
         {"token": "t", "chain": 3, "outcomes": "uf", "conversation_ids": ""}
     )
     second = begun(stores, 2)

@@ -138,7 +138,7 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
             world.delivered.clear()
         before = announced(world.kept.values)
         world.fates, world.kept.failing_writes = left, plan.failing_writes
-        world.calls, world.kept.reads, world.kept.writes, world.events = [], 0, 0, 0
+        world.calls, world.kept.reads, world.kept.writes, world.events = [], [], [], 0
         world.keeps_snapshots = plan.dies_at is not None
         world.snapshots = []
         world.on_event = lambda what: None
@@ -157,8 +157,8 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
             jobs = len(set(world.calls))
             if not plan.failing_writes:
                 # So small chunks that those on the way belong to several, each written by itself; and the head.
-                assert world.kept.writes <= jobs / plan.max_workers + 4 * chunks + 3
-                assert world.kept.reads <= 2 * chunks + 1
+                assert len(world.kept.writes) <= jobs / plan.max_workers + 4 * chunks + 3
+                assert len(world.kept.reads) <= 2 * chunks + 1
             if plan.finishes and broadcast.run.stopped_by is None:
                 broadcast.record.finish(broadcast.run.tally.summary())
         except WasslyRecordError:
@@ -349,7 +349,10 @@ def test_what_concerns_everybody_stops_all_and_blames_nobody(fate: str, max_work
     world.fates = {number(place): [fate] for place in range(4, 20)}
     broadcast = Broadcast(world, people(20), max_workers=max_workers).go()
     assert isinstance(broadcast.run.stopped_by, (WasslyAuthError, WasslyDeviceDisconnected))
-    assert broadcast.outcomes() == ["accepted"] * 4 + ["not_sent"] * 16
+    # With several threads, one that comes later can be the first to meet it.
+    before, after = broadcast.outcomes()[:4], broadcast.outcomes()[4:]
+    assert before.count("accepted") == len(world.delivered) >= 5 - max_workers
+    assert set(after) == {"not_sent"} >= set(before) - {"accepted"}
     assert len(world.calls) <= 4 + 2 * max_workers
     assert set(world.outcomes()) <= {"a", "."}
     world.fates = {}
@@ -655,8 +658,8 @@ def test_airflow_is_called_about_once_for_as_many_recipients_as_there_are_thread
         monkeypatch.setattr(module, "CHUNK", 100)
     world = World()
     Broadcast(world, people(250), max_workers=max_workers).go()
-    assert world.kept.reads == 0
-    assert world.kept.writes <= 250 / max_workers + 3 * 2 + 2
+    assert world.kept.reads == []
+    assert len(world.kept.writes) <= 250 / max_workers + 3 * 2 + 2
 
 
 # The reserve
@@ -786,7 +789,7 @@ def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.Monke
     for module in (recipients_module, record_module):
         monkeypatch.setattr(module, "CHUNK", 50)
     prepare(Row(1, people(1)[0]))  # loads what is known of phone numbers
-    few, many = 300, 1800
+    few, many = 300, 2400
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
         assert peak_of_many - peak_of_few < (many - few) * 150

@@ -1,0 +1,131 @@
+"""A task and its tries, as Airflow runs them, in the process of the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from tests.support.kept import Kept
+
+try:
+    from airflow.sdk import DAG
+except ImportError:  # Airflow 2.11
+    from airflow.models.dag import DAG  # type: ignore[no-redef]
+
+
+class Stopped(BaseException):
+    """What Airflow raises in the middle of a task: its execution timeout, or SIGTERM on 2.11."""
+
+
+class Ended:
+    """How a try ended: what it returned, or the error with what it pushed all the same."""
+
+    def __init__(self, returned: dict[str, Any] | None, error: BaseException | None, pushed: dict[str, Any]) -> None:
+        self.returned = returned
+        self.pushed = pushed
+        self._error = error
+
+    @property
+    def error(self) -> BaseException:
+        assert self._error is not None, f"it succeeded: {self.returned}"
+        return self._error
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        found = self.returned if self._error is None else self.pushed["return_value"]
+        assert found is not None
+        return found
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of a broadcast: the outcomes that there were."""
+        outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "not_sent")
+        return {outcome: self.summary[outcome] for outcome in outcomes if self.summary[outcome]}
+
+
+class Task:
+    """
+    A task of one DAG run and its tries, with what Airflow keeps of them.
+
+    :param operator: its class.
+    :param state: where the task's state is kept on Airflow 3.3; ``None`` for Variables.
+    :param listeners: are told of a success.
+    :param arguments: of the operator, unless a try is given others.
+    """
+
+    def __init__(
+        self,
+        operator: Callable[..., Any],
+        state: Kept | None = None,
+        listeners: list[Callable[[Any], None]] | None = None,
+        **arguments: Any,
+    ) -> None:
+        self.retries = 2
+        self._make = operator
+        self._arguments = arguments
+        self._state = state
+        self._listeners = [] if listeners is None else listeners
+        self._try_number = 0
+        self._max_tries = self.retries
+        self.dag_options: dict[str, Any] = {}
+        #: Whether Airflow gets to know of a success, and its API answers when the task pushes something.
+        self.airflow_answers = True
+        self.operator: Any = None
+
+    def run(self, **arguments: Any) -> Ended:
+        """Run the first try, or the next one, as after a failure."""
+        self._try_number += 1
+        with DAG(
+            "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
+        ) as dag:
+            operator = self._make(task_id="send", retries=self.retries, **{**self._arguments, **arguments})
+        self.operator = operator
+        pushed: dict[str, Any] = {}
+
+        def push(key: str, value: Any) -> None:
+            if not self.airflow_answers:
+                raise ConnectionError("409: the task was cleared")
+            pushed[key] = value
+
+        ti = task_instance(
+            dag_id="campaign",
+            try_number=self._try_number,
+            max_tries=self._max_tries,
+            task=operator,
+            xcom_push=push,
+        )
+        context: Any = {"dag": dag, "task": operator, "ti": ti, "ds": "2026-11-24", "run_id": ti.run_id}
+        if self._state is not None:
+            context["task_state_store"] = self._state.task_state_store()
+        try:
+            operator.render_template_fields(context)
+            returned = operator.execute(context)
+        except BaseException as error:
+            if not isinstance(error, (Exception, Stopped)):
+                raise
+            return Ended(None, error, pushed)
+        for tell in self._listeners if self.airflow_answers else []:
+            tell(ti)
+        return Ended(returned, None, pushed)
+
+    def clear(self) -> None:
+        """Let the next run be that of a task which somebody has cleared."""
+        self._max_tries = self._try_number + self.retries
+
+    def kill(self) -> None:
+        """Stop the task, as a signal handler of Airflow does."""
+        if self.operator is not None:
+            self.operator.on_kill()
+
+    def kept(self) -> str:
+        """What its state holds."""
+        return json.dumps(self._state.values if self._state else {})
+
+
+def task_instance(**values: Any) -> Any:
+    """Return what a context holds as ``ti``: the first try of a task with two retries, but for ``values``."""
+    usual = {"dag_id": "d", "run_id": "r", "task_id": "send", "map_index": -1, "max_tries": 2, "try_number": 1}
+    return SimpleNamespace(**{**usual, **values})

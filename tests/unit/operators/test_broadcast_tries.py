@@ -1,0 +1,316 @@
+"""What a broadcast task does from its first try to its end, and what it says of it."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_wassly import _compat
+from airflow_provider_wassly.broadcast import run as run_module
+from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
+from airflow_provider_wassly.hooks.wassly import WasslyHook
+from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
+from tests.support.kept import Kept
+from tests.support.log import Log
+from tests.support.service import Service
+from tests.support.task import Task
+from tests.support.variables import Variables
+
+try:
+    from airflow.sdk import task as airflow_task
+except ImportError:  # Airflow 2.11
+    from airflow.decorators import task as airflow_task  # type: ignore[no-redef, attr-defined]
+
+FAIL = type(_compat.fail_exception(""))
+
+
+def number(row: int) -> str:
+    return f"+4477009{row:05}"
+
+
+def people(count: int, **columns: Any) -> list[dict[str, Any]]:
+    return [{"contact_mobile_number": number(row), "name": f"Ann {row}", **columns} for row in range(1, count + 1)]
+
+
+@pytest.fixture(params=["state", "variables"] if _compat.HAS_TASK_STATE_STORE else ["variables"])
+def task(request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """A broadcast, with each kind of store that this Airflow can have."""
+    listeners: list[Callable[[Any], None]] = []
+    if request.param == "variables":
+        monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
+        monkeypatch.setattr(_compat, "listen_for_success", listeners.append)
+    state = Kept() if request.param == "state" else None
+    return Task(WasslyBroadcastOperator, state, listeners, message="Hello {{ recipient.name }}", jitter=0)
+
+
+def read(report: Path) -> list[list[str]]:
+    with report.open(newline="") as file:
+        return [row[:3] for row in csv.reader(file)][1:]
+
+
+def test_everybody_gets_their_own_text_at_the_pace(task: Task, service: Service, tmp_path: Path) -> None:
+    ended = task.run(recipients=people(11), report=tmp_path / "{{ ds }}.csv")
+    assert {message.contact_mobile_number: message.texts["message"] for message in service.messages} == {
+        number(row): f"Hello Ann {row}" for row in range(1, 12)
+    }
+    # Ten gaps of six seconds, of which the first is a little shorter.
+    assert ended.summary["duration"] == pytest.approx(60, abs=1)
+    assert ended.summary["report"] == str(tmp_path / "2026-11-24.csv")
+    assert read(tmp_path / "2026-11-24.csv") == [[str(row), f"+44…{row:04}", "accepted"] for row in range(1, 12)]
+
+
+def test_files_and_names_are_those_of_each_recipient(task: Task, service: Service, tmp_path: Path) -> None:
+    for row in (1, 2):
+        (tmp_path / f"Ann {row}.pdf").write_text("content")
+        (tmp_path / f"Ann {row}.png").write_text("content")
+    task.run(
+        recipients=people(2),
+        document=tmp_path / "{{ recipient.name }}.pdf",
+        document_name="Invoice of {{ recipient.name }}.pdf",
+        media=tmp_path / "{{ recipient.name }}.png",
+    )
+    assert [{name: file.name for name, file in message.files.items()} for message in service.messages] == [
+        {"document": f"Invoice of Ann {row}.pdf", "media": f"Ann {row}.png"} for row in (1, 2)
+    ]
+
+
+def test_a_row_names_its_device_or_else_the_task_or_else_the_connection(task: Task, service: Service) -> None:
+    rows = people(3)
+    rows[0]["instance_id"] = "of the row"
+    rows[1]["instance_id"] = " "
+    task.run(recipients=rows, instance_id="of the task")
+    assert [message.instance_id for message in service.messages] == ["of the row", "of the task", "of the task"]
+
+
+def test_a_message_file_is_rendered_for_each(task: Task, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "text.j2").write_text("Dear {{ recipient.name }}, it is {{ ds }}")
+    task.dag_options = {"template_searchpath": str(tmp_path)}
+    task.run(recipients=people(1), message="text.j2")
+    assert service.messages[0].texts["message"] == "Dear Ann 1, it is 2026-11-24"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("{{ recipient.name ", "message: unexpected end of template"),
+        ("{{ recipient.name | unheard_of }}", "message: No filter named 'unheard_of'"),
+        ("no-such.j2", "message: .*no-such.j2"),
+    ],
+)
+def test_a_template_that_is_wrong_for_all_fails_before_anything_is_sent(
+    task: Task, service: Service, message: str, words: str
+) -> None:
+    ended = task.run(recipients=people(2), message=message)
+    with pytest.raises(FAIL, match=words):
+        raise ended.error
+    assert service.calls == []
+
+
+def test_rows_that_are_wrong_stop_no_other_and_count_as_failures(
+    task: Task, service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[Any] = [
+        *people(2),
+        "no row",
+        {"contact_mobile_number": "12", "name": ""},
+        {"contact_mobile_number": number(5)},
+    ]
+    arguments = {"recipients": rows, "report": tmp_path / "report.csv"}
+    ended = task.run(**arguments)
+    assert isinstance(ended.error, FAIL)
+    assert "3 of 5 recipients" in str(ended.error)
+    assert ended.counts == {"accepted": 2, "invalid": 3}
+    assert [line[2] for line in read(tmp_path / "report.csv")] == ["accepted", "accepted", *["invalid"] * 3]
+    assert "Row 5 (+44…0005): invalid: message: the list has no value in column 'name'" in caplog.text
+    task.clear()
+    assert task.run(**arguments, max_failures=3).returned is not None
+    task.clear()
+    assert task.run(**arguments, max_failures=0.7).returned is not None
+    assert Counter(service.delivered) == {number(1): 2, number(2): 2}
+
+
+def test_a_file_that_is_missing_for_one_names_no_number(
+    task: Task, service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended = task.run(recipients=people(1), document=tmp_path / "{{ recipient.contact_mobile_number }}.pdf")
+    assert ended.counts == {"invalid": 1}
+    assert "/+44…0001.pdf" in caplog.text
+    assert number(1)[1:] not in caplog.text + str(ended.error)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"document": 5}, {"document": ["a"]}, {"document": "{{ ds }}", "document_name": 5}]
+)
+def test_a_value_of_a_wrong_type_is_named(
+    task: Task, arguments: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(task.run(recipients=people(1), **arguments).error, FAIL)
+    assert f"{list(arguments)[-1]}: of type " in caplog.text
+
+
+def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Service) -> None:
+    rows = [{"contact_mobile_number": "12", "name": ""} for _ in range(25)]
+    ended = task.run(recipients=[*people(1), *rows], validate_first=True)
+    assert isinstance(ended.error, FAIL)
+    assert "25 rows cannot be sent to (validate_first): row 2 (" in str(ended.error)
+    assert str(ended.error).count("; and 5 more") == 1
+    assert service.calls == []
+    task.clear()
+    # Nothing had been begun, so the list may be another one.
+    assert task.run(recipients=people(2), validate_first=True).counts == {"accepted": 2}
+
+
+def test_a_device_that_was_disconnected_costs_a_try_and_no_message(task: Task, service: Service) -> None:
+    service.fates = {number(3): ["device disconnected"]}
+    ended = task.run(recipients=people(5))
+    assert isinstance(ended.error, WasslyDeviceDisconnected)
+    assert ended.counts == {"accepted": 2, "not_sent": 3}
+    assert task.run(recipients=people(5)).counts == {"accepted": 5}
+    assert service.delivered == [number(row) for row in range(1, 6)]
+
+
+def test_credentials_that_are_wrong_fail_at_once(task: Task, service: Service) -> None:
+    service.fates = {number(2): ["wrong key"]}
+    ended = task.run(recipients=people(3))
+    assert isinstance(ended.error, FAIL)
+    assert ended.counts == {"accepted": 1, "not_sent": 2}
+
+
+@pytest.mark.parametrize(
+    ("choice", "succeeds", "uses_retries", "copies"),
+    [("fail", False, False, 1), ("ignore", True, False, 1), ("retry", False, True, 2)],
+)
+def test_an_unknown_outcome_is_what_the_author_says(
+    task: Task, service: Service, choice: str, succeeds: bool, uses_retries: bool, copies: int
+) -> None:
+    service.fates = {number(2): ["accept, answer lost"]}
+    arguments = {"recipients": people(3), "on_outcome_unknown": choice}
+    ended = task.run(**arguments)
+    assert ended.counts == {"accepted": 2, "unknown": 1}
+    assert (ended.returned is not None) is succeeds
+    if not succeeds:
+        assert isinstance(ended.error, WasslyError if uses_retries else FAIL)
+        task.run(**arguments)
+    assert service.delivered.count(number(2)) == copies
+
+
+def test_a_task_that_succeeded_is_not_repeated_by_a_retry_and_is_by_clearing(task: Task, service: Service) -> None:
+    task.airflow_answers = False  # killed before Airflow has written down the success
+    first = task.run(recipients=people(3))
+    task.airflow_answers = True
+    assert task.run(recipients=people(3)).returned == first.returned
+    assert len(service.delivered) == 3
+    task.clear()
+    assert task.run(recipients=people(4)).counts == {"accepted": 4}
+
+
+def test_another_list_is_refused_before_anything_is_sent(task: Task, service: Service) -> None:
+    service.fates = {number(2): ["device disconnected"]}
+    task.run(recipients=people(3))
+    ended = task.run(recipients=people(4))
+    assert isinstance(ended.error, FAIL)
+    assert "the list of recipients changed since an earlier try: it has 4 rows and had 3" in str(ended.error)
+    assert service.delivered == [number(1)]
+
+
+def test_the_reserve_begins_with_what_was_recorded(task: Task, service: Service, airflow: Variables) -> None:
+    service.remaining = 100
+    WasslyHook()  # only a reading of this connection counts
+    task.run(recipients=people(1), message="Hello")
+    task.clear()
+    ended = task.run(recipients=people(3), reserve_conversations=99)
+    assert ended.counts == {"not_sent": 3}
+    assert "99 conversations remain and 99 are reserved" in str(ended.error)
+    airflow.wait(hours=37)
+    task.clear()
+    # So old a reading says nothing; the answer to the first message does.
+    assert task.run(recipients=people(3), reserve_conversations=98).counts == {"accepted": 1, "not_sent": 2}
+
+
+def test_a_report_that_cannot_be_saved_is_made_up_for_by_a_retry(task: Task, service: Service, tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    folder.mkdir()
+    arguments = {"recipients": people(2), "report": folder / "report.csv"}
+
+    def lose_the_folder(what: str) -> None:
+        if what == "delivered" and folder.exists():
+            folder.rmdir()
+
+    service.on_event = lose_the_folder
+    ended = task.run(**arguments)
+    assert isinstance(ended.error, WasslyError)
+    assert "everybody was sent to, but the report could not be saved" in str(ended.error)
+    folder.mkdir()
+    assert task.run(**arguments).counts == {"accepted": 2}
+    assert len(read(folder / "report.csv")) == 2
+    assert len(service.delivered) == 2
+
+
+def test_a_summary_that_cannot_be_pushed_hides_nothing(task: Task, service: Service, log: Log) -> None:
+    service.fates = {number(1): ["refuse"]}
+    task.airflow_answers = False
+    ended = task.run(recipients=people(2))
+    assert "1 of 2 recipients" in str(ended.error)
+    assert "The summary could not be pushed: ConnectionError" in log.text
+
+
+def test_a_task_that_is_to_push_nothing_pushes_nothing(task: Task, service: Service) -> None:
+    service.fates = {number(1): ["refuse"]}
+    assert task.run(recipients=people(2), do_xcom_push=False).pushed == {}
+
+
+def test_a_task_that_is_stopped_goes_on_where_it_was(task: Task, service: Service) -> None:
+    def stop(what: str) -> None:
+        if what == "delivered" and len(service.delivered) == 2:
+            task.kill()
+
+    service.on_event = stop
+    ended = task.run(recipients=people(5))
+    assert isinstance(ended.error, RuntimeError)
+    assert len(service.delivered) == 2
+    assert task.run(recipients=people(5)).counts == {"accepted": 5}
+    assert len(service.delivered) == 5
+
+
+def test_a_task_that_is_stopped_before_it_sends_sends_nothing(task: Task, service: Service) -> None:
+    class Slow(list[Any]):
+        """A list that takes its time: the task is stopped meanwhile."""
+
+        def __iter__(self) -> Any:
+            task.kill()
+            return super().__iter__()
+
+    assert isinstance(task.run(recipients=Slow(people(3))).error, RuntimeError)
+    assert service.calls == []
+
+
+def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, service: Service) -> None:
+    class Unordered(WasslyBroadcastOperator):
+        """As after ``partial``, where Airflow looks for upstream tasks in template fields only."""
+
+        def __init__(self, **arguments: Any) -> None:
+            @airflow_task
+            def write() -> str:
+                return "Hello"
+
+            super().__init__(**arguments)
+            self.message = write()
+
+    ended = Task(Unordered, None, []).run(recipients=people(1))
+    assert isinstance(ended.error, FAIL)
+    assert "message: the output of write, for which this task does not wait; set write >> send" in str(ended.error)
+
+
+def test_progress_is_told_at_the_pace_of_the_clock(
+    task: Task, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_PROGRESS_SECONDS", 60.0)
+    task.run(recipients=people(31))  # three minutes of sending
+    lines = [record.getMessage() for record in caplog.records if " of 31 recipients: " in record.getMessage()]
+    assert [line.split()[0] for line in lines] == ["11", "21", "31"]
+    assert "a minute, about 0:0" in lines[0]
