@@ -4,8 +4,12 @@ PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 BIN = $(VENV)/bin
+INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).txt
+# make test COVERAGE=1, as make coverage does it.
+COVERAGE ?=
 
-.PHONY: install demo up test test-matrix test-celery lint bench
+.PHONY: install demo up test coverage test-matrix test-celery lint bench
 
 install: $(VENV)/installed-$(AIRFLOW)
 
@@ -14,7 +18,7 @@ $(VENV)/installed-$(AIRFLOW): pyproject.toml constraints/airflow-$(AIRFLOW).txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10; say: make PYTHON=/path/to/a/newer/python"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
 	@echo "Installing Airflow $(AIRFLOW) and this package into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[dev]'
+	@$(INSTALL_HERE) --editable '.[dev]'
 	@rm -f $(VENV)/installed-*
 	@touch $@
 
@@ -25,17 +29,21 @@ up: install
 	@$(BIN)/python scripts/up.py
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m tests $(if $(COVERAGE),--coverage)
+
+coverage: install
+	$(BIN)/python -m tests --coverage unit integration browser
+	$(BIN)/python -m coverage html --quiet
+	@echo "Line by line: .coverage-html/index.html"
 
 test-matrix: install
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt --editable '.[matrix]'
-	QUICK=$(QUICK) $(BIN)/python -m nox
+	QUICK=$(QUICK) $(BIN)/python -m nox --session environments
+	QUICK=$(QUICK) $(BIN)/python -m nox -R
 
 test-celery: install
 	@scripts/debian_packages.sh redis-server:redis-server '/usr/lib/postgresql/*/bin/initdb:postgresql'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
-		apache-airflow-providers-celery asyncpg psycopg2-binary
-	$(BIN)/python -m pytest tests/celery
+	$(INSTALL_HERE) apache-airflow-providers-celery asyncpg psycopg2-binary
+	$(BIN)/python -m tests celery
 	@$(BIN)/python -m tests.matrix --just celery
 
 lint: install
@@ -44,8 +52,7 @@ lint: install
 	$(BIN)/python -m mypy
 
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
-		apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram
+	$(INSTALL_HERE) apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram
 	$(BIN)/python tests/benchmarks/imports.py
 	$(BIN)/python tests/benchmarks/upload.py
 	$(BIN)/python tests/benchmarks/broadcast.py

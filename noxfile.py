@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -22,8 +23,9 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "table"]
 nox.options.error_on_missing_interpreters = False
 
-#: The day as of which the lowest versions are installed, and the pytest for them.
+#: The day as of which the lowest versions are installed, and what the tests need beside them.
 DAY_OF_LOWEST = "2025-06-15"
+TOOLS_OF_LOWEST = ("greenlet", "hypothesis", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist", "statsd")
 
 
 def interpreter(version: str) -> str | None:
@@ -45,6 +47,21 @@ PYTHONS = {version: interpreter(version) for version in matrix.PYTHONS}
 HERE = [combination for combination in matrix.COMBINATIONS if PYTHONS[combination.python]]
 
 
+@nox.session(venv_backend="none", default=False)
+def environments(session: nox.Session) -> None:
+    """Build the environments of all tests, several at a time; ``nox -R`` then uses them as they are."""
+
+    def build(combination: matrix.Combination) -> str:
+        command = [sys.executable, "-m", "nox", "--install-only", "--session", f"tests({combination.name})"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.stdout if done.returncode else ""
+
+    with ThreadPoolExecutor(4) as pool:
+        for output in pool.map(build, HERE):
+            if output:
+                session.error(output)
+
+
 @nox.session
 @nox.parametrize(
     "python,combination",
@@ -58,14 +75,10 @@ def tests(session: nox.Session, combination: matrix.Combination) -> None:
     if combination == matrix.LOWEST:
         day = f"--exclude-newer={DAY_OF_LOWEST}"
         session.install("--resolution=lowest-direct", day, f"apache-airflow=={combination.airflow}", "-e", ".[sandbox]")
-        session.install(day, "hypothesis", "pytest", "pytest-timeout", "pytest-xdist", "statsd")
+        session.install(day, *TOOLS_OF_LOWEST)
     else:
-        constraints = f"--constraint=constraints/airflow-{combination.airflow}.txt"
-        session.install("-e", ".[dev]", "pytest-xdist", constraints)
-    for folder in folders:
-        # A real Airflow has the machine for itself, or what it waits for takes too long.
-        side_by_side = [] if folder == "e2e" else ["-nauto", "--dist=worksteal"]
-        session.run("python", "-m", "pytest", "-q", *side_by_side, f"tests/{folder}")
+        session.install("-e", ".[test]", f"--constraint=constraints/airflow-{combination.airflow}.txt")
+    session.run("python", "-m", "tests", *folders)
 
 
 @nox.session(venv_backend="none")

@@ -34,6 +34,8 @@ _PARTIAL = ("keyword", "markexpr", "collectonly", "deselect", "ignore", "ignore_
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Note what has passed, if it was all that is in a folder."""
     config = session.config
+    if hasattr(config, "workerinput"):  # one of several processes, which knows of its own tests only
+        return
     if exitstatus or any(getattr(config.option, name, None) for name in _PARTIAL):
         return
     tests = Path(__file__).parent

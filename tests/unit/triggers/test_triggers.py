@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,12 +14,20 @@ from airflow_provider_wassly.quota import Quota
 from airflow_provider_wassly.triggers.base import PollTrigger
 from airflow_provider_wassly.triggers.device import DeviceTrigger
 from airflow_provider_wassly.triggers.quota import QuotaTrigger
+from tests.support.clock import VirtualClock
 from tests.support.variables import Variables
 
 
-def waiting(seconds: float = 60, **others: Any) -> dict[str, Any]:
-    deadline = (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
-    return {"wassly_conn_id": "work", "deadline": deadline, "poke_interval": 0.01, **others}
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    clock = VirtualClock()
+    monkeypatch.setattr(PollTrigger, "clock", clock)
+    return clock
+
+
+def waiting(seconds: float = 3600, **others: Any) -> dict[str, Any]:
+    deadline = (PollTrigger.clock.now() + timedelta(seconds=seconds)).isoformat()
+    return {"wassly_conn_id": "work", "deadline": deadline, "poke_interval": 60, **others}
 
 
 def quota_trigger(**others: Any) -> QuotaTrigger:
@@ -28,24 +36,21 @@ def quota_trigger(**others: Any) -> QuotaTrigger:
     )
 
 
-def events(*triggers: PollTrigger, during: float = 10) -> list[list[str]]:
+def events(*triggers: PollTrigger) -> list[list[str]]:
     """Run triggers at once, as a triggerer does, and return the messages that each of them ends with."""
 
     async def one(trigger: PollTrigger) -> list[str]:
         return [event.payload["message"] async for event in trigger.run()]
 
     async def run() -> list[list[str]]:
-        return await asyncio.wait_for(asyncio.gather(*map(one, triggers)), during)
+        return await asyncio.gather(*map(one, triggers))
 
     return asyncio.run(run())
 
 
-def still_waits(trigger: PollTrigger, seconds: float = 0.3) -> bool:
-    try:
-        events(trigger, during=seconds)
-    except asyncio.TimeoutError:
-        return True
-    return False
+def still_waits(trigger: PollTrigger) -> bool:
+    """Tell whether it waits to the end of its time."""
+    return events(trigger) == [["The time is over"]]
 
 
 class Slow(PollTrigger):
@@ -61,11 +66,16 @@ class Broken(PollTrigger):
         raise RuntimeError("it is broken")
 
 
-class Counting(PollTrigger):
-    looks = 0
+class Noting(PollTrigger):
+    """Notes when it looks: seconds after its start."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._began = self.clock.monotonic()
+        self.looks: list[int] = []
 
     def look(self) -> str | None:
-        self.looks += 1
+        self.looks.append(round(self.clock.monotonic() - self._began))
         return None
 
 
@@ -86,6 +96,7 @@ def test_a_trigger_goes_through_airflows_database(trigger: PollTrigger) -> None:
     assert again.serialize() == trigger.serialize()
 
 
+@pytest.mark.realtime
 def test_slow_looks_delay_neither_the_event_loop_nor_each_other() -> None:
     longest = 0.0
 
@@ -111,23 +122,27 @@ def test_an_error_ends_it_with_one_event() -> None:
     assert events(Broken(**waiting())) == [["RuntimeError: it is broken"]]
 
 
-def test_it_ends_at_its_deadline_and_never_sleeps_beyond() -> None:
-    began = time.monotonic()
-    assert events(Counting(**waiting(0.2, poke_interval=60))) == [["The time is over"]]
-    assert time.monotonic() - began < 5
-    trigger = Counting(**waiting(-1))
+def test_it_ends_at_its_deadline_and_never_sleeps_beyond(clock: VirtualClock) -> None:
+    began = clock.monotonic()
+    assert events(Noting(**waiting(90, poke_interval=60))) == [["The time is over"]]
+    assert clock.monotonic() - began == pytest.approx(90, abs=0.1)
+    trigger = Noting(**waiting(-1))
     assert events(trigger) == [["The time is over"]]
-    assert trigger.looks == 0
+    assert trigger.looks == []
 
 
-def test_exponential_backoff_doubles_up_to_max_wait() -> None:
-    looks = []
-    for others in ({}, {"exponential_backoff": True}, {"exponential_backoff": True, "max_wait": 0.05}):
-        trigger = Counting(**waiting(0.8, poke_interval=0.02, **others))
-        events(trigger)
-        looks.append(trigger.looks)
-    every_time, doubling, up_to = looks
-    assert doubling <= 7 < up_to < every_time
+@pytest.mark.parametrize(
+    ("backoff", "looks"),
+    [
+        ({}, [60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 630]),
+        ({"exponential_backoff": True}, [60, 180, 420, 630]),
+        ({"exponential_backoff": True, "max_wait": 150}, [60, 180, 330, 480, 630]),
+    ],
+)
+def test_exponential_backoff_doubles_up_to_max_wait(backoff: dict[str, Any], looks: list[int]) -> None:
+    trigger = Noting(**waiting(630, **backoff))
+    events(trigger)
+    assert trigger.looks == looks
 
 
 @pytest.fixture
