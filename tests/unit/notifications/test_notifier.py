@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -372,23 +370,6 @@ def test_what_is_wrong_for_everybody(sent: Sent, numbers: Any, arguments: dict[s
 
 def test_it_goes_by_the_name_that_other_providers_use() -> None:
     assert send_wassly_notification(contact_mobile_number=FIRST).contact_mobile_number == FIRST
-
-
-def test_importing_it_loads_no_library_that_the_dag_processor_does_not_need() -> None:
-    script = """
-import sys
-try:
-    from airflow.sdk import DAG
-    from airflow.sdk.bases.notifier import BaseNotifier
-except ImportError:
-    from airflow.models.dag import DAG
-    from airflow.notifications.basenotifier import BaseNotifier
-before = set(sys.modules)
-import airflow_provider_wassly.notifications.wassly
-print(*sorted(name.partition(".")[0] for name in set(sys.modules) - before))
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert set(done.stdout.splitlines()[-1].split()) <= {"airflow", "airflow_provider_wassly"}
 
 
 def test_what_is_known_of_all_who_were_not_reached_is_known_of_the_whole() -> None:

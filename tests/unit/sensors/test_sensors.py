@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -68,29 +65,3 @@ def test_templated_fields_are_text(native: bool) -> None:
     assert (quota.probe_to, quota.probe_message) == ("+491701234567", "01234567")
     assert (quota.instance_id, quota.wassly_conn_id) == ("01234567", "wassly_01234567")
     assert (device.instance_id, device.wassly_conn_id) == ("01234567", "01234567")
-
-
-def test_deferrable_is_airflows_setting_by_default() -> None:
-    program = (
-        "from airflow_provider_wassly.sensors.device import WasslyDeviceSensor as S;"
-        "print('deferrable:', S(task_id='a').deferrable, S(task_id='b', deferrable=False).deferrable)"
-    )
-    environment = os.environ | {"AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, timeout=60)
-    assert "deferrable: True False" in done.stdout, done.stderr
-    assert WasslyDeviceSensor(task_id="device").deferrable is False
-
-
-def test_parsing_a_dag_with_sensors_needs_no_http_library() -> None:
-    program = (
-        "import sys; from airflow_provider_wassly import _compat; _compat.BaseSensorOperator;"
-        "had = set(sys.modules);"
-        "from airflow_provider_wassly.sensors.quota import WasslyQuotaSensor as Q;"
-        "from airflow_provider_wassly.sensors.device import WasslyDeviceSensor as D;"
-        "Q(task_id='q', min_remaining_conversations=1); D(task_id='d');"
-        "new = set(sys.modules) - had;"
-        "heavy = {'requests', 'requests_toolbelt', 'phonenumbers', 'airflow_provider_wassly.triggers.base'};"
-        "print('new:', sorted(new & heavy))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=60)
-    assert "new: []" in done.stdout, (done.stdout, done.stderr)
