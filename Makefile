@@ -9,7 +9,7 @@ INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).tx
 # make test COVERAGE=1, as make coverage does it.
 COVERAGE ?=
 
-.PHONY: install demo up test coverage test-matrix test-celery lint bench
+.PHONY: install demo up test coverage environments test-matrix test-celery lint bench
 
 install: $(VENV)/installed-$(AIRFLOW)
 
@@ -36,8 +36,10 @@ coverage: install
 	$(BIN)/python -m coverage html --quiet
 	@echo "Line by line: .coverage-html/index.html"
 
-test-matrix: install
-	QUICK=$(QUICK) $(BIN)/python -m nox --session environments
+environments: install
+	@$(BIN)/python -m nox --session environments
+
+test-matrix: environments
 	QUICK=$(QUICK) $(BIN)/python -m nox -R
 
 test-celery: install
