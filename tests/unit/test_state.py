@@ -6,6 +6,7 @@ import logging
 import pickle
 import signal
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,7 +87,9 @@ def test_an_attempt_that_is_repeated_is_announced_once(store: Kept) -> None:
 
 def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Kept) -> None:
     store.failure = ConnectionError("Airflow's API does not answer")
-    with pytest.raises(WasslyRecordUnreadable, match=r"could not be read .*does not answer") as caught:
+    with pytest.raises(
+        WasslyRecordUnreadable, match=r"could not be read \(ConnectionError: .*does not answer"
+    ) as caught:
         on_try(store, 2).read()
     assert caught.value.may_pass
     # This try sent nothing, but the earlier one may have.
@@ -97,9 +100,12 @@ def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Kept) -> 
 def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Kept) -> None:
     store.failure = ConnectionError("Airflow's API does not answer")
     record = on_try(store, 1)
-    with pytest.raises(WasslyRecordError, match="could not be written"):
+    with pytest.raises(
+        WasslyRecordError, match=r"could not be written \(ConnectionError: .*so nothing was sent"
+    ) as caught:
         record.announce()
-    assert not record.announced
+    assert caught.value.may_pass
+    assert record.announced is False
 
 
 def test_what_was_accepted_is_never_withdrawn(store: Kept) -> None:
@@ -107,7 +113,7 @@ def test_what_was_accepted_is_never_withdrawn(store: Kept) -> None:
     record.announce()
     record.accept(RECEIPT)
     record.withdraw()
-    assert not record.announced
+    assert record.announced is False
     assert on_try(store, 2).read() == RECEIPT
 
 
@@ -242,15 +248,17 @@ def test_a_variable_is_forgotten_after_the_success_of_its_own_task(
 
 
 def test_a_try_that_airflow_has_given_up_sends_nothing_once_a_later_one_has_begun_to(
-    variables: dict[str, str],
+    variables: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     orphan = SendRecord.of({"ti": task_instance(try_number=1)})
     SendRecord.of({"ti": task_instance(try_number=2)}).announce()
-    with pytest.raises(WasslyRecordError, match="another try of this task has begun to send") as caught:
+    with pytest.raises(WasslyRecordError, match=r"^another try of this task has begun to send") as caught:
         orphan.announce()
-    assert not caught.value.may_pass
-    # And it leaves the other's record alone.
+    assert caught.value.may_pass is False
+    # And it leaves the other's record alone, without a word.
+    orphan.announced = True
     orphan.withdraw()
+    assert caplog.text == ""
     assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
 
 
@@ -299,3 +307,56 @@ def test_what_the_first_version_of_this_package_wrote_is_understood(store: Kept)
     assert SendRecord(store.store(KEY), 3, 2, 3).read() == RECEIPT
     store.values[KEY] = store.values[KEY].partition('"receipt"')[0] + '"receipt": null}'
     assert SendRecord(store.store(KEY), 3, 2, 3).read() == "announced"
+
+
+def test_a_record_knows_chain_and_retries_of_its_task(variables: dict[str, str]) -> None:
+    SendRecord.of({"ti": task_instance(max_tries=3, task=SimpleNamespace(retries=3))}).announce()
+    assert SendRecord.of({"ti": task_instance(max_tries=4, try_number=2)}).read() is None
+    # Cleared with retries lowered to 2, the first try's chain is 1 + 2 = 3 again.
+    cleared = task_instance(max_tries=3, try_number=2, task=SimpleNamespace(retries=2))
+    assert SendRecord.of({"ti": cleared}).read() == "ambiguous"
+
+
+def test_a_task_without_retries_of_its_own_is_one_with_none(store: Kept) -> None:
+    SendRecord(store.store(KEY), 1, 1, retries=0).announce()
+    assert SendRecord(store.store(KEY), 1, 2, retries=None).read() == "ambiguous"
+
+
+def test_a_retry_that_is_to_send_again_may(variables: dict[str, str]) -> None:
+    SendRecord.of({"ti": task_instance(try_number=1)}).announce()
+    SendRecord.of({"ti": task_instance(try_number=2)}).announce()
+    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
+
+
+def test_another_process_of_the_same_try_does_not_count_as_a_later_one(variables: dict[str, str]) -> None:
+    before = SendRecord.of({"ti": task_instance()})
+    SendRecord.of({"ti": task_instance()}).announce()
+    before.announce()
+
+
+def test_a_retry_that_sent_nothing_leaves_what_the_try_before_has_left(variables: dict[str, str]) -> None:
+    SendRecord.of({"ti": task_instance(try_number=1)}).announce()
+    SendRecord.of({"ti": task_instance(try_number=2)}).withdraw()
+    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
+
+
+def test_what_cannot_be_removed_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    record = SendRecord.of({"ti": task_instance()})
+    Variables(monkeypatch).failure = ConnectionError("Airflow's API does not answer")
+    record.withdraw()
+    assert caplog.messages == [
+        "It could not be written down that there is no earlier try (ConnectionError: Airflow's API does not answer). "
+        "A next try of this task will call the outcome unknown"
+    ]
+
+
+def test_times_are_those_of_no_machine(store: Kept) -> None:
+    on_try(store, 1).announce()
+    assert json.loads(store.values[KEY])["written_at"].endswith("+00:00")
+
+
+def test_what_cannot_be_understood_is_said_with_its_reason_and_stays_so(store: Kept) -> None:
+    store.values[KEY] = "[]"
+    with pytest.raises(WasslyRecordUnreadable, match=r"could not be understood \(TypeError: ") as caught:
+        on_try(store, 2).read()
+    assert caught.value.may_pass is False
