@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,4 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         if asked_for & {tests, tests / folder}:
             by_folder[folder] += number
     if by_folder:
-        import airflow
-
-        matrix.note(airflow.__version__, by_folder)
+        matrix.note(version("apache-airflow"), by_folder)

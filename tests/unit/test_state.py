@@ -179,6 +179,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Any:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.realtime
 def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, interrupt_after: Any) -> None:
     record = on_try(store, 1)
     record.announce()
@@ -189,6 +190,7 @@ def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, inter
     assert on_try(store, 2).read() == RECEIPT
 
 
+@pytest.mark.realtime
 def test_a_signal_before_the_message_left_leaves_no_record(store: Kept, interrupt_after: Any) -> None:
     store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)

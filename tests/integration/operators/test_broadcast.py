@@ -205,7 +205,7 @@ def test_the_order_is_that_of_the_list(box: Sandbox, one_task: Task) -> None:
 
 
 def test_as_many_are_on_their_way_as_there_are_workers(box: Sandbox, one_task: Task) -> None:
-    box.latency = 0.2
+    box.latency = 0.5
     ended = one_task.run(recipients=people(8), max_workers=4)
     assert ended.counts == {"accepted": 8}
     calls = [call for call in box.calls if call.endpoint == "send"]
@@ -753,6 +753,7 @@ def test_a_service_that_is_away_is_not_asked_for_everybody(box: Sandbox, task: T
     assert sent_to(box) == numbers(1, 50)
 
 
+@pytest.mark.realtime
 def test_too_many_requests_hold_all_workers(box: Sandbox, one_task: Task) -> None:
     box.latency = 0.05
     box.fail_next("http_429", to=number(5), retry_after="1")
@@ -761,10 +762,11 @@ def test_too_many_requests_hold_all_workers(box: Sandbox, one_task: Task) -> Non
     (refused,) = [call for call in box.calls if call.fault == "http_429"]
     assert refused.finished_at is not None
     # Those that had left already go on, and no other leaves.
-    told = refused.finished_at + timedelta(seconds=0.03)
-    assert [call for call in box.calls if told < call.started_at < refused.finished_at + timedelta(seconds=0.95)] == []
+    end = refused.finished_at + timedelta(seconds=0.95)
+    assert sum(refused.finished_at < call.started_at < end for call in box.calls) <= 3
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("arguments", [{}, {"max_workers": 4}])
 def test_the_pace_is_kept(box: Sandbox, one_task: Task, arguments: dict[str, Any]) -> None:
     began = time.monotonic()
@@ -1002,17 +1004,20 @@ def test_another_list_is_not_taken_for_the_first_one(box: Sandbox, task: Task, c
 # In the middle of it.
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_timeout_leaves_nobody_of_whom_nobody_knows(box: Sandbox, task: Task, workers: int) -> None:
     box.latency = 0.1
     with signalled(lambda: len(box.messages) >= 4, stop):
-        ended = task.run(recipients=people(12), max_workers=workers)
+        ended = task.run(recipients=people(30), max_workers=workers)
     assert isinstance(ended.error, Stopped)
-    assert 4 <= len(box.messages) < 12
-    assert task.run(recipients=people(12), max_workers=workers).counts == {"accepted": 12}
-    assert sent_to(box) == numbers(1, 12)
+    assert 4 <= len(box.messages) < 30
+    box.latency = 0
+    assert task.run(recipients=people(30), max_workers=workers).counts == {"accepted": 30}
+    assert sent_to(box) == numbers(1, 30)
 
 
+@pytest.mark.realtime
 # A thread that is interrupted while it starts is started once more, and Python says that the second one is too many.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_timeouts_at_any_moment(box: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1034,6 +1039,7 @@ def test_timeouts_at_any_moment(box: Sandbox, task: Task, monkeypatch: pytest.Mo
     assert sent_to(box) == numbers(1, 60)
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("raises", [False, True], ids=["as on 3", "as on 2"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_task_that_is_stopped_leaves_nobody_of_whom_nobody_knows(
@@ -1053,23 +1059,31 @@ def test_a_task_that_is_stopped_leaves_nobody_of_whom_nobody_knows(
     assert isinstance(ended.error, Stopped if raises else RuntimeError)
     # Those that were on their way.
     assert len(box.messages) <= before[0] + workers
+    box.latency = 0
     assert task.run(recipients=people(12), max_workers=workers).counts == {"accepted": 12}
     assert sent_to(box) == numbers(1, 12)
 
 
+@pytest.mark.realtime
 def test_a_task_that_is_stopped_does_not_wait_for_an_answer_that_does_not_come(
     box: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_compat, "seconds_after_sigterm", lambda: 0.5)
     connection = json.loads(box.connection)
-    connection["extra"]["read_timeout"] = 3
+    connection["extra"]["read_timeout"] = 15
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", json.dumps(connection))
     box.fail_next("hang_after_accept", to=number(3))
-    with signalled(lambda: len(box.messages) >= 3, task.kill):
+    killed_at: list[float] = []
+
+    def kill() -> None:
+        killed_at.append(time.monotonic())
+        task.kill()
+
+    with signalled(lambda: len(box.messages) >= 3, kill):
         ended = task.run(recipients=people(5))
         ended_at = time.monotonic()
     assert isinstance(ended.error, RuntimeError)
-    assert time.monotonic() - ended_at < 2
+    assert ended_at - killed_at[0] < 10
     again = task.run(recipients=people(5))
     assert again.counts == {"accepted": 4, "unknown": 1}
     assert sent_to(box) == numbers(1, 5)
@@ -1097,16 +1111,17 @@ def test_the_log_says_how_long_it_will_take(box: Sandbox, one_task: Task, log: L
     assert "Sending to up to 90 recipients, at 10 messages a minute: that takes about 0:09:00" in log.text
 
 
+@pytest.mark.realtime
 def test_progress_is_told_now_and_then_and_at_the_end(
     box: Sandbox, one_task: Task, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "_PROGRESS_SECONDS", 0.3)
     box.latency = 0.05
     box.fail_next("http_413", to=number(1))
-    one_task.run(recipients=people(20), max_failures=1)
+    ended = one_task.run(recipients=people(20), max_failures=1)
     # Some versions of Airflow print what others only log, and some do both.
     lines = list(dict.fromkeys(re.findall("[0-9]+ of 20 recipients: .*?(?= \\[airflow|$)", log.text, re.MULTILINE)))
-    assert 2 <= len(lines) <= 6
+    assert 2 <= len(lines) <= ended.summary["duration"] / 0.3 + 2
     assert any("a minute, about 0:00:0" in line for line in lines)
     assert "20 of 20 recipients: 1 failed, 19 accepted, 981 conversations remain" in lines[-1]
 
