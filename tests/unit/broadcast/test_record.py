@@ -422,6 +422,17 @@ def test_whatever_a_chunk_holds_it_is_understood_or_an_error(changes: Any, is_ne
         assert {chunk[0], chunk[1]} <= {OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW}
 
 
+@pytest.mark.parametrize("outcomes", [ACCEPTED * 3, "ax"], ids=["too many", "an unknown one"])
+def test_a_chunk_that_does_not_fit_is_an_error_that_stays(stores: Stores, outcomes: str) -> None:
+    begun(stores, 1)
+    record = begun(stores, 2)
+    note(record, ACCEPTED * 5)
+    stores.change(FIRST, outcomes=outcomes)
+    with pytest.raises(WasslyRecordUnreadable, match=r"\(ValueError: chunk 0 does not fit to the list\)") as raised:
+        begun(stores, 3).chunk(0, 2)
+    assert raised.value.may_pass is False
+
+
 # Without a running task, and with a process that Airflow has given up
 
 
@@ -438,6 +449,7 @@ def test_which_try_it_is() -> None:
     ti = SimpleNamespace(max_tries=5, try_number=3, task=SimpleNamespace(retries=2))
     assert Try.of({"ti": ti}) == Try(chain=5, number=3, retries=2)
     assert Try.of({"ti": SimpleNamespace(max_tries=5, try_number=3)}) == Try(chain=5, number=3, retries=None)
+    assert Try.of({}) == Try(chain=0, number=0, retries=None)
 
 
 def test_a_try_that_airflow_has_given_up_writes_nothing_once_a_later_one_has_begun(
