@@ -422,6 +422,22 @@ def test_whatever_a_chunk_holds_it_is_understood_or_an_error(changes: Any, is_ne
         assert {chunk[0], chunk[1]} <= {OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW}
 
 
+def test_a_list_that_an_earlier_version_cut_in_other_pieces_is_another_list(stores: Stores) -> None:
+    begun(stores, 1)
+    stores.change(HEAD, digests="")
+    with pytest.raises(WasslyListChanged, match="rows 1 to 2 have other numbers") as raised:
+        on_try(stores, 2).look_back()
+    assert raised.value.may_pass is False
+
+
+def test_a_head_with_a_value_of_another_type_names_it_and_keeps_the_reason(stores: Stores) -> None:
+    begun(stores, 1)
+    stores.change(HEAD, total="5")
+    with pytest.raises(WasslyRecordUnreadable, match=r"\(TypeError: total is of type str\)") as raised:
+        on_try(stores, 2).look_back()
+    assert isinstance(raised.value.__cause__, TypeError)
+
+
 @pytest.mark.parametrize("outcomes", [ACCEPTED * 3, "ax"], ids=["too many", "an unknown one"])
 def test_a_chunk_that_does_not_fit_is_an_error_that_stays(stores: Stores, outcomes: str) -> None:
     begun(stores, 1)
