@@ -46,6 +46,4 @@ lint: install
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints/airflow-$(AIRFLOW).txt \
 		apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram
-	$(BIN)/python tests/benchmarks/imports.py
-	$(BIN)/python tests/benchmarks/upload.py
-	$(BIN)/python tests/benchmarks/broadcast.py
+	@$(BIN)/python -m tests.benchmarks

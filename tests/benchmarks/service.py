@@ -1,7 +1,7 @@
 """
 A server that answers each request as Wassly does, after a time. Prints its port.
 
-Usage: ``python tests/benchmarks/service.py SECONDS``. It costs little, so that what is measured is the client.
+Usage: ``python -m tests.benchmarks.service [SECONDS]``. It costs little, so that what is measured is the client.
 Any GET tells how many seconds lay between the first message and the last.
 """
 
