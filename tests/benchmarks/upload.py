@@ -1,4 +1,4 @@
-"""Throughput and memory of a large attachment through the operator, beside peers."""
+"""Throughput and memory of a large attachment through the operator, over plain HTTP and TLS, beside peers."""
 
 from __future__ import annotations
 
@@ -122,9 +122,10 @@ def measure(mebibytes: int) -> list[Figure]:
         with large.open("wb") as file:
             for _ in range(mebibytes):
                 file.write(os.urandom(1 << 20))
-        with server("sink") as http:
+        with server("sink") as http, server("sink", folder) as tls:
             targets = {
                 "http": Target(f"http://127.0.0.1:{http}", True),
+                "TLS": Target(f"https://127.0.0.1:{tls}", f"{folder}/certificate.pem"),
             }
             return [figure for name, target in targets.items() for figure in over(name, target, large, small)]
 
