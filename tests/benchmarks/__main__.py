@@ -15,19 +15,20 @@ import time
 import traceback
 from collections.abc import Callable
 
-from tests.benchmarks import broadcast, imports, memory, upload
+from tests.benchmarks import broadcast, imports, memory, record, upload
 from tests.benchmarks.figures import Figure, table
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("parts", nargs="*", metavar="part", help="imports, upload, memory or broadcast")
+    parser.add_argument("parts", nargs="*", metavar="part", help="imports, upload, record, memory or broadcast")
     parser.add_argument("--mebibytes", type=int, default=512, help="size of the upload")
     parser.add_argument("--recipients", type=int, default=15_000, help="with how many memory is measured")
     options = parser.parse_args()
     parts: dict[str, Callable[[], list[Figure]]] = {
         "imports": imports.measure,
         "upload": lambda: upload.measure(options.mebibytes),
+        "record": record.measure,
         "memory": lambda: memory.measure(options.recipients),
         "broadcast": broadcast.measure,
     }
