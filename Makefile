@@ -55,6 +55,4 @@ lint: install
 
 bench: install
 	$(INSTALL_HERE) apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram
-	$(BIN)/python tests/benchmarks/imports.py
-	$(BIN)/python tests/benchmarks/upload.py
-	$(BIN)/python tests/benchmarks/broadcast.py
+	@$(BIN)/python -m tests.benchmarks

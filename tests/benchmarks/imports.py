@@ -1,57 +1,80 @@
-"""
-What importing the operator costs a DAG processor that has Airflow's SDK loaded, beside peers in the same run.
-
-Usage: ``python tests/benchmarks/imports.py``. Peers that are not installed are named as such.
-"""
+"""What importing the operator from an installed wheel costs a DAG file, beside peers."""
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections import defaultdict
+from importlib.util import cache_from_source
+from pathlib import Path
+from typing import Any
 
-ROUNDS = 9
-MODULES = {
-    "this operator": "airflow_provider_wassly.operators.send_message",
+from tests.benchmarks.figures import Figure
+
+#: Of four processes each.
+ROUNDS = 2
+MOST = 5
+HERE = Path(__file__).parent
+OURS = "airflow_provider_wassly.operators.send_message"
+PEERS = {
     "smtp": "airflow.providers.smtp.operators.smtp",
     "telegram": "airflow.providers.telegram.operators.telegram",
     "slack": "airflow.providers.slack.operators.slack",
     "http": "airflow.providers.http.operators.http",
 }
-CHILD = """
-import importlib, sys, time
-from airflow.sdk import DAG, BaseHook, BaseOperator, task
-before = set(sys.modules)
-start = time.perf_counter()
-importlib.import_module(sys.argv[1])
-seconds = time.perf_counter() - start
-heavy = {"requests", "requests_toolbelt", "phonenumbers", "urllib3"} & (set(sys.modules) - before)
-print(seconds * 1000, ",".join(sorted(heavy)) or "none")
-"""
 
 
-def measure(module: str) -> tuple[float, str] | None:
-    """Return milliseconds and the heavy modules that came along, ``None`` if it is not installed."""
-    done = subprocess.run([sys.executable, "-c", CHILD, module], capture_output=True, text=True)
-    if done.returncode:
-        if "ModuleNotFoundError" in done.stderr:
-            return None
-        raise SystemExit(done.stderr)
-    milliseconds, heavy = done.stdout.strip().splitlines()[-1].split()
-    return float(milliseconds), heavy
+def measure() -> list[Figure]:
+    imports: defaultdict[str, list[Any]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        install_wheel(folder)
+        for _ in range(ROUNDS):
+            for peer in PEERS.values():
+                # Ours comes first, so that what both load counts for it.
+                ours, theirs = import_in_new_process(folder, OURS, peer)
+                imports[OURS].append(ours)
+                imports[peer].append(theirs)
+        for result in imports[OURS]:
+            assert Path(result["path"]).is_relative_to(folder), f"{result['path']} is not from the wheel"
+    times = {module: statistics.median(each["milliseconds"] for each in results) for module, results in imports.items()}
+    heavy = {module: ", ".join(results[0]["heavy"]) or "none" for module, results in imports.items()}
+    return [
+        Figure(
+            "import of the operator, from a wheel",
+            f"{times[OURS]:.1f} ms",
+            ", ".join(f"{name} {times[module]:.0f}" for name, module in PEERS.items()),
+            f"≤ {MOST} ms",
+            times[OURS] <= MOST,
+        ),
+        Figure(
+            "HTTP and number libraries that it loads",
+            heavy[OURS],
+            "; ".join(f"{name}: {heavy[module]}" for name, module in PEERS.items()),
+            "none",
+            heavy[OURS] == "none",
+        ),
+    ]
 
 
-def main() -> None:
-    print(f"\nImport after airflow.sdk, median of {ROUNDS} processes")
-    print(f"{'':16}{'ms':>8}  HTTP and number libraries that it loads")
-    for name, module in MODULES.items():
-        measured = [measure(module) for _ in range(ROUNDS)]
-        values = [value for value in measured if value is not None]
-        if values:
-            print(f"{name:16}{statistics.median(value[0] for value in values):8.1f}  {values[0][1]}")
-        else:
-            print(f"{name:16}{'not installed':>14}")
+def install_wheel(folder: str) -> None:
+    """Build this checkout's wheel and install it, with byte code."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--no-deps", "--target", folder, str(HERE.parents[1])], check=True)
+    for path in Path(folder).rglob("*.py"):
+        assert Path(cache_from_source(path)).exists(), f"{path} has no byte code"
 
 
-if __name__ == "__main__":
-    main()
+def import_in_new_process(wheel: str, *modules: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, str(HERE / "import_time.py"), *modules],
+        # Before the checkout, which is installed too.
+        env={**os.environ, "PYTHONPATH": wheel},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,13 +1,14 @@
 """
 A server that answers each request as Wassly does, after a time. Prints its port.
 
-Usage: ``python tests/benchmarks/service.py SECONDS``. It costs little, so that what is measured is the client.
+Usage: ``python -m tests.benchmarks.service [SECONDS]``. It costs little, so that what is measured is the client.
 Any GET tells how many seconds lay between the first message and the last.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
 
@@ -18,12 +19,12 @@ SENT = (
     b'{"message_type": "text", "conversation_id": %d, "remaining_conversations": 1000000}}'
 )
 
-
+#: As long as those of an account that has sent a lot: the record of a broadcast keeps them.
+conversation_ids = itertools.count(1_000_000)
 arrivals: list[float] = []
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    number = 0
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = next(
@@ -42,8 +43,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             else:
                 arrivals.append(time.monotonic())
                 await asyncio.sleep(LATENCY)
-                number += 1
-                answer = SENT % number
+                answer = SENT % next(conversation_ids)
             writer.write(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
             )

@@ -1,35 +1,49 @@
-"""A server that swallows request bodies as fast as it can and answers as Wassly does. Prints its port."""
+"""
+A server that swallows request bodies as fast as it can and answers as Wassly does. Prints its port.
+
+Usage: ``python -m tests.benchmarks.sink [FOLDER]``: over TLS if a folder is named, in which it then leaves
+``certificate.pem``.
+"""
 
 from __future__ import annotations
 
 import socket
+import ssl
+import sys
 import threading
+from pathlib import Path
+
+from tests.integration.client.servers import certificate
 
 ANSWER = b'{"success": true, "message": "ok", "data": {"message_type": "document", "conversation_id": 1}}'
 
 
-def serve(connection: socket.socket) -> None:
+def serve(connection: socket.socket, tls: ssl.SSLContext | None) -> None:
     buffer = memoryview(bytearray(1 << 20))
-    with connection:
+    with tls.wrap_socket(connection, server_side=True) if tls else connection as peer:
         head = b""
         while b"\r\n\r\n" not in head:
-            if not (data := connection.recv(65536)):
+            if not (data := peer.recv(65536)):
                 return
             head += data
             if b"100-continue" in head:
-                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         headers, _, rest = head.partition(b"\r\n\r\n")
         lines = {
             name.lower(): value for name, _, value in (line.partition(b": ") for line in headers.split(b"\r\n")[1:])
         }
         left = int(lines[b"content-length"]) - len(rest)
-        while left > 0 and (count := connection.recv_into(buffer)):
+        while left > 0 and (count := peer.recv_into(buffer)):
             left -= count
-        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(ANSWER) + ANSWER)
 
 
-if __name__ == "__main__":
+def main(tls: ssl.SSLContext | None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         print(server.getsockname()[1], flush=True)
         while True:
-            threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+            threading.Thread(target=serve, args=(server.accept()[0], tls), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(certificate(Path(sys.argv[1]), "127.0.0.1")[0] if len(sys.argv) > 1 else None)

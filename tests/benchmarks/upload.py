@@ -1,8 +1,4 @@
-"""
-Memory and throughput of a large attachment through the operator, beside peers in the same run.
-
-Usage: ``python tests/benchmarks/upload.py [MiB]`` (512 by default). Every measurement is a process of its own.
-"""
+"""Throughput and memory of a large attachment through the operator, over plain HTTP and TLS, beside peers."""
 
 from __future__ import annotations
 
@@ -11,21 +7,51 @@ import os
 import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-ROUNDS = 3
-HERE = Path(__file__).resolve()
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.processes import alone, server
+
+ROUNDS = 5
+LEAST = 0.75
+MOST_MEBIBYTES = 8
 
 
-def operator(url: str, path: str) -> float:
-    host, port = url.removeprefix("http://").split(":")
-    connection = {"conn_type": "wassly", "host": host, "schema": "http", "port": int(port)}
-    connection["extra"] = {"apikey": "k", "token": "t", "instance_id": "i"}
-    os.environ["AIRFLOW_CONN_WASSLY_DEFAULT"] = json.dumps(connection)
+@dataclass(frozen=True)
+class Target:
+    """
+    Where files are sent.
+
+    :param url: of the server.
+    :param verify: as requests has it.
+    """
+
+    url: str
+    verify: bool | str
+
+
+#: Sends a file and returns how many seconds that took.
+Send = Callable[[Target, Path], float]
+
+
+def curl(target: Target, path: Path) -> float:
+    command = ["curl", "-s", "-o", os.devnull, "-w", "%{time_total}", "-F", f"document=@{path}", target.url]
+    if isinstance(target.verify, str):
+        command += ["--cacert", target.verify]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def operator(target: Target, path: Path) -> float:
+    parts = urlsplit(target.url)
+    extra = {"apikey": "k", "token": "t", "instance_id": "i", "verify": target.verify}
+    os.environ["AIRFLOW_CONN_WASSLY_DEFAULT"] = json.dumps(
+        {"conn_type": "wassly", "host": parts.hostname, "schema": parts.scheme, "port": parts.port, "extra": extra}
+    )
     from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
 
     task = WasslySendMessageOperator(task_id="send", contact_mobile_number="+491701234567", document=path)
@@ -34,92 +60,97 @@ def operator(url: str, path: str) -> float:
     return time.perf_counter() - start
 
 
-def requests_files(url: str, path: str) -> float:
+def requests_files(target: Target, path: Path) -> float:
     import requests
 
     start = time.perf_counter()
-    with open(path, "rb") as file:
-        requests.post(url, files={"document": file}, timeout=600)
+    with path.open("rb") as file:
+        requests.post(target.url, files={"document": file}, verify=target.verify, timeout=600)
     return time.perf_counter() - start
 
 
-def encoder_default_blocks(url: str, path: str) -> float:
+def encoder_default_blocks(target: Target, path: Path) -> float:
     import requests
     from requests_toolbelt import MultipartEncoder
 
     start = time.perf_counter()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         body = MultipartEncoder({"document": ("f.bin", file, "application/octet-stream")})
-        requests.post(url, data=body, headers={"Content-Type": body.content_type}, timeout=600)
+        headers = {"Content-Type": body.content_type}
+        requests.post(target.url, data=body, headers=headers, verify=target.verify, timeout=600)
     return time.perf_counter() - start
 
 
-MEASURED: dict[str, Callable[[str, str], float]] = {
-    "this operator": operator,
-    "requests files=": requests_files,
-    "MultipartEncoder, default blocks": encoder_default_blocks,
-}
+@dataclass(frozen=True)
+class Uploads:
+    """
+    What came of uploads of one kind.
+
+    :param seconds: the median.
+    :param of_curl: the same in parts of what curl reaches, each beside one of curl's.
+    :param growth: by how many bytes the peak of memory was above that of a small file.
+    :param peak: of memory, in bytes.
+    """
+
+    seconds: float
+    of_curl: float
+    growth: int
+    peak: int
 
 
-def child(name: str, url: str, path: str, small: str) -> None:
-    # The first call pays for imports and look-ups; what is measured is the upload.
-    MEASURED[name](url, small)
-    seconds = MEASURED[name](url, path)
-    print(json.dumps({"seconds": seconds, "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+def upload(send: Send, rounds: int, target: Target, large: Path, small: Path) -> Uploads:
+    # The first call also pays for imports and look-ups; what is measured is the upload.
+    send(target, small)
+    before = peak_of_memory()
+    pairs = [(curl(target, large), send(target, large)) for _ in range(rounds)]
+    return Uploads(
+        statistics.median(seconds for _, seconds in pairs),
+        statistics.median(seconds_of_curl / seconds for seconds_of_curl, seconds in pairs),
+        peak_of_memory() - before,
+        peak_of_memory(),
+    )
 
 
-def measure(name: str, url: str, path: Path) -> tuple[float, float]:
-    """Return seconds and peak MiB."""
-    command = [sys.executable, str(HERE), "--child", name, url, str(path), str(path.with_name("small.bin"))]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    values = json.loads(done.stdout.strip().splitlines()[-1])
-    return values["seconds"], values["rss"] / 1024
+def peak_of_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def curl(url: str, path: Path) -> float:
-    command = ["curl", "-s", "-o", os.devnull, "-w", "%{time_total}", "-F", f"document=@{path}", url]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def measure(mebibytes: int) -> list[Figure]:
+    with tempfile.TemporaryDirectory() as folder:
+        large, small = Path(folder, "large.bin"), Path(folder, "small.bin")
+        small.write_bytes(os.urandom(1024))
+        with large.open("wb") as file:
+            for _ in range(mebibytes):
+                file.write(os.urandom(1 << 20))
+        with server("sink") as http, server("sink", folder) as tls:
+            targets = {
+                "http": Target(f"http://127.0.0.1:{http}", True),
+                "TLS": Target(f"https://127.0.0.1:{tls}", f"{folder}/certificate.pem"),
+            }
+            return [figure for name, target in targets.items() for figure in over(name, target, large, small)]
 
 
-def main(mebibytes: int) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen([sys.executable, str(HERE.with_name("sink.py"))], stdout=subprocess.PIPE, text=True) as sink,
-    ):
-        os.environ.setdefault("AIRFLOW_HOME", folder)
-        try:
-            assert sink.stdout is not None
-            url = f"http://127.0.0.1:{int(sink.stdout.readline())}"
-            large, small = Path(folder, "large.bin"), Path(folder, "small.bin")
-            small.write_bytes(os.urandom(1024))
-            with large.open("wb") as file:
-                for _ in range(mebibytes):
-                    file.write(os.urandom(1 << 20))
-            rates: dict[str, list[float]] = {name: [] for name in ("curl -F", *MEASURED)}
-            peaks: dict[str, list[float]] = {name: [] for name in MEASURED}
-            for _ in range(ROUNDS):
-                rates["curl -F"].append(mebibytes / curl(url, large))
-                for name in MEASURED:
-                    seconds, peak = measure(name, url, large)
-                    rates[name].append(mebibytes / seconds)
-                    peaks[name].append(peak)
-            base = {name: statistics.median(measure(name, url, small)[1] for _ in range(ROUNDS)) for name in MEASURED}
-        finally:
-            sink.kill()
-    reference = statistics.median(rates["curl -F"])
-    print(f"\nAttachment of {mebibytes} MiB to a loopback sink, median of {ROUNDS} rounds")
-    print(f"{'':36}{'MiB/s':>8}{'vs curl':>9}{'peak RSS':>11}{'RSS at 1 KiB':>14}{'growth':>9}")
-    for name, values in rates.items():
-        rate = statistics.median(values)
-        line = f"{name:36}{rate:8.0f}{rate / reference:8.2f}x"
-        if name in peaks:
-            peak = statistics.median(peaks[name])
-            line += f"{peak:7.0f} MiB{base[name]:10.0f} MiB{peak - base[name]:5.1f} MiB"
-        print(line)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        child(*sys.argv[2:])
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 512)
+def over(protocol: str, target: Target, large: Path, small: Path) -> list[Figure]:
+    ours = alone(upload, operator, ROUNDS, target, large, small)
+    # They are so far off that one round shows it.
+    peers = {
+        "requests files=": alone(upload, requests_files, 1, target, large, small),
+        "MultipartEncoder, default blocks": alone(upload, encoder_default_blocks, 1, target, large, small),
+    }
+    mebibytes = large.stat().st_size / 2**20
+    return [
+        Figure(
+            f"upload of {mebibytes:.0f} MiB over {protocol}",
+            f"{ours.of_curl:.2f} × curl, {mebibytes / ours.seconds:.0f} MiB/s",
+            ", ".join(f"{name} {peer.of_curl:.2f}" for name, peer in peers.items()),
+            f"≥ {LEAST:g} × curl, next 1",
+            ours.of_curl >= LEAST,
+        ),
+        Figure(
+            f"growth of memory in an upload over {protocol}",
+            f"{ours.growth / 2**20:.1f} MiB, to {ours.peak / 2**20:.0f}",
+            ", ".join(f"{name} {peer.growth / 2**20:.1f}" for name, peer in peers.items()),
+            f"≤ {MOST_MEBIBYTES} MiB",
+            ours.growth <= MOST_MEBIBYTES * 2**20,
+        ),
+    ]
