@@ -27,8 +27,8 @@ for name, program in json.load(sys.stdin).items():
     told = {}
     exec(program, {"told": told})
     told["modules"] = sorted(set(sys.modules) - before)
-    print("told:", json.dumps({name: told}))
-    break
+    print("told:", json.dumps({name: told}), flush=True)
+    os._exit(0)
 """
 
 PROGRAMS = {
