@@ -60,10 +60,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     browser.quit()
 
 
-@pytest.fixture
-def box() -> Iterator[Sandbox]:
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Sandbox]:
+    """One sandbox for all tests."""
     with Sandbox() as sandbox:
         yield sandbox
+
+
+@pytest.fixture
+def box(shared: Sandbox) -> Sandbox:
+    """The sandbox as at the start."""
+    shared.reset()
+    return shared
 
 
 @pytest.fixture
@@ -72,10 +80,8 @@ def page(chromium: WebDriver, box: Sandbox) -> Iterator[Page]:
     from tests.browser.page import Page
 
     page = Page(chromium, box)
-    page.resize(1200, 760)
-    page.prefer(prefers_color_scheme="light")
     page.complaints()
     yield page
     broken = [text for text in page.complaints() if "Content Security Policy" in text or "Uncaught" in text]
-    chromium.get("about:blank")  # its connections would hold up the sandbox's end
+    page.leave()  # or it would see, and complain of, what happens to the sandbox before the next test
     assert broken == []

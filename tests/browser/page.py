@@ -49,7 +49,7 @@ def attached(name: str, content: bytes, content_type: str = "") -> Attachment:
 
 class Page:
     """
-    The page in a browser.
+    The page in a browser, in a desktop window.
 
     :param driver: the browser.
     :param box: the sandbox that serves the page.
@@ -58,16 +58,24 @@ class Page:
     def __init__(self, driver: WebDriver, box: Sandbox) -> None:
         self.driver = driver
         self.box = box
+        self.resize(1200, 760)
+        self.prefer(prefers_color_scheme="light")
 
     def open(self, chat: str = "") -> None:
         """Load the page; with a number, at its chat."""
-        self.driver.get("about:blank")
+        self.leave()
         self.driver.get(f"{self.box.url}/#{chat}")
         # The state has come, and with it what it asks for.
-        self.wait(lambda: self.text("#gauge-text"))
         self.wait(
-            lambda: self.js("return document.querySelector('#choose:not([hidden]), #welcome:not([hidden]), .bubble')")
+            lambda: self.js(
+                "return document.querySelector('#gauge-text').innerText"
+                " && document.querySelector('#choose:not([hidden]), #welcome:not([hidden]), .bubble')"
+            )
         )
+
+    def leave(self) -> None:
+        """Load nothing; otherwise an address that differs in its chat alone would be no new page."""
+        self.driver.get("about:blank")
 
     def js(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -75,7 +83,7 @@ class Page:
     def wait(self, what: Callable[[], T]) -> T:
         """Wait until something is true, and return it."""
         ignored = (StaleElementReferenceException, NoSuchElementException)
-        wait = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05, ignored_exceptions=ignored)
+        wait = WebDriverWait(self.driver, PATIENCE, poll_frequency=0.02, ignored_exceptions=ignored)
         return wait.until(lambda _: what())
 
     def find(self, selector: str) -> WebElement:

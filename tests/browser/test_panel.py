@@ -136,6 +136,7 @@ def test_the_quota_can_be_set_and_topped_up(page: Page, box: Sandbox) -> None:
     assert box.conversations == 41
 
 
+@pytest.mark.realtime
 def test_latency_slows_the_next_call(page: Page, box: Sandbox) -> None:
     open_panel(page)
     page.fill("#latency", "0.7")

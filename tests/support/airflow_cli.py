@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -16,22 +17,17 @@ import airflow
 #: Of the Airflow that is installed.
 VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 
-# One process for all commands: starting Airflow takes longer than most of them.
-_COMMANDS = """
-import shlex, sys
-import airflow
-from airflow.__main__ import main
-if airflow.__version__.startswith("3.0."):
-    # Its "dags test" leaves out what sets up the log of a real task, and so shows every secret.
-    from airflow.sdk.log import configure_logging
-    configure_logging(enable_pretty_log=False, output=sys.stdout)
-for line in sys.argv[1:]:
-    sys.argv = ["airflow", *shlex.split(line)]
-    try:
-        main()
-    except SystemExit:
-        pass
-"""
+ROOT = Path(__file__).parents[2]
+
+
+@functools.cache
+def _started(settings: frozenset[tuple[str, str]]) -> subprocess.Popen[str]:
+    """An Airflow that has been started with these settings, for all tests of this process that want the same."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")}
+    command = [sys.executable, "-m", "tests.support.airflow_forks"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=kept | dict(settings), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
 
 
 class AirflowCli:
@@ -52,24 +48,14 @@ class AirflowCli:
     def run(self, *commands: str) -> str:
         """Run commands such as ``dags test reports 2026-11-24`` and return what they print."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")}
-        environment = kept | {
-            "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db",
-            **self._environment,
-        }
-        if not (self.home / "airflow.db").exists():
-            commands = ("db migrate", *commands)
-        done = subprocess.run(
-            [sys.executable, "-c", _COMMANDS, *commands],
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=300,
-        )
-        self.output += done.stdout
-        return done.stdout
+        settings = {name: value for name, value in self._environment.items() if name.startswith("AIRFLOW__")}
+        started = _started(frozenset(settings.items()))
+        assert started.stdin is not None
+        assert started.stdout is not None
+        print(json.dumps([str(self.home), commands, kept | self._environment]), file=started.stdin, flush=True)
+        printed: str = json.loads(started.stdout.readline())
+        self.output += printed
+        return printed
 
     def test_dag(self, *dag_ids: str) -> str:
         """Run DAGs once each, as ``airflow dags test`` does, and return what is printed."""

@@ -8,6 +8,7 @@ import gzip
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from airflow_provider_wassly.client import (
     WasslyUnavailable,
 )
 
+from ..sandbox.wire import eventually
 from .conftest import Connect
 from .servers import (
     INSTANCE,
@@ -46,6 +48,8 @@ from .servers import (
 Serve = Callable[[Behaviour], RawServer]
 
 ACCEPTED = SendReceipt(message_type="text", conversation_id=2, remaining_conversations=40969)
+#: Seconds. What waits for 0.3 is over by then on any machine, and what waits for the other timeouts is not.
+PATIENCE = 15
 HTML = "<html><body><h1>Gateway</h1></body></html>"
 
 
@@ -238,6 +242,7 @@ def test_the_wait_that_a_cut_answer_asks_for_is_kept(name: str, connect: Connect
     assert error.retry_after == 7
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nContent-", answer(200, SUCCESS_BODY[:9], length=99)])
 def test_an_answer_that_does_not_come_in_time(part: bytes, serve: Serve, connect: Connect) -> None:
     def behave(peer: Peer, request: Request) -> None:
@@ -249,7 +254,7 @@ def test_an_answer_that_does_not_come_in_time(part: bytes, serve: Serve, connect
     started = time.monotonic()
     error = failure(connect(server.url, read_timeout=0.3))
     assert type(error) is WasslyOutcomeUnknown
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < PATIENCE
     assert len(server.sends) == 1
 
 
@@ -291,13 +296,14 @@ def full_backlog() -> Iterator[int]:
             sock.close()
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_connect_timeout(scheme: str, connect: Connect) -> None:
     with full_backlog() as port:
         started = time.monotonic()
         error = failure(connect(f"{scheme}://127.0.0.1:{port}", connect_timeout=0.3, read_timeout=30))
     nothing_left(error)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_a_certificate_that_nobody_vouches_for(connect: Connect, trusted: tuple[ssl.SSLContext, str]) -> None:
@@ -315,23 +321,25 @@ def test_a_certificate_of_another_host(connect: Connect, tmp_path: Path) -> None
         assert server.requests == []
 
 
+@pytest.mark.realtime
 def test_plain_http_where_tls_was_expected(connect: Connect) -> None:
     with RawServer() as server:
-        nothing_left(failure(connect(server.url.replace("http:", "https:"))))
+        nothing_left(failure(connect(server.url.replace("http:", "https:"), connect_timeout=1)))
         assert server.requests == []
 
 
+@pytest.mark.realtime
 def test_a_tls_handshake_that_does_not_end(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = time.monotonic()
         client = connect(f"https://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.3, read_timeout=30)
         nothing_left(failure(client))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < PATIENCE
 
 
 # Connections that end while the request leaves.
 
-ENDINGS: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "reset": Peer.reset, "stall": Peer.drain}
+ENDINGS: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "reset": Peer.reset}
 
 
 def ending(how: str, when: str) -> Behaviour:
@@ -349,6 +357,7 @@ def ending(how: str, when: str) -> Behaviour:
     return behave
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("how", ["close", "reset", "stall"])
 @pytest.mark.parametrize("when", ["before the body", "in the body"])
 def test_a_large_upload_that_is_cut_was_not_accepted(
@@ -358,6 +367,7 @@ def test_a_large_upload_that_is_cut_was_not_accepted(
     nothing_left(failure(connect(server.url, read_timeout=0.5), large))
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("how", ["close", "reset", "stall"])
 def test_a_connection_that_ends_after_the_body_leaves_it_open(how: str, serve: Serve, connect: Connect) -> None:
     server = serve(ending(how, "after the body"))
@@ -439,19 +449,23 @@ def test_one_connection_serves_many_calls(serve: Serve, connect: Connect) -> Non
 
 
 def test_a_connection_closed_between_two_calls_costs_nothing(serve: Serve, connect: Connect) -> None:
+    closed = threading.Semaphore(0)
+
     def behave(peer: Peer, request: Request) -> None:
         peer.read_body(request)
         peer.send(SUCCESS)
         peer.close()
+        closed.release()
 
     server = serve(behave)
     client = connect(server.url)
     for _ in range(5):
         assert send(client) == ACCEPTED
-        time.sleep(0.05)
+        assert closed.acquire(timeout=PATIENCE)
     assert len(server.sends) == 5
 
 
+@pytest.mark.realtime
 def test_a_connection_that_rested_is_not_used_again(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_wassly.client._wire.MAX_IDLE", 0.1)
     with RawServer() as server:
@@ -500,18 +514,24 @@ def test_after_an_early_answer_the_connection_is_not_used_again(
     assert server.connections == 2
 
 
+@pytest.mark.realtime
 def test_after_a_timeout_the_late_answer_is_not_taken_for_that_of_the_next_call(serve: Serve, connect: Connect) -> None:
+    given_up, answered = threading.Event(), threading.Event()
+
     def behave(peer: Peer, request: Request) -> None:
         peer.read_body(request)
         if len(server.sends) == 1:
-            time.sleep(0.6)
+            given_up.wait(PATIENCE)
             peer.send(SUCCESS)
+            answered.set()
         else:
             peer.send(answer(422, '{"message": "second"}'))
 
     server = serve(behave)
-    client = connect(server.url, read_timeout=0.3)
+    client = connect(server.url, read_timeout=1)
     assert type(failure(client)) is WasslyOutcomeUnknown
+    given_up.set()
+    assert answered.wait(PATIENCE)
     error = failure(client)
     assert isinstance(error, WasslyRejected)
     assert error.reason == "second"
@@ -572,6 +592,7 @@ def test_a_proxy_that_is_not_there(connect: Connect) -> None:
     nothing_left(failure(connect("https://www.wassly.example", proxies={"https": f"http://127.0.0.1:{port}"})))
 
 
+@pytest.mark.realtime
 def test_a_proxy_that_says_nothing(connect: Connect) -> None:
     with RawServer(lambda peer, request: peer.drain()) as proxy:
         client = connect(
@@ -582,7 +603,7 @@ def test_a_proxy_that_says_nothing(connect: Connect) -> None:
         )
         started = time.monotonic()
         nothing_left(failure(client))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < PATIENCE
 
 
 def test_through_a_proxy_the_same_is_known(connect: Connect, trusted: tuple[ssl.SSLContext, str], large: Path) -> None:
@@ -667,9 +688,9 @@ def test_a_tls_write_that_fails_at_its_last_record(
         path.write_bytes(b"x" * (4 * 2**14 - rest + 20))
         monkeypatch.setattr(ssl.SSLSocket, "send", failing_send)
         error = failure(client, path)
-        time.sleep(0.2)
         arrived = server.sends[-1]
-        assert len(arrived.body) > 2**14, "nothing was left to decide"
+        assert eventually(lambda: len(arrived.body) > 2**14), "nothing was left to decide"
+        time.sleep(0.2)  # whatever more may come
         assert error.accepted is None or not arrived.is_valid
 
 

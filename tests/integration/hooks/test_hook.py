@@ -121,6 +121,7 @@ def test_list_devices(wassly_default: Sandbox) -> None:
     assert (device.instance_id, device.is_connected) == ("sandbox-instance", True)
 
 
+@pytest.mark.realtime
 def test_within_one_call_only_what_was_not_accepted_is_repeated(connect: Connect, box: Sandbox) -> None:
     box.fail_next("http_429", retry_after="0")
     connect().send_message(NUMBER, "one")
@@ -137,6 +138,7 @@ def test_a_disconnected_device(connect: Connect, box: Sandbox) -> None:
         connect().send_message(NUMBER, "Hello")
 
 
+@pytest.mark.realtime
 def test_the_read_timeout_of_the_connection(connect: Connect, box: Sandbox) -> None:
     box.latency = 1
     with pytest.raises(WasslyUnavailable):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ QUOTA = "wassly_quota__wassly_default"
 pytestmark = pytest.mark.usefixtures("wassly_default")
 
 Connect = Callable[..., None]
+
+
+@pytest.fixture
+def box(own_box: Sandbox) -> Sandbox:
+    """One for each test: what was given up may end after it."""
+    return own_box
 
 
 @pytest.fixture
@@ -167,29 +174,40 @@ def test_the_timeouts_of_the_connection_do_not_count(box: Sandbox, connect: Conn
 
 
 @pytest.fixture
-def budget(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(delivery, "_BUDGET", 1.0)
-    return 1.0
+def budget(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """The seconds that a notification has."""
+    seconds: float = getattr(request, "param", 1.0)
+    monkeypatch.setattr(delivery, "_BUDGET", seconds)
+    return seconds
 
 
+#: Time enough for those that nothing holds up, on a machine that has much else to do.
+ample = pytest.mark.parametrize("budget", [3.0], indirect=True)
+#: Seconds; without the budget, a call that hangs would take nine.
+AT_MOST = 7
+
+
+@ample
+@pytest.mark.realtime
 def test_who_gets_no_answer_in_time_is_unknown_and_the_others_are_not(box: Sandbox, budget: float) -> None:
     box.fail_next("hang_after_accept", to=NUMBERS[1])
     began = time.monotonic()
     error = error_of(NUMBERS[:3])
-    assert time.monotonic() - began < budget + 1
+    assert time.monotonic() - began < AT_MOST
     assert str(error) == (
         "1 of 3 recipients: recipient 2 (+44…0101): UNKNOWN whether notified: "
-        "no answer came within the 1 s of a notification"
+        "no answer came within the 3 s of a notification"
     )
     assert recipients(box) == NUMBERS[:3]
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("numbers", [NUMBERS[:1], NUMBERS[:12]])
 def test_a_login_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budget: float, numbers: list[str]) -> None:
     box.fail_next("hang_before_body", endpoint="login", times=100)
     began = time.monotonic()
     error = error_of(numbers)
-    assert time.monotonic() - began < budget + 1
+    assert time.monotonic() - began < AT_MOST
     failures = error.failures.values() if isinstance(error, WasslyNotificationError) else [error]
     assert [(type(failure), str(failure)) for failure in failures] == [
         (WasslyUnavailable, "it could not be sent within the 1 s of a notification")
@@ -197,15 +215,17 @@ def test_a_login_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budget:
     assert box.messages == []
 
 
+@pytest.mark.realtime
 def test_an_upload_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budget: float, tmp_path: Path) -> None:
     (tmp_path / "large.bin").write_bytes(bytes(32 * 1024 * 1024))
     box.fail_next("hang_mid_body")
     began = time.monotonic()
     assert isinstance(error_of(NUMBERS[0], document=tmp_path / "large.bin"), WasslyUnavailable)
-    assert time.monotonic() - began < budget + 1
+    assert time.monotonic() - began < AT_MOST
     assert box.messages == []
 
 
+@pytest.mark.realtime
 def test_when_the_time_is_over_nothing_leaves_any_more(box: Sandbox, budget: float) -> None:
     box.latency = 1.5  # of the login, and so of the thread that would send after it
     assert isinstance(error_of(NUMBERS[0]), WasslyUnavailable)
@@ -214,21 +234,33 @@ def test_when_the_time_is_over_nothing_leaves_any_more(box: Sandbox, budget: flo
     assert box.messages == []
 
 
-def test_when_the_time_is_over_nothing_leaves_after_a_renewed_token_either(box: Sandbox, budget: float) -> None:
+@ample
+@pytest.mark.realtime
+def test_when_the_time_is_over_nothing_leaves_after_a_renewed_token_either(
+    box: Sandbox, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notify(NUMBERS[0])
     box.expire_tokens()
-    box.latency = 0.7  # one for the 401, a second for the login
+    login = Store.login
+
+    def slow_login(store: Store) -> str:
+        store.configure(latency=budget + 0.5)
+        return login(store)
+
+    monkeypatch.setattr(Store, "login", slow_login)
     error_of(NUMBERS[1])
     end_of_all_threads()
     assert box.logins == 2
     assert recipients(box) == NUMBERS[:1]
 
 
+@ample
+@pytest.mark.realtime
 def test_who_is_said_not_to_be_notified_is_not_notified_later(
     box: Sandbox, budget: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "_MAX_THREADS", 2)
-    box.latency = 0.3
+    box.latency = 0.9
     error = error_of(NUMBERS)
     end_of_all_threads()
     assert isinstance(error, WasslyNotificationError)
@@ -242,6 +274,7 @@ def test_who_is_said_not_to_be_notified_is_not_notified_later(
     assert len([call for call in box.calls if call.endpoint == "send"]) <= len(NUMBERS) - len(not_notified)
 
 
+@pytest.mark.realtime
 def test_a_call_that_hangs_does_not_keep_the_process_alive(box: Sandbox) -> None:
     box.fail_next("hang_before_body", endpoint="login")
     script = """
@@ -261,7 +294,7 @@ except Exception as error:
         assert process.wait(60) == 0
     assert last == "ended: it could not be sent within the 1 s of a notification\n"
     # The thread would wait for nine seconds.
-    assert time.monotonic() - ended < 5
+    assert time.monotonic() - ended < AT_MOST
 
 
 # The credentials.
@@ -417,20 +450,20 @@ DEADLINE: Any = {"dag_run": {"dag_id": "late", "dag_run_id": "a run"}, "deadline
 
 
 def test_the_event_loop_goes_on_while_a_message_is_sent(box: Sandbox) -> None:
-    box.latency = 1
+    box.latency = 0.5
+    rounds: Counter[str] = Counter()
 
-    async def both() -> float:
-        longest = 0.0
+    async def both() -> None:
         sending = asyncio.ensure_future(WasslyNotifier(contact_mobile_number=NUMBERS[:3]).async_notify(DEADLINE))
         while not sending.done():
-            began = time.monotonic()
             await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - began)
+            rounds.update({call.endpoint for call in box.calls if not call.finished_at})
         await sending
-        return longest
 
-    # A login and a message: two seconds in which the loop would stand still.
-    assert asyncio.run(both()) < 0.9
+    asyncio.run(both())
+    # A loop that stood still would make no round, or the one after.
+    assert rounds["login"] > 2
+    assert rounds["send"] > 2
     assert recipients(box) == NUMBERS[:3]
     assert {str(message.message).splitlines()[0] for message in box.messages} == {"⏰ *Deadline missed*: `late`"}
 

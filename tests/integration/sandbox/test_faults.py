@@ -29,12 +29,17 @@ LARGE = 64 * 2**20
 """More than any socket buffer takes."""
 
 
-def exchange(box: Sandbox, *files: bytes, patience: float = 5, end_within: float = 0.03, **fields: str) -> Answer:
+def exchange(box: Sandbox, *files: bytes, patience: float = 20, end_within: float = 0.03, **fields: str) -> Answer:
     """Make one send call on a connection of its own."""
     body = form(*files, **({"message": "Hello"} | fields))
     with Wire(box.host, box.port) as wire:
         wire.begin_form(len(body), body)
         return wire.answer(patience, end_within)
+
+
+def patience_with(fault: str) -> float:
+    """How long to wait for an answer: not long where none comes, and else as long as a loaded machine needs."""
+    return 0.2 if fault.startswith("hang") else 20
 
 
 def begin(box: Sandbox, length: int) -> Wire:
@@ -166,23 +171,25 @@ def test_close_idle_answers_and_closes_a_moment_later_unannounced(box: Sandbox) 
 @pytest.mark.parametrize("fault", [name for name, kind in FAULTS.items() if kind.reads == "all" and not kind.records])
 def test_what_is_not_recorded_can_be_asked_to_be(box: Sandbox, fault: str) -> None:
     box.fail_next(fault, record=True)
-    exchange(box, patience=0.2)
+    exchange(box)
     assert [message.message for message in box.messages] == ["Hello"]
 
 
 @pytest.mark.parametrize("fault", [name for name, kind in FAULTS.items() if kind.records and not kind.answers_normally])
 def test_what_is_recorded_can_be_asked_not_to_be(box: Sandbox, fault: str) -> None:
     box.fail_next(fault, record=False)
-    exchange(box, patience=0.2)
-    assert (box.messages, box.conversations, box.calls[0].fault) == ([], 1000, fault)
+    exchange(box, patience=patience_with(fault))
+    assert eventually(lambda: box.calls and box.calls[0].fault == fault)
+    assert (box.messages, box.conversations) == ([], 1000)
 
 
 def test_a_fault_records_no_message_that_would_have_been_refused(box: Sandbox) -> None:
     for fault, kind in FAULTS.items():
         if kind.records:
             box.fail_next(fault)
-            exchange(box, message="", patience=0.2)
-    assert (box.messages, box.faults) == ([], [])
+            exchange(box, message="", patience=patience_with(fault))
+            assert eventually(lambda: not box.faults)
+    assert box.messages == []
 
 
 # Early answers
@@ -220,22 +227,25 @@ def test_without_early_the_answer_waits_for_the_whole_body(box: Sandbox, fault: 
 # Silence
 
 
+@pytest.mark.realtime
 def test_hang_after_accept_records_the_message_and_never_answers(box: Sandbox) -> None:
     box.fail_next("hang_after_accept")
     body = form(message="Hello")
     with begin(box, len(body)) as wire:
         wire.send(body)
+        assert eventually(lambda: box.messages)
         assert wire.answer(0.5) == Answer(b"", "silent")
         assert (len(box.messages), box.calls[0].finished_at) == (1, None)
     assert eventually(lambda: box.calls[0].finished_at)
     assert box.calls[0].status is None
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize(("fault", "least"), [("hang_before_body", 0), ("hang_mid_body", LARGE // 2)])
 def test_a_hang_leaves_the_rest_of_the_body_unread(box: Sandbox, fault: str, least: int) -> None:
     box.fail_next(fault)
     with begin(box, LARGE) as wire:
-        assert not wire.takes_all(LARGE, patience=1)
+        assert not wire.takes_all(LARGE, patience=2)
         assert wire.answer(0.1) == Answer(b"", "silent")
         assert least <= box.calls[0].bytes_received <= least + 2**20
     assert box.messages == []
@@ -363,13 +373,13 @@ def test_every_fault_that_is_not_about_messages_strikes_the_other_endpoints_too(
     headers = "".join(f"{name}: {value}\r\n" for name, value in CREDENTIALS.items())
     with Wire(box.host, box.port) as wire:
         wire.send(f"{start} HTTP/1.1\r\nHost: localhost\r\n{headers}{length}\r\n".encode() + body)
-        answer = wire.answer(0.2)
+        answer = wire.answer(patience_with(fault))
     kind = FAULTS[fault]
-    assert box.calls[0].fault == fault
+    assert eventually(lambda: box.calls and box.calls[0].fault == fault)
     if fault.startswith(("hang", "reset")):
         assert answer == Answer(b"", "silent" if fault.startswith("hang") else "reset")
     if endpoint == "login":
-        assert box.logins == kind.records
+        assert eventually(lambda: box.logins == kind.records)
 
 
 def test_each_of_many_clients_at_once_uses_up_one_fault_at_most(box: Sandbox) -> None:
@@ -385,8 +395,9 @@ def test_each_of_many_clients_at_once_uses_up_one_fault_at_most(box: Sandbox) ->
     assert (len(box.messages), box.faults) == (10, [])
 
 
+@pytest.mark.realtime
 def test_latency_and_a_fault_go_together(box: Sandbox) -> None:
-    box.latency = 0.3
+    box.latency = 1
     box.fail_next("http_500")
     with begin(box, len(form(message="a"))) as wire:
         wire.send(form(message="a"))
@@ -408,6 +419,6 @@ def test_a_client_that_sends_its_form_in_chunks_is_struck_in_mid_body_too(box: S
 def test_no_fault_writes_to_the_log(box: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     for fault in FAULTS:
         box.fail_next(fault)
-        exchange(box, patience=0.1)
+        exchange(box, patience=patience_with(fault))
     assert eventually(lambda: all(call.finished_at for call in box.calls))
     assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []

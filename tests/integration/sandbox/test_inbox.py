@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -262,19 +262,30 @@ class Listener:
 
     def __init__(self, url: str) -> None:
         self.events: list[dict[str, Any]] = []
+        self._closed = False
         self._changed = threading.Condition()
         self.answer = requests.get(f"{url}/sandbox/events", stream=True, timeout=10)
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
 
     def _read(self) -> None:
         try:
             for line in self.answer.iter_lines():
+                if self._closed:
+                    break
                 if line.startswith(b"data: "):
                     with self._changed:
                         self.events.append(json.loads(line[6:]))
                         self._changed.notify_all()
-        except (requests.RequestException, AttributeError):
-            pass  # the sandbox has stopped, or the test has closed it under the reading library
+        except requests.RequestException:
+            pass  # the sandbox has stopped
+        self.answer.close()
+
+    def close_with(self, change: Callable[[], object]) -> None:
+        """End; of the reading thread's own accord, when it has something to read."""
+        self._closed = True
+        change()
+        self._thread.join(10)
 
     def sees(self, **expected: Any) -> bool:
         """Wait until an event says so."""
@@ -288,7 +299,7 @@ class Listener:
 def listener(box: Sandbox) -> Iterator[Listener]:
     listener = Listener(box.url)
     yield listener
-    listener.answer.close()
+    listener.close_with(box.reset)
 
 
 def test_whatever_changes_is_told(box: Sandbox, listener: Listener) -> None:

@@ -108,7 +108,7 @@ class Wire:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.send(f"POST {SEND} HTTP/1.1\r\n{lines}\r\n".encode() + body)
 
-    def answer(self, patience: float = 5, end_within: float = 0.03) -> Answer:
+    def answer(self, patience: float = 20, end_within: float = 0.03) -> Answer:
         """
         Read until the connection ends or falls silent.
 
@@ -151,7 +151,7 @@ def speaks_ipv6() -> bool:
         return False
 
 
-def eventually(condition: Any, seconds: float = 5) -> bool:
+def eventually(condition: Any, seconds: float = 20) -> bool:
     """Wait until something holds that another thread brings about."""
     end = time.monotonic() + seconds
     while not condition():

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from airflow_provider_wassly.sandbox import Sandbox
+from tests.integration.sandbox.wire import eventually
 from tests.support.airflow_cli import AirflowCli
 
 DAG_FILE = """
@@ -25,13 +26,18 @@ OPTIONS = dict(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.ut
 
 with DAG("sensors", **OPTIONS):
     (
-        WasslyDeviceSensor(task_id="device", deferrable=True, poke_interval=1, timeout=60)
+        WasslyDeviceSensor(task_id="device", deferrable=True, poke_interval=0.2, timeout=120)
         >> WasslyQuotaSensor(task_id="probed", min_remaining_conversations=10, probe_to="+447700900199")
         >> WasslySendMessageOperator(task_id="send", contact_mobile_number="+447700900123", message="hello")
         >> WasslySendMessageOperator(task_id="again", contact_mobile_number="+447700900123", message="hello")
         >> WasslyQuotaSensor(task_id="known", min_remaining_conversations=10, deferrable=True)
         >> WasslyQuotaSensor(
-            task_id="low", min_remaining_conversations=5000, deferrable=True, poke_interval=1, timeout=2, soft_fail=True
+            task_id="low",
+            min_remaining_conversations=5000,
+            deferrable=True,
+            poke_interval=0.1,
+            timeout=0.3,
+            soft_fail=True,
         )
     )
 
@@ -60,7 +66,13 @@ def test_the_sensors_in_a_dag(box: Sandbox, tmp_path: Path) -> None:
     )
     (airflow.dags / "sensors.py").write_text(DAG_FILE)
     box.disconnect_device("sandbox-instance")
-    threading.Timer(20, lambda: box.connect_device("sandbox-instance")).start()
+
+    def come_back() -> None:
+        # The sensor has looked, and its trigger has more than once.
+        if eventually(lambda: sum(call.endpoint == "devices" for call in box.calls) >= 3, seconds=120):
+            box.connect_device("sandbox-instance")
+
+    threading.Thread(target=come_back, daemon=True).start()
     output = airflow.test_dag("sensors", "bad")
     assert airflow.states("sensors") == {
         "device": "success",

@@ -1,0 +1,115 @@
+"""
+Airflow, started once: it runs commands in forks of this process, as starting it takes longer than most of them.
+
+It reads requests from the standard input, a line of JSON each, and answers with what was printed, in a line of JSON
+too. It ends with its input, and so with the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import multiprocessing
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+#: What running a DAG imports. Not every version of Airflow has all of it.
+MODULES = (
+    "airflow.__main__",
+    "airflow.api_fastapi.execution_api.app",
+    "airflow.api_fastapi.execution_api.routes",
+    "airflow.cli.commands.dag_command",
+    "airflow.sdk.execution_time.supervisor",
+    "airflow.sdk.execution_time.task_runner",
+)
+#: Seconds for one request.
+PATIENCE = 300
+
+
+def run(commands: Iterable[str], environment: Mapping[str, str], output: Path) -> None:
+    """Run commands such as ``dags list`` with this environment, and add what they print to a file."""
+    printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None  # that of the environment before
+    import airflow
+    from airflow import settings
+    from airflow.__main__ import main
+
+    if airflow.__version__.startswith("3.0."):
+        # Its "dags test" leaves out what sets up the log of a real task, and so shows every secret.
+        from airflow.sdk.log import configure_logging
+
+        configure_logging(enable_pretty_log=False, output=sys.stdout)
+    for command in commands:
+        sys.argv = ["airflow", *shlex.split(command)]
+        with contextlib.suppress(SystemExit):
+            main()  # type: ignore[no-untyped-call]
+    settings.dispose_orm()  # at the end of a fork nobody else does, and the database would not be whole in its file
+
+
+def start_airflow() -> None:
+    """Do once what each process of Airflow does before its first task."""
+    for module in MODULES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    try:
+        from airflow.sdk.execution_time.supervisor import in_process_api_server
+    except ImportError:  # before Airflow 3, tasks need no API
+        return
+    import httpx
+
+    async def ask() -> None:
+        # With its first request it makes its routes; there is no such path.
+        async with httpx.AsyncClient(transport=in_process_api_server().atransport) as client:
+            await client.get("http://airflow/no/such/path")
+
+    asyncio.run(ask())
+
+
+def fork(*arguments: object) -> None:
+    process = multiprocessing.get_context("fork").Process(target=run, args=arguments)
+    process.start()
+    process.join(PATIENCE)
+    process.kill()
+    process.join()
+
+
+def serve(folder: Path) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Airflow prints when it starts is no answer
+    # Airflow keeps paths that it read when it started. So its home is a link, that leads to the home of each request.
+    link, template, output = folder / "home", folder / "template", folder / "output"
+    template.mkdir()
+    link.symlink_to(template)
+    ours = {
+        "AIRFLOW_HOME": str(link),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(link / "dags"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{link}/airflow.db",
+    }
+    os.environ.update(ours)
+    start_airflow()
+    fork(["db migrate"], dict(os.environ), output)
+    for line in sys.stdin:
+        home, commands, environment = json.loads(line)
+        if not Path(home, "airflow.db").exists():
+            shutil.copytree(template, home, dirs_exist_ok=True)
+        link.unlink()
+        link.symlink_to(home)
+        output.write_text("")
+        fork(commands, environment | ours, output)
+        print(json.dumps(output.read_text(errors="replace")), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="wassly-airflow-") as folder:
+        serve(Path(folder))
