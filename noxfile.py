@@ -23,6 +23,8 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "table"]
 nox.options.error_on_missing_interpreters = False
 
+#: For uv, which leaves that to the first process. But where PYTHONDONTWRITEBYTECODE is set, each would do it for itself.
+COMPILED = "--compile-bytecode"
 #: The day as of which the lowest versions are installed, and what the tests need beside them.
 DAY_OF_LOWEST = "2025-06-15"
 TOOLS_OF_LOWEST = ("greenlet", "hypothesis", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist", "statsd")
@@ -74,10 +76,11 @@ def tests(session: nox.Session, combination: matrix.Combination) -> None:
         session.skip("has passed with just this code")
     if combination == matrix.LOWEST:
         day = f"--exclude-newer={DAY_OF_LOWEST}"
-        session.install("--resolution=lowest-direct", day, f"apache-airflow=={combination.airflow}", "-e", ".[sandbox]")
-        session.install(day, *TOOLS_OF_LOWEST)
+        airflow = f"apache-airflow=={combination.airflow}"
+        session.install(COMPILED, "--resolution=lowest-direct", day, airflow, "-e", ".[sandbox]")
+        session.install(COMPILED, day, *TOOLS_OF_LOWEST)
     else:
-        session.install("-e", ".[test]", f"--constraint=constraints/airflow-{combination.airflow}.txt")
+        session.install(COMPILED, "-e", ".[test]", f"--constraint=constraints/airflow-{combination.airflow}.txt")
     session.run("python", "-m", "tests", *folders)
 
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     others = [f"tests/{folder}" for folder in wanted if folder not in SIDE_BY_SIDE]
     parts = []
     if side_by_side:
-        parts.append(["-n", "auto", "--dist", "loadscope", *(COVERAGE if options.coverage else ()), *side_by_side])
+        parts.append(["-n", "auto", "--dist", "worksteal", *(COVERAGE if options.coverage else ()), *side_by_side])
     if others:
         parts.append(["-p", "no:randomly", *others])
     for part in parts:

@@ -114,7 +114,14 @@ class Page:
         return self.texts("#contact-list .name")
 
     def click(self, selector: str) -> None:
-        self.wait(lambda: self.visible(selector))[0].click()
+        def clicked() -> bool:
+            found = self.visible(selector)
+            if found:
+                found[0].click()
+            return bool(found)
+
+        # As a whole: the page may draw anew what was found and is to be clicked.
+        self.wait(clicked)
 
     def press(self, *keys: str) -> None:
         ActionChains(self.driver).send_keys(*keys).perform()
