@@ -23,7 +23,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "table"]
 nox.options.error_on_missing_interpreters = False
 
-#: For uv, which leaves that to the first process. But where PYTHONDONTWRITEBYTECODE is set, each would do it for itself.
+#: uv leaves that to the first process; where PYTHONDONTWRITEBYTECODE is set, each would do it for itself.
 COMPILED = "--compile-bytecode"
 #: The day as of which the lowest versions are installed, and what the tests need beside them.
 DAY_OF_LOWEST = "2025-06-15"

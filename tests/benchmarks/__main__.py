@@ -36,6 +36,7 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     figures: list[Figure] = []
     crashed = False
+    load_before, *_ = os.getloadavg()
     with tempfile.TemporaryDirectory() as home:
         use_environment(home)
         for name in options.parts or parts:
@@ -46,7 +47,11 @@ def main() -> int:
                 traceback.print_exc()
                 crashed = True
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
-    print(f"\n{table(figures)}")
+    print(f"\n{table(figures)}\n")
+    # Nobody can judge a rate without it.
+    print(
+        f"Load of the machine: {load_before:.1f} before, {os.getloadavg()[0]:.1f} after; it has {os.cpu_count()} cores"
+    )
     return int(crashed)
 
 
