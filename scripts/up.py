@@ -14,19 +14,21 @@ import sys
 import time
 import urllib.request
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
-import airflow
 from own_airflow import ROOT, environment, port, start
 
 from airflow_provider_wassly.sandbox import Sandbox
 
-HOME = ROOT / ".up" / f"airflow-{airflow.__version__}"
+#: Importing Airflow for it would take seconds.
+VERSION = version("apache-airflow")
+HOME = ROOT / ".up" / f"airflow-{VERSION}"
 LOG = HOME / "airflow.log"
-IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
+IS_AIRFLOW_2 = VERSION.startswith("2.")
 #: Seconds that Airflow gets to start, and to stop.
-STARTS_WITHIN = 180
+STARTS_WITHIN = 300
 STOPS_WITHIN = 20
 
 
@@ -50,8 +52,9 @@ def settings(number: int) -> dict[str, str]:
 
 
 def is_up(url: str) -> bool:
-    """Tell whether Airflow's pages answer."""
-    with suppress(OSError), urllib.request.urlopen(f"{url}/{'health' if IS_AIRFLOW_2 else 'api/v2/version'}") as answer:
+    """Tell whether Airflow answers: its pages, and the tasks, which need that within seconds."""
+    path = "health" if IS_AIRFLOW_2 else "execution/health"
+    with suppress(OSError), urllib.request.urlopen(f"{url}/{path}") as answer:
         return bool(answer.status == 200)
     return False
 

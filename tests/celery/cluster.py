@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -76,26 +73,10 @@ class CeleryCluster(AirflowServer):
         self.wait_for(lambda: all(self._is_ready(worker) for worker in WORKERS), "the workers", seconds=60)
 
     def start_component(self, component: str, *arguments: str) -> None:
-        """Start one of its processes, which opens no port for logs: they all share a disk."""
+        """Start one of its processes."""
         if component in WORKERS:
             arguments = ("celery", "worker", "--celery-hostname", f"{component}@%h", "--skip-serve-logs")
-        elif component == "triggerer":
-            arguments = ("triggerer", "--skip-serve-logs")
         super().start_component(component, *arguments)
-
-    def kill_component(self, component: str) -> None:
-        """Kill one of its processes and all that it has started, as a machine that loses its power does."""
-        # Not the process group: each task has one of its own.
-        process = self._processes.pop(component)
-        while members := _session(process.pid):
-            for member in members:
-                try:
-                    os.kill(member, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            process.poll()
-            time.sleep(0.05)
-        process.wait()
 
     def stop(self) -> None:
         """End all of its processes."""
@@ -166,16 +147,3 @@ class CeleryCluster(AirflowServer):
 def tries_in_vain(tries: list[Try]) -> Counter[int]:
     """Return how often each mapped task was tried in vain."""
     return Counter(one.map_index for one in tries) - Counter({one.map_index: 1 for one in tries})
-
-
-def _session(leader: int) -> list[int]:
-    """Return the living processes of a session."""
-    members = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
-        except OSError:
-            continue  # it has ended meanwhile
-        if int(session) == leader and state != "Z":
-            members.append(int(path.parent.name))
-    return members

@@ -8,13 +8,13 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
+from tests.e2e.play import SECONDS, Play
 from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 
 RECIPIENTS = 300 if IS_AIRFLOW_2 else 2000
@@ -26,7 +26,6 @@ EVERY = 12
 DAG_FILE = """
 import os
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 try:
@@ -34,19 +33,19 @@ try:
 except ImportError:
     from airflow.models.dag import DAG
 
-HERE = Path(__file__).parent.parent
-
 
 def note_process(context):
-    (HERE / "process").write_text(str(os.getpid()))
+    (HOME / "process").write_text(str(os.getpid()))
 
 
 with DAG("campaign", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)):
     WasslyBroadcastOperator(
         task_id="send",
-        recipients=str(HERE / "list.csv"),
+        wassly_conn_id="campaign",
+        priority_weight=2,
+        recipients=str(HOME / "list.csv"),
         message="Hello {{ recipient.name }}, your number is {{ recipient.invoice }} ({{ ds }})",
-        report=str(HERE / "report.csv"),
+        report=str(HOME / "report.csv"),
         report_numbers="full",
         messages_per_minute=None,
         max_workers=WORKERS,
@@ -81,63 +80,67 @@ def number(row: int) -> str:
     return f"+4477009{row:05}"
 
 
-@pytest.fixture(scope="module")
-def box() -> Iterator[Sandbox]:
-    with Sandbox(conversations=10 * RECIPIENTS) as box:
-        box.latency = 0.02
+class Campaign(Play):
+    """The broadcast runs to its end, against all odds."""
+
+    def __init__(self, server: AirflowServer) -> None:
+        super().__init__(server)
+        self.add_dags(DAG_FILE)
+        self.box = self.start_sandbox("campaign", extra={"read_timeout": 5}, conversations=10 * RECIPIENTS)
+        # Slow enough for every kill to strike in the midst of it.
+        self.box.latency = 0.1 if IS_AIRFLOW_2 else 0.02
         faults = [*NOT_ACCEPTED, *UNKNOWN]
         for turn, row in enumerate(range(5, RECIPIENTS, EVERY)):
             fault: dict[str, Any] = dict(faults[turn % len(faults)])
-            box.fail_next(**fault, to=number(row))
-        yield box
+            self.box.fail_next(**fault, to=number(row))
+        with (self.home / "list.csv").open("w", newline="") as file:
+            writer = csv.writer(file, delimiter=";")
+            writer.writerow(["contact_mobile_number", "name", "invoice"])
+            for row in range(1, RECIPIENTS + 1):
+                writer.writerow([number(row), f"Ann {row}", row])
+            # One invalid, and one that stands in the list already.
+            writer.writerow(["2.01E+11", "Nobody", 0])
+            writer.writerow([f"00{number(7)[1:]}", "Ann again", 7])
 
+    def perform(self) -> None:
+        moments = sorted(random.sample(range(RECIPIENTS // 20, RECIPIENTS * 6 // 10), KILLS))
+        killed: list[int] = []
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("airflow")
-    with (home / "list.csv").open("w", newline="") as file:
-        writer = csv.writer(file, delimiter=";")
-        writer.writerow(["contact_mobile_number", "name", "invoice"])
-        for row in range(1, RECIPIENTS + 1):
-            writer.writerow([number(row), f"Ann {row}", row])
-        # One invalid, and one that stands in the list already.
-        writer.writerow(["2.01E+11", "Nobody", 0])
-        writer.writerow([f"00{number(7)[1:]}", "Ann again", 7])
-    return home
+        def is_over() -> bool:
+            process = self.home / "process"
+            if moments and len(self.box.messages) >= moments[0] and process.exists():
+                pid = int(process.read_text() or 0)
+                if pid and pid not in killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                    del moments[0]
+            states = dict(self.server.query("select dag_id, state from dag_run"))
+            return states.get("campaign") in ("success", "failed")
 
-
-@pytest.fixture(scope="module")
-def server(home: Path, box: Sandbox) -> Iterator[AirflowServer]:
-    """An Airflow that has run the broadcast to its end, against all odds."""
-    connection = json.loads(box.connection)
-    connection["extra"]["read_timeout"] = 1
-    server = AirflowServer(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": json.dumps(connection)})
-    (server.dags / "campaign.py").write_text(DAG_FILE)
-    moments = sorted(random.sample(range(RECIPIENTS // 20, RECIPIENTS * 8 // 10), KILLS))
-    killed: list[int] = []
-
-    def is_over() -> bool:
-        process = home / "process"
-        if moments and len(box.messages) >= moments[0] and process.exists():
-            pid = int(process.read_text() or 0)
-            if pid and pid not in killed:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-                del moments[0]
-        states = dict(server.query("select dag_id, state from dag_run"))
-        return states.get("campaign") in ("success", "failed")
-
-    try:
-        server.start()
-        server.wait_for(is_over, "the end of the broadcast", seconds=400)
+        self.server.wait_for(is_over, "the end of the broadcast", seconds=SECONDS)
         assert len(killed) == KILLS
-        yield server
-    finally:
-        server.stop()
+
+
+PLAY = Campaign
 
 
 @pytest.fixture(scope="module")
-def report(server: AirflowServer, home: Path) -> list[dict[str, str]]:
+def box(play: Campaign) -> Sandbox:
+    return play.box
+
+
+@pytest.fixture(scope="module")
+def home(play: Campaign) -> Path:
+    return play.home
+
+
+@pytest.fixture(scope="module")
+def server(play: Campaign) -> AirflowServer:
+    return play.server
+
+
+@pytest.fixture(scope="module")
+def report(home: Path) -> list[dict[str, str]]:
     with (home / "report.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 

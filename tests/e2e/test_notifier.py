@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
-import airflow
 import pytest
 
 from airflow_provider_wassly.sandbox import Message, Sandbox
-from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
+from tests.e2e.play import SECONDS, TRIGGERER, Play
+from tests.support.airflow_server import IS_AIRFLOW_2, VERSION, AirflowServer
 
-VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 HAS_DEADLINES = VERSION >= (3, 1)
 LOGICAL_DATE = "Logical date: 2026-01-01 00:00 UTC"
 ENDED = ("success", "failed")
@@ -28,7 +26,6 @@ NUMBERS = {
 DAG_FILE = """
 import json, os, signal, time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from airflow_provider_wassly.notifications.wassly import WasslyNotifier, send_wassly_notification
 try:
@@ -42,8 +39,7 @@ except ImportError:
         from airflow.decorators import task
         from airflow.models.dag import DAG
 
-HERE = Path(__file__).parent.parent
-NUMBERS = json.loads((HERE / "numbers.json").read_text())
+NUMBERS = json.loads((HOME / "numbers.json").read_text())
 ONCE = dict(schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc))
 
 
@@ -70,7 +66,7 @@ with DAG("of_tasks", on_failure_callback=tell("dag_failure"), **ONCE) as of_task
         os.kill(os.getpid(), signal.SIGKILL)
 
     load_orders(), fine(), skip()
-    if "KILL" in os.environ:
+    if "killed" in NUMBERS:
         killed()
 
 with DAG("fine_dag", on_success_callback=tell("dag_success"), **ONCE) as fine_dag:
@@ -97,75 +93,78 @@ with DAG("broken", on_failure_callback=tell("dag_failure", wassly_conn_id="broke
     good() >> bad()
 """
 
-DEADLINE_FILE = """
-import json, time
-from datetime import datetime, timedelta, timezone
-from pathlib import Path
+DEADLINE = """
 
-from airflow.sdk import DAG, task
 try:
     from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference
 except ImportError:
     from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
 
-from airflow_provider_wassly.notifications.wassly import WasslyNotifier
-
-NUMBERS = json.loads((Path(__file__).parent.parent / "numbers.json").read_text())
-
 alert = DeadlineAlert(
     reference=DeadlineReference.DAGRUN_QUEUED_AT,
-    interval=timedelta(seconds=2),
+    interval=timedelta(seconds=5),
     callback=AsyncCallback(WasslyNotifier, kwargs={"contact_mobile_number": [NUMBERS["deadline"]]}),
 )
-with DAG("late", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), deadline=alert) as late:
+with DAG("late", deadline=alert, **ONCE) as late:
 
     @task
     def slow():
-        time.sleep(8)
+        while not (HOME / "told").exists():
+            time.sleep(0.2)
 
     slow()
 """
 
 
-@pytest.fixture(scope="module")
-def boxes() -> Iterator[tuple[Sandbox, Sandbox]]:
-    """One that works, and one that never answers."""
-    with Sandbox() as working, Sandbox() as broken:
-        broken.fail_next("hang_after_accept", times=99)
-        yield working, broken
+class Callbacks(Play):
+    """All DAGs and their callbacks."""
 
+    def __init__(self, server: AirflowServer) -> None:
+        super().__init__(server)
+        self.add_dags(DAG_FILE + (DEADLINE if HAS_DEADLINES else ""))
+        self.working, self.broken = self.start_sandbox("wassly_default"), self.start_sandbox("broken")
+        self.broken.fail_next("hang_after_accept", times=99)
+        left_out = set() if HAS_DEADLINES else {"deadline"}
+        if VERSION == (3, 0):  # which neither retries nor calls back when a task's process was killed
+            left_out.add("killed")
+        self.numbers = {name: number for name, number in NUMBERS.items() if name not in left_out}
+        (self.home / "numbers.json").write_text(json.dumps(self.numbers))
+        if HAS_DEADLINES:
+            TRIGGERER.acquire()
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, boxes: tuple[Sandbox, Sandbox]) -> Iterator[AirflowServer]:
-    """An Airflow that has run all DAGs and their callbacks."""
-    home = tmp_path_factory.mktemp("airflow")
-    (home / "numbers.json").write_text(json.dumps(NUMBERS))
-    environment = {
-        "AIRFLOW_CONN_WASSLY_DEFAULT": boxes[0].connection,
-        "AIRFLOW_CONN_BROKEN": boxes[1].connection,
-    }
-    if VERSION != (3, 0):  # which neither retries nor calls back when a task's process was killed
-        environment["KILL"] = "1"
-    server = AirflowServer(home, environment)
-    (server.dags / "callbacks.py").write_text(DAG_FILE)
-    dag_ids = {"of_tasks", "fine_dag", "many", "broken"}
-    if HAS_DEADLINES:
-        (server.dags / "deadlines.py").write_text(DEADLINE_FILE)
-        dag_ids.add("late")
-    expected = len(NUMBERS) + 1 - (not HAS_DEADLINES) - ("KILL" not in environment)
+    def perform(self) -> None:
+        if HAS_DEADLINES:
+            try:
+                self.server.wait_for(self.deadline_is_told, "the deadline alert", seconds=SECONDS)
+            finally:
+                (self.home / "told").touch()
+                TRIGGERER.release()
+        self.server.wait_for(self.all_is_told, "all messages", seconds=SECONDS)
 
-    def all_is_told() -> bool:
-        states = dict(server.query("select dag_id, state from dag_run"))
+    def deadline_is_told(self) -> bool:
+        at_work = self.server.query("select 1 from trigger where classpath like '%Callback%'")
+        return any(is_for(message, "deadline") for message in self.working.messages) and not at_work
+
+    def all_is_told(self) -> bool:
+        dag_ids = {"of_tasks", "fine_dag", "many", "broken", *(["late"] if HAS_DEADLINES else [])}
+        states = dict(self.server.query("select dag_id, state from dag_run"))
         ended = all(states.get(dag_id) in ENDED for dag_id in dag_ids)
-        # Of the broken one: a task that succeeds, one that fails, and the DAG.
-        return ended and len(boxes[0].messages) >= expected and len(boxes[1].messages) >= 3
+        # A failed task sends two. Of the broken one: a task that succeeds, one that fails, and the DAG.
+        return ended and len(self.working.messages) >= len(self.numbers) + 1 and len(self.broken.messages) >= 3
 
-    try:
-        server.start()
-        server.wait_for(all_is_told, "all messages", seconds=240)
-        yield server
-    finally:
-        server.stop()
+
+PLAY = Callbacks
+
+
+@pytest.fixture(scope="module")
+def boxes(play: Callbacks) -> tuple[Sandbox, Sandbox]:
+    """One that works, and one that never answers."""
+    return play.working, play.broken
+
+
+@pytest.fixture(scope="module")
+def server(play: Callbacks) -> AirflowServer:
+    return play.server
 
 
 def told(boxes: tuple[Sandbox, Sandbox], name: str) -> list[str]:

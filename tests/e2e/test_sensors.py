@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from airflow_provider_wassly.sandbox import Sandbox
+from tests.e2e.play import SECONDS, TRIGGERER, Play
 from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 
 pytestmark = pytest.mark.skipif(
@@ -23,11 +20,12 @@ from airflow_provider_wassly.operators.send_message import WasslySendMessageOper
 from airflow_provider_wassly.sensors.device import WasslyDeviceSensor
 from airflow_provider_wassly.sensors.quota import WasslyQuotaSensor
 
-WAITING = dict(deferrable=True, poke_interval=1, timeout=300)
+WAITING = dict(wassly_conn_id="waiting", deferrable=True, poke_interval=1, timeout=1000)
+MESSAGE = dict(wassly_conn_id="waiting", contact_mobile_number="+447700900123")
 
 with DAG("waiting", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)):
     (
-        WasslySendMessageOperator(task_id="before", contact_mobile_number="+447700900123", message="before")
+        WasslySendMessageOperator(task_id="before", message="before", **MESSAGE)
         >> WasslyDeviceSensor(task_id="device", instance_id="phone", **WAITING)
         >> WasslyQuotaSensor(
             task_id="quota",
@@ -37,64 +35,64 @@ with DAG("waiting", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=tim
             probe_interval=timedelta(seconds=20),
             **WAITING,
         )
-        >> WasslySendMessageOperator(task_id="after", contact_mobile_number="+447700900123", message="after")
+        >> WasslySendMessageOperator(task_id="after", message="after", **MESSAGE)
     )
 """
 
 
-@pytest.fixture
-def box() -> Iterator[Sandbox]:
-    with Sandbox(conversations=3, devices=["sandbox-instance", "phone"]) as box:
-        box.disconnect_device("phone")
-        yield box
+class Waiting(Play):
+    """They wait, and meanwhile the triggerer dies twice."""
 
+    def __init__(self, server: AirflowServer) -> None:
+        super().__init__(server)
+        self.add_dags(DAG_FILE)
+        self.box = self.start_sandbox("waiting", conversations=3, devices=["sandbox-instance", "phone"])
+        self.box.disconnect_device("phone")
 
-@pytest.fixture
-def server(tmp_path: Path, box: Sandbox) -> Iterator[AirflowServer]:
-    home = tmp_path / "airflow"
-    home.mkdir()
-    server = AirflowServer(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
-    (server.dags / "waiting.py").write_text(DAG_FILE)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
-def test_they_wait_in_the_triggerer_and_go_on(server: AirflowServer, box: Sandbox) -> None:
-    def state(task: str) -> str | None:
-        rows = server.query("select state from task_instance where dag_id = 'waiting' and task_id = ?", task)
+    def state(self, task: str) -> str | None:
+        rows = self.server.query("select state from task_instance where dag_id = 'waiting' and task_id = ?", task)
         return rows[0][0] if rows else None
 
-    def busy() -> list[tuple[str]]:
-        return server.query("select task_id from task_instance where state in ('queued', 'running')")
+    def texts(self) -> list[str | None]:
+        return [message.message for message in self.box.messages]
 
-    def texts() -> list[str | None]:
-        return [message.message for message in box.messages]
+    def wait_for_task(self, task: str, state: str) -> None:
+        self.server.wait_for(lambda: self.state(task) == state, f"the task {task}, {state}", seconds=SECONDS)
 
-    server.wait_for(lambda: texts() == ["before"], "the first message", seconds=90)
-    server.wait_for(lambda: state("device") == "deferred", "the device sensor", seconds=60)
-    assert busy() == []
+    def check_that_no_worker_is_busy(self) -> None:
+        statement = "select task_id from task_instance where dag_id = 'waiting' and state in ('queued', 'running')"
+        assert self.server.query(statement) == []
 
-    server.kill_component("triggerer")
-    box.connect_device("phone")
-    assert state("device") == "deferred"
-    server.start_component("triggerer")
-    server.wait_for(lambda: state("device") == "success", "the device sensor after a restart", seconds=120)
+    def perform(self) -> None:
+        self.server.wait_for(lambda: self.texts() == ["before"], "the first message", seconds=SECONDS)
+        self.wait_for_task("device", "deferred")
+        self.check_that_no_worker_is_busy()
+        with TRIGGERER:
+            self.server.kill_component("triggerer")
+            self.box.connect_device("phone")
+            assert self.state("device") == "deferred"
+            self.server.start_component("triggerer")
+            self.wait_for_task("device", "success")
 
-    # The reading of the first message is too low, and so is that of the probe.
-    server.wait_for(lambda: texts() == ["before", "probe"], "the first probe", seconds=60)
-    server.wait_for(lambda: state("quota") == "deferred", "the quota sensor", seconds=60)
-    assert busy() == []
-    server.kill_component("triggerer")
-    box.conversations = 1000
-    server.start_component("triggerer")
-    server.wait_for(lambda: state("after") == "success", "the end of the DAG", seconds=180)
+            # The reading of the first message is too low, and so is that of the probe.
+            self.server.wait_for(lambda: self.texts() == ["before", "probe"], "the first probe", seconds=SECONDS)
+            self.wait_for_task("quota", "deferred")
+            self.check_that_no_worker_is_busy()
+            self.server.kill_component("triggerer")
+            self.box.conversations = 1000
+            self.server.start_component("triggerer")
+            self.wait_for_task("after", "success")
 
-    assert texts() == ["before", "probe", "probe", "after"]
-    first, second = (message.received_at for message in box.messages if message.message == "probe")
+
+if not IS_AIRFLOW_2:
+    PLAY = Waiting
+
+
+def test_they_wait_in_the_triggerer_and_go_on(play: Waiting) -> None:
+    assert play.texts() == ["before", "probe", "probe", "after"]
+    first, second = (message.received_at for message in play.box.messages if message.message == "probe")
     assert (second - first).total_seconds() >= 20
-    ((reading,),) = server.query("select value from xcom where task_id = 'quota' and key = 'return_value'")
+    query = play.server.query
+    ((reading,),) = query("select value from xcom where task_id = 'quota' and key = 'return_value'")
     assert '"remaining_conversations": 999' in reading
-    assert server.query("select distinct try_number from task_instance") == [(1,)]
+    assert query("select distinct try_number from task_instance where dag_id = 'waiting'") == [(1,)]

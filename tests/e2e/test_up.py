@@ -7,25 +7,23 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.airflow_server import IS_AIRFLOW_2
+from tests.e2e.play import SECONDS
+from tests.support.airflow_server import IS_AIRFLOW_2, ReservedPort
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def get(url: str) -> bytes:
@@ -34,18 +32,17 @@ def get(url: str) -> bytes:
         return content
 
 
+def start(home: Path, ports: dict[str, int], *, stderr: int) -> subprocess.Popen[str]:
+    command = [sys.executable, str(home / "scripts" / "up.py")]
+    environment = os.environ | {name: str(port) for name, port in ports.items()}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+
 class Up:
-    def __init__(self, home: Path) -> None:
-        self.airflow = f"http://127.0.0.1:{free_port()}"
-        self.sandbox = f"http://127.0.0.1:{free_port()}"
-        ports = {"AIRFLOW_PORT": self.airflow.rpartition(":")[2], "PORT": self.sandbox.rpartition(":")[2]}
-        self.process = subprocess.Popen(
-            [sys.executable, str(home / "scripts" / "up.py")],
-            env=os.environ | ports,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    def __init__(self, home: Path, airflow: ReservedPort, sandbox: ReservedPort) -> None:
+        self.airflow, self.sandbox = airflow.url, sandbox.url
+        ports = {"AIRFLOW_PORT": airflow.number, "PORT": sandbox.number}
+        self.process = start(home, ports, stderr=subprocess.STDOUT)
         self.output = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -55,12 +52,16 @@ class Up:
         for line in self.process.stdout:
             self.output += line
 
-    def wait_for(self, text: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while text not in self.output:
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not condition():
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
             time.sleep(0.2)
+
+    def messages(self) -> list[Any]:
+        messages: list[Any] = json.loads(get(f"{self.sandbox}/sandbox/messages"))["messages"]
+        return messages
 
     def stop(self) -> int:
         """Press Ctrl-C; return the exit code."""
@@ -80,55 +81,49 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def up(home: Path) -> Iterator[Up]:
-    up = Up(home)
+def ports() -> Iterator[tuple[ReservedPort, ReservedPort]]:
+    with closing(ReservedPort()) as one, closing(ReservedPort()) as other:
+        yield one, other
+
+
+@pytest.fixture
+def up(home: Path, ports: tuple[ReservedPort, ReservedPort]) -> Iterator[Up]:
+    up = Up(home, *ports)
     yield up
     if up.process.poll() is None:
         up.stop()
 
 
 def test_both_are_there_until_ctrl_c(up: Up, home: Path) -> None:
-    up.wait_for("Ctrl-C stops all", 180)
+    up.wait_until(lambda: "Ctrl-C stops all" in up.output)
     assert f"{up.airflow}/" in up.output
     assert f"The inbox: {up.sandbox}/" in up.output
     assert ("user admin, password" in up.output) == IS_AIRFLOW_2
-    # The connection is in place: what a DAG sends arrives.
-    (folder,) = (home / ".up").glob("airflow-*")
-    environment = Path(f"/proc/{child_of(up.process.pid)}/environ").read_text().split("\0")
-    variables = dict(entry.partition("=")[::2] for entry in environment if entry)
-    assert variables["AIRFLOW_HOME"] == str(folder)
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "dags", "test", "wassly_daily_report", "2026-11-24T06:00:00+00:00"],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(json.loads(get(f"{up.sandbox}/sandbox/messages"))["messages"]) == 1
+    # The connection is in place: what a DAG sends arrives, once it is switched on.
+    up.wait_until(lambda: switch_on("wassly_daily_report", home))
+    up.wait_until(up.messages)
+    assert len(up.messages()) == 1
     assert up.stop() == 0, up.output
     for url in (up.airflow, up.sandbox):
         with pytest.raises(OSError, match="refused"):
             get(url)
 
 
-def test_a_taken_port_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def switch_on(dag_id: str, home: Path) -> bool:
+    """Do what the switch in Airflow's pages does; tell whether the DAG is known already."""
+    (path,) = home.glob(".up/airflow-*/airflow.db")
+    with closing(sqlite3.connect(path, timeout=30)) as database, database:
+        return database.execute("update dag set is_paused = false where dag_id = ?", (dag_id,)).rowcount == 1
+
+
+def test_a_taken_port_is_named(home: Path, ports: tuple[ReservedPort, ReservedPort]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        number = str(taken.getsockname()[1])
-        for name in ("PORT", "AIRFLOW_PORT"):
-            ports = {"PORT": str(free_port()), "AIRFLOW_PORT": str(free_port()), name: number}
-            done = subprocess.run(
-                [sys.executable, str(home / "scripts" / "up.py")],
-                env=os.environ | ports,
-                capture_output=True,
-                text=True,
-                timeout=60,
-            )
-            assert done.returncode == 1
-            (line,) = done.stderr.splitlines()
-            assert number in line
+        number = taken.getsockname()[1]
+        free = {"PORT": ports[0].number, "AIRFLOW_PORT": ports[1].number}
+        started = {name: start(home, free | {name: number}, stderr=subprocess.PIPE) for name in free}
+        for name, process in started.items():
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 1
+            (line,) = errors.splitlines()
+            assert str(number) in line
             assert f"make up {name}=" in line
-
-
-def child_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])

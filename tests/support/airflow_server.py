@@ -13,13 +13,30 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import airflow
+from airflow_provider_wassly.sandbox import Sandbox
 
-IS_AIRFLOW_2 = airflow.__version__.startswith("2.")
-COMPONENTS = ("scheduler", "triggerer") if IS_AIRFLOW_2 else ("api-server", "scheduler", "dag-processor", "triggerer")
+#: Airflow itself takes seconds to import.
+VERSION = tuple(map(int, version("apache-airflow").split(".")[:2]))
+IS_AIRFLOW_2 = VERSION < (3, 0)
+
+
+class ReservedPort:
+    """A port that is given to nobody who asks for any free one. A server can listen on it."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.number}"
+
+    def close(self) -> None:
+        """Give it back."""
+        self._socket.close()
 
 
 class AirflowServer:
@@ -27,16 +44,24 @@ class AirflowServer:
     Runs every DAG in its folder as soon as it is parsed.
 
     :param home: an empty folder.
-    :param environment: variables that its processes get, connections for instance.
+    :param environment: variables that its processes get.
     """
+
+    #: Its processes with their arguments, in the order of their start: the scheduler's first tasks need the API. The
+    #: port for logs is always the same one, and here all share a disk.
+    components: dict[str, tuple[str, ...]] = {
+        **({} if IS_AIRFLOW_2 else {"api-server": (), "dag-processor": ()}),
+        "triggerer": ("--skip-serve-logs",),
+        "scheduler": ("--skip-serve-logs",),
+    }
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self.home = home
         self.dags = home / "dags"
         self.dags.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        port = self.url.rpartition(":")[2]
+        self._database = home / "airflow.db"
+        self._port = ReservedPort()
+        self.url = self._port.url
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         self._environment = kept | {
             # Airflow looks for its own command there.
@@ -48,36 +73,53 @@ class AirflowServer:
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-            "AIRFLOW__API__PORT": port,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._database}?timeout=60",
+            "AIRFLOW__API__PORT": str(self._port.number),
             "AIRFLOW__API__HOST": "127.0.0.1",
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that all of its processes share, for tests only",
+            # On a busy machine a call takes its time; one that is given up and repeated can end a task.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+            # The files do not change.
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+            "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            # So long after the death of a triggerer, the next one takes over.
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
+            # A task that calls back has no heartbeat any more.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "15",
             **environment,
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stopped = False
+
+    def add_connection(self, conn_id: str, box: Sandbox, **extra: Any) -> None:
+        """Make a sandbox known to the processes that will be started."""
+        connection = json.loads(box.connection)
+        connection["extra"] |= extra
+        self._environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(connection)
 
     def start(self) -> None:
         """Start it; returns when it works."""
         subprocess.run(self._command("db", "migrate"), env=self._environment, check=True, capture_output=True)
-        for component in COMPONENTS:
+        for component in self.components:
+            if component == "scheduler" and not IS_AIRFLOW_2:
+                self.wait_for(self._answers_tasks, "Airflow's API", seconds=300)
             self.start_component(component)
-        if not IS_AIRFLOW_2:
-            self.wait_for(self._is_healthy, "Airflow's API", seconds=120)
 
     def start_component(self, component: str, *arguments: str) -> None:
-        """Start one of its processes; by default the command is the component's name."""
+        """Start one of its processes; by default the command is the component's name, with its arguments."""
+        if self._stopped:
+            raise RuntimeError("Airflow has been stopped")
         with (self.home / f"{component}.log").open("ab") as output:
             self._processes[component] = subprocess.Popen(
-                self._command(*(arguments or (component,))),
+                self._command(*(arguments or (component, *self.components[component]))),
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -86,36 +128,29 @@ class AirflowServer:
             )
 
     def kill_component(self, component: str) -> None:
-        """Kill one of its processes, and those that it has started, without a warning."""
-        process = self._processes.pop(component)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        """Kill one of its processes and all that it has started, as a machine that loses its power does."""
+        _kill_session(self._processes.pop(component))
 
     def stop(self) -> None:
-        """End all of its processes."""
-        for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-                os.killpg(process.pid, signal.SIGTERM)
-        for component, process in list(self._processes.items()):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with contextlib.suppress(ProcessLookupError):
-                self.kill_component(component)
-            process.wait()
+        """End all of its processes, and any waiting for something of it."""
+        self._stopped = True
+        while self._processes:
+            _kill_session(self._processes.popitem()[1])
+        self._port.close()
 
     def wait_for(self, condition: Callable[[], object], what: str, *, seconds: float) -> None:
         """Wait until a condition holds; fail with Airflow's own output if it never does."""
         deadline = time.monotonic() + seconds
         while not condition():
-            ended = [name for name, process in self._processes.items() if process.poll() is not None]
-            if ended or time.monotonic() > deadline:
+            ended = [process for process in list(self._processes.values()) if process.poll() is not None]
+            if self._stopped or ended or time.monotonic() > deadline:
                 logs = "\n".join(path.read_text(errors="replace")[-5000:] for path in self.home.glob("*.log"))
                 raise AssertionError(f"waited in vain for {what}\n{logs}")
             time.sleep(0.2)
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Query Airflow's database."""
-        database = sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=30)
+        database = sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=30)
         try:
             return database.execute(statement, values).fetchall()
         finally:
@@ -145,6 +180,12 @@ class AirflowServer:
                 {"dag_run_id": run_id, "task_ids": [task_id], "dry_run": False, "only_failed": False},
             )
 
+    def retry_now(self, dag_id: str) -> None:
+        """Let the delay before the next try be over for all of a DAG's tasks."""
+        statement = "update task_instance set end_date = datetime(end_date, '-1 day') where dag_id = ? and state = ?"
+        with contextlib.closing(sqlite3.connect(self._database, timeout=60)) as database, database:
+            database.execute(statement, (dag_id, "up_for_retry"))
+
     def task_logs(self, dag_id: str) -> str:
         """Return the logs of all tries of a DAG's tasks."""
         paths = sorted(self.home.glob(f"logs/dag_id={dag_id}/**/*.log"))
@@ -155,14 +196,38 @@ class AirflowServer:
             token: str = json.load(answer)["access_token"]
         return token
 
-    def _is_healthy(self) -> bool:
+    def _answers_tasks(self) -> bool:
+        # The first answer takes seconds, longer than a task would wait for it by default.
         try:
-            with urllib.request.urlopen(f"{self.url}/api/v2/monitor/health", timeout=5) as answer:
-                health = json.load(answer)
+            with urllib.request.urlopen(f"{self.url}/execution/health", timeout=60) as answer:
+                return bool(answer.status == 200)
         except OSError:
             return False
-        return all(health[name]["status"] == "healthy" for name in ("scheduler", "dag_processor", "triggerer"))
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
         return [sys.executable, "-m", "airflow", *arguments]
+
+
+def _kill_session(leader: subprocess.Popen[bytes]) -> None:
+    # Not the process group: each task has one of its own.
+    while members := _session(leader.pid):
+        for member in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member, signal.SIGKILL)
+        leader.poll()
+        time.sleep(0.05)
+    leader.wait()
+
+
+def _session(leader: int) -> list[int]:
+    """Return the living processes of a session."""
+    members = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(session) == leader and state != "Z":
+            members.append(int(path.parent.name))
+    return members
