@@ -66,11 +66,13 @@ def start_airflow() -> None:
         from airflow.sdk.execution_time.supervisor import in_process_api_server
     except ImportError:  # before Airflow 3, tasks need no API
         return
-    import httpx
+    transport = in_process_api_server().atransport
+    # The client has to be of the transport's library: httpx, and httpx2 from 3.4 on.
+    http = importlib.import_module(type(transport).__module__.partition(".")[0])
 
     async def ask() -> None:
         # With its first request it makes its routes; there is no such path.
-        async with httpx.AsyncClient(transport=in_process_api_server().atransport) as client:
+        async with http.AsyncClient(transport=transport) as client:
             await client.get("http://airflow/no/such/path")
 
     asyncio.run(ask())
