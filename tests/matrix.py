@@ -61,8 +61,8 @@ def asked_of(combination: Combination) -> tuple[str, ...]:
     """
     Return which tests the matrix runs. Those with Celery have a command of their own.
 
-    With ``QUICK`` in the environment what a pull request needs: the integration tests on the oldest Airflow only, and the
-    end-to-end tests on none but the one of ``make test``.
+    With ``QUICK`` in the environment what a pull request needs: the integration tests on the oldest Airflow only, and
+    the end-to-end tests on none but the one of ``make test``.
     """
     folders = tuple(folder for folder in combination.folders if folder != "celery")
     if not os.environ.get("QUICK") or "celery" in combination.folders:
