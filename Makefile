@@ -6,8 +6,6 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
 INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).txt
-# make test COVERAGE=1, as make coverage does it.
-COVERAGE ?=
 
 .PHONY: install demo up test coverage environments test-matrix test-celery lint bench
 
@@ -29,7 +27,7 @@ up: install
 	@$(BIN)/python scripts/up.py
 
 test: install
-	$(BIN)/python -m tests $(if $(COVERAGE),--coverage)
+	$(BIN)/python -m tests
 
 coverage: install
 	$(BIN)/python -m tests --coverage unit integration browser

@@ -16,7 +16,7 @@ from tests import matrix
 
 SIDE_BY_SIDE = ("unit", "integration", "browser")
 ONE_BY_ONE = ("e2e",)
-#: What is measured, and the least of it, stands in pyproject.toml.
+#: What is measured is configured in pyproject.toml.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered")
 
 

@@ -15,8 +15,8 @@ class Clock:
     """
     The system's clock, with the threads, queues and events that wait by it.
 
-    Whatever waits is handed a clock. A test can so hand in one of its own, on which a day passes in no time and the
-    order of events is the same in every run.
+    Everything that waits takes a clock. A test can pass its own, on which a day takes no time and events always come in
+    the same order.
     """
 
     def monotonic(self) -> float:

@@ -884,3 +884,17 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
     assert sum(gap > 599 for gap in gaps) == 2
     assert min(gaps) > 60 * 0.5 - 3.1
     assert world.called_at[-1] - world.called_at[0] == pytest.approx(24 * 3600 + 2 * 540, rel=0.02)
+
+
+def test_progress_is_told_even_if_the_clock_has_not_moved(caplog: pytest.LogCaptureFixture) -> None:
+    class Still(VirtualClock):
+        """As coarse as the clocks of some systems are."""
+
+        def monotonic(self) -> float:
+            return 1000.0
+
+    world = World(clock=Still())
+    world.fates = {number(1): ["wrong key"]}
+    with caplog.at_level(logging.INFO):
+        assert Broadcast(world, people(2)).go().outcomes() == ["accepted", "not_sent"]
+    assert "1 of 2 recipients: 1 accepted" in caplog.text
