@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -55,3 +56,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             by_folder[folder] += number
     if by_folder:
         matrix.note(version("apache-airflow"), by_folder)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking at all of Airflow again and again."""
+    gc.collect()
+    gc.freeze()

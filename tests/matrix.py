@@ -53,7 +53,7 @@ COMBINATIONS = (
     Combination("3.3.2", "3.11", FOLDERS),
     Combination("3.3.2", "3.12"),
     Combination("3.3.2", "3.13"),
-    Combination("3.4.0b2", "3.12", ("unit",)),
+    Combination("3.4.0b2", "3.12"),
 )
 
 
@@ -61,13 +61,13 @@ def asked_of(combination: Combination) -> tuple[str, ...]:
     """
     Return which tests the matrix runs. Those with Celery have a command of their own.
 
-    With ``QUICK`` in the environment what a pull request needs: the integration tests on the oldest Airflow only, and
-    the end-to-end tests on none but the one of ``make test``.
+    With ``QUICK`` in the environment what a pull request needs: the integration tests on the oldest and the newest
+    Airflow only, and the end-to-end tests on none but the one of ``make test``.
     """
     folders = tuple(folder for folder in combination.folders if folder != "celery")
     if not os.environ.get("QUICK") or "celery" in combination.folders:
         return folders
-    return ("unit", "integration") if combination.airflow == "2.11.2" else ("unit",)
+    return ("unit", "integration") if combination.airflow in ("2.11.2", "3.4.0b2") else ("unit",)
 
 
 def fingerprint() -> str:

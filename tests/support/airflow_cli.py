@@ -6,13 +6,14 @@ import functools
 import json
 import os
 import shlex
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import airflow
+
+from tests.support.airflow_database import query
 
 #: Of the Airflow that is installed.
 VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
@@ -63,8 +64,7 @@ class AirflowCli:
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Query Airflow's database."""
-        with sqlite3.connect(self.home / "airflow.db") as database:
-            return database.execute(statement, values).fetchall()
+        return query(self.home / "airflow.db", statement, *values)
 
     def states(self, dag_id: str) -> dict[str, str]:
         """Return the state of each task, mapped ones as ``task[index]``."""

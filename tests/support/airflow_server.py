@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_wassly.sandbox import Sandbox
+from tests.support.airflow_database import query
 
 #: Airflow itself takes seconds to import.
 VERSION = tuple(map(int, version("apache-airflow").split(".")[:2]))
@@ -150,11 +151,7 @@ class AirflowServer:
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Query Airflow's database."""
-        database = sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=30)
-        try:
-            return database.execute(statement, values).fetchall()
-        finally:
-            database.close()
+        return query(self._database, statement, *values)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Call the REST API (Airflow 3)."""

@@ -292,7 +292,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @pytest.mark.parametrize("read", [read_receipt, read_devices, read_token])
 @given(
     status=st.one_of(st.integers(100, 999), st.sampled_from([200, 200, 302, 401, 422, 429, 503])),
