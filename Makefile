@@ -27,7 +27,7 @@ up: install
 	@$(BIN)/python scripts/up.py
 
 test: install
-	$(BIN)/python -m tests
+	$(BIN)/python -m tests $(OPTIONS)
 
 coverage: install
 	$(BIN)/python -m tests --coverage unit integration browser

@@ -18,6 +18,8 @@ SIDE_BY_SIDE = ("unit", "integration", "browser")
 ONE_BY_ONE = ("e2e",)
 #: What is measured is configured in pyproject.toml.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered")
+#: Percent that all of those together reach.
+FLOOR = 95
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,9 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     wanted = options.folders or [*SIDE_BY_SIDE, *ONE_BY_ONE]
     side_by_side = [f"tests/{folder}" for folder in wanted if folder in SIDE_BY_SIDE]
     others = [f"tests/{folder}" for folder in wanted if folder not in SIDE_BY_SIDE]
+    coverage = [*COVERAGE, *([f"--cov-fail-under={FLOOR}"] if {*SIDE_BY_SIDE} <= {*wanted} else [])]
     parts = []
     if side_by_side:
-        parts.append(["-n", "auto", "--dist", "worksteal", *(COVERAGE if options.coverage else ()), *side_by_side])
+        parts.append(["-n", "auto", "--dist", "worksteal", *(coverage if options.coverage else ()), *side_by_side])
     if others:
         parts.append(["-p", "no:randomly", *others])
     for part in parts:
