@@ -792,7 +792,7 @@ def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.Monke
     few, many = 200, 1200
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
-        assert peak_of_many - peak_of_few < (many - few) * 150
+        assert peak_of_many - peak_of_few < (many - few) * 400  # of some 2 kB; other threads of the tests count too
 
 
 def peaks_of_tries(total: int, tmp_path: Any) -> list[int]:
