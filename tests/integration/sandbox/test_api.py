@@ -470,7 +470,10 @@ def test_two_requests_that_come_at_once_are_answered_in_turn(box: Sandbox) -> No
         for text in ("first", "second"):
             wire.begin_form(len(form(message=text)))
             wire.send(form(message=text))
-        assert wire.answer().raw.count(b"HTTP/1.1 200 ") == 2
+        answers = wire.answer().raw
+        if answers.count(b"HTTP/1.1 ") == 1:
+            answers += wire.answer().raw
+        assert answers.count(b"HTTP/1.1 200 ") == 2
     assert [message.message for message in box.messages] == ["first", "second"]
 
 
