@@ -11,15 +11,21 @@ from __future__ import annotations
 import contextvars
 import functools
 import http.client
+import io
+import re
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 #: Of 64 KiB to 1 MiB the smallest at which an upload was measured as fast as curl's (tests/benchmarks/upload.py).
 BLOCK_SIZE = 512 * 1024
@@ -31,23 +37,41 @@ MAX_IDLE = 2.0
 #: What fits into one TLS record. A write of more can fail after some of its records left, and nobody says how many.
 _TLS_RECORD = 16 * 1024
 
+#: How many times the timeout a whole answer may take. The service may think for one of them; what it then says is a
+#: few hundred bytes, which come at once or not at all. The second is for a service that says early that it is thinking.
+_ANSWER_TIMEOUTS = 2
+
+#: More than the beginning of an answer, with any number of interim ones that makes sense, has.
+_MAX_AHEAD = 64 * 1024
+
+_INTERIM_ANSWERS = re.compile(rb"(?:HTTP/[0-9.]+ +1[0-9]{2}\b[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n)*")
+_SUCCESS = re.compile(rb"HTTP/[0-9.]+ +2")
+#: Not the beginning of a success or of an interim answer, as far as it is there.
+_NO_SUCCESS = re.compile(rb"HTTP/[0-9.]+ +[^ 12]|(?!HTTP/|HTTP?\Z|HT?\Z|\Z)")
+
 
 class Wire(AbstractContextManager["Wire"]):
     """
     Watches the connection of the one call made inside its ``with`` block, in the same thread.
 
-    :param write_timeout: seconds that the socket may take to accept the next bytes.
+    :param timeout: seconds that the socket may take to accept the next bytes, or to have the next ones of the answer.
     :param harmless: of a send: how many bytes of the body may have left without it being a valid request.
     :param on_departure: called before the first byte beyond ``harmless`` leaves. If it raises, none of them does.
+    :param fresh: use no kept connection.
     """
 
     _current: contextvars.ContextVar[Wire | None] = contextvars.ContextVar("wassly_wire", default=None)
 
     def __init__(
-        self, write_timeout: float, harmless: int | None = None, on_departure: Callable[[], None] | None = None
+        self,
+        timeout: float,
+        harmless: int | None = None,
+        on_departure: Callable[[], None] | None = None,
+        fresh: bool = False,
     ) -> None:
-        self.write_timeout = write_timeout
+        self.timeout = timeout
         self.harmless = harmless
+        self.fresh = fresh
         self._on_departure = on_departure
         #: What ``on_departure`` raised: no failure of the connection, whatever the libraries in between make of it.
         self.held_back_by: Exception | None = None
@@ -55,6 +79,18 @@ class Wire(AbstractContextManager["Wire"]):
         self.began = False
         #: Bytes of the body that may have left. Never too few; too many only when a signal interrupted.
         self.body_sent = 0
+        #: Whether the connection is one that has served an earlier call.
+        self.kept = False
+        #: Whether the other side was seen to have ended the connection without an answer.
+        self.ended = False
+        #: What came of the answer before the request had left, and is still to be read as part of it.
+        self.ahead = b""
+        #: Seconds that the whole answer may take.
+        self.answer_limit = _ANSWER_TIMEOUTS * timeout
+        #: Whether it took longer.
+        self.answer_overdue = False
+        self._answer_due: float | None = None
+        self._at_the_edge = False
 
     def __enter__(self) -> Wire:
         self._token = self._current.set(self)
@@ -70,6 +106,20 @@ class Wire(AbstractContextManager["Wire"]):
         """Whether so much may have left that a parser could take it for a whole request."""
         return self.harmless is None or self.body_sent > self.harmless
 
+    @property
+    def was_stale(self) -> bool:
+        """
+        Whether the call failed because the kept connection had ended, so that a fresh one may well do better.
+
+        Not when it took more than a block: a service that ends an upload half-way means the upload.
+        """
+        return self.ended_while_kept and not self.request_whole and self.body_sent <= BLOCK_SIZE
+
+    @property
+    def ended_while_kept(self) -> bool:
+        """Whether the service had said nothing about it and yet did not keep the connection for this call."""
+        return self.kept and self.ended
+
     def next_piece(self, data: memoryview) -> memoryview:
         """
         Return the part of ``data`` to be written at once.
@@ -80,15 +130,77 @@ class Wire(AbstractContextManager["Wire"]):
         room = (self.harmless or 0) - self.body_sent
         return data[: room if room > 0 else _TLS_RECORD]
 
-    def may_leave(self) -> None:
-        """Called before each piece is written; see ``on_departure``."""
-        if self._on_departure is not None and self.harmless is not None and self.body_sent >= self.harmless:
-            on_departure, self._on_departure = self._on_departure, None
+    def may_leave(self, sock: Any) -> None:
+        """Called before each piece is written; see ``on_departure``. Raises if nothing more is to leave."""
+        if self._at_the_edge or self.harmless is None or self.body_sent < self.harmless:
+            return
+        self._at_the_edge = True
+        # Twice: what is known before spares an announcement, and the announcement takes its time.
+        self._refuse_if_pointless(sock)
+        if self._on_departure is not None:
             try:
-                on_departure()
+                self._on_departure()
             except Exception as error:
                 self.held_back_by = error
                 raise
+            self._refuse_if_pointless(sock)
+
+    def _refuse_if_pointless(self, sock: Any) -> None:
+        """
+        Look whether the other side has ended the connection, or has already said no.
+
+        An early success is nothing that we know how to read; the request goes on, and what comes of it will be seen.
+
+        :raises BrokenPipeError: if so. urllib3 then reads the answer, if there is one.
+        """
+        self._look_ahead(sock)
+        answer = _INTERIM_ANSWERS.sub(b"", self.ahead, count=1)
+        if _NO_SUCCESS.match(answer) or (self.ended and not _SUCCESS.match(answer)):
+            raise BrokenPipeError("the other side had ended the connection or answered")
+
+    def _look_ahead(self, sock: Any) -> None:
+        """Read what is there, without waiting. Only a true read tells what belongs to TLS alone, as its tickets do."""
+        sock.settimeout(0)
+        try:
+            while not self.ended and len(self.ahead) < _MAX_AHEAD:
+                data = sock.recv(_MAX_AHEAD)
+                if data:
+                    self.ahead += data
+                else:
+                    self.ended = True
+        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass  # nothing more by now
+        except OSError:
+            self.ended = True
+        finally:
+            sock.settimeout(self.timeout)
+
+    def expect_answer(self) -> None:
+        """From now on the time of the whole answer counts."""
+        self._answer_due = time.monotonic() + self.answer_limit
+
+    def read_answer(self, sock: Any, raw: io.RawIOBase, buffer: WriteableBuffer) -> int | None:
+        """
+        Read some of the answer.
+
+        :raises TimeoutError: when nothing came in time, or the answer as a whole is overdue.
+        """
+        if self._answer_due is None:  # a proxy's, while a connection is made
+            return raw.readinto(buffer)
+        if self.ahead:
+            view = memoryview(buffer).cast("B")
+            data, self.ahead = self.ahead[: len(view)], self.ahead[len(view) :]
+            view[: len(data)] = data
+            return len(data)
+        left = self._answer_due - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(min(self.timeout, left))
+            return raw.readinto(buffer)
+        except TimeoutError:
+            self.answer_overdue = time.monotonic() >= self._answer_due
+            raise
 
     @classmethod
     def current(cls) -> Wire | None:
@@ -96,13 +208,40 @@ class Wire(AbstractContextManager["Wire"]):
         return cls._current.get()
 
 
+class _Answer(io.RawIOBase):
+    """The answer as it comes from a socket, watched."""
+
+    def __init__(self, wire: Wire, sock: Any, raw: io.RawIOBase) -> None:
+        super().__init__()
+        self._wire = wire
+        self._sock = sock
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        return self._wire.read_answer(self._sock, self._raw, buffer)
+
+    def close(self) -> None:
+        # The socket counts who reads it, and is closed when nobody does.
+        self._raw.close()
+        super().close()
+
+
 class _FinalResponse(http.client.HTTPResponse):
     """
-    Passes over every interim answer.
+    Is read as :class:`Wire` has it, and passes over every interim answer.
 
     http.client does so with 100 only and takes a 102 or 103 for the answer. The true one would then stay in the
     connection, as the answer to whatever is sent next.
     """
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if (wire := Wire.current()) is not None:
+            raw = self.fp.detach()
+            self.fp = io.BufferedReader(_Answer(wire, sock, raw))
 
     def _read_status(self) -> tuple[str, int, str]:
         version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -120,18 +259,26 @@ class _Watched(HTTPConnection):
     response_class = _FinalResponse
     _in_body = False
     _reusable = False
+    _kept = False
     _last_used = 0.0
 
     @property
     def is_connected(self) -> bool:
+        if (wire := Wire.current()) is not None and wire.fresh:
+            return False
         # A request that did not leave whole may have been answered early: what follows is no answer to the next one.
         rested = time.monotonic() - self._last_used
         return self._reusable and rested < MAX_IDLE and super().is_connected
+
+    def connect(self) -> None:
+        self._kept = False
+        super().connect()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._reusable = self._in_body = False
         if (wire := Wire.current()) is not None:
             wire.began = True
+            wire.kept = self._kept and not self.is_closed
         super().request(*args, **kwargs)
         self._reusable = True
 
@@ -140,32 +287,49 @@ class _Watched(HTTPConnection):
         self._in_body = True
         if (wire := Wire.current()) is not None:
             # urllib3 would let the connect timeout, which is short, rule the upload too.
-            self.sock.settimeout(wire.write_timeout)
+            self.sock.settimeout(wire.timeout)
 
     def send(self, data: Any) -> None:
         wire = Wire.current()
         if wire is None or not self._in_body:
-            super().send(data)
+            try:
+                super().send(data)
+            except OSError as error:
+                self._note(error)
+                raise
             return
         view = memoryview(data)
         while view:
-            wire.may_leave()
+            wire.may_leave(self.sock)
             before = wire.body_sent
             piece = wire.next_piece(view)
             # Counted first: a signal handler may raise after the kernel took the bytes and before we know.
             wire.body_sent = before + len(piece)
             try:
                 sent = self.sock.send(piece)
-            except OSError:
+            except OSError as error:
                 wire.body_sent = before
+                self._note(error)
                 raise
             wire.body_sent = before + sent
             view = view[sent:]
 
+    @staticmethod
+    def _note(error: OSError) -> None:
+        if (wire := Wire.current()) is not None and not isinstance(error, TimeoutError):
+            wire.ended = True
+
     def getresponse(self) -> Any:
         self._in_body = False
-        response = super().getresponse()
+        if (wire := Wire.current()) is not None:
+            wire.expect_answer()
+        try:
+            response = super().getresponse()
+        except OSError as error:
+            self._note(error)
+            raise
         self._last_used = time.monotonic()
+        self._kept = True
         return response
 
 

@@ -76,13 +76,15 @@ class WasslyClient:
     :param email: with ``password``, for fetching a token when there is none or it is rejected.
     :param password: see ``email``.
     :param connect_timeout: seconds for making a connection.
-    :param read_timeout: seconds without a byte of the answer, or without the service taking any of an upload.
+    :param read_timeout: seconds without a byte of the answer, or without the service taking any of an upload. The whole
+        answer, interim ones included, may take twice as long.
     :param verify: whether TLS certificates are verified, or the path of a CA bundle.
     :param proxies: as in requests; without it those of the environment, but not for a loopback host.
     :param allow_http: accept a plain http ``base_url`` that is not a loopback host.
     :param default_region: two-letter country code in which numbers without country code are read.
     :param allowed_recipients: when given, the only numbers that can be sent to.
-    :param max_attempts: how often a call that certainly was not processed and may pass is made in all.
+    :param max_attempts: how often a call that certainly was not processed and may pass is made in all. One more if the
+        last of them only met the end of a kept connection.
     :param max_retry_after: seconds; a longer wait asked for by Wassly is an error at once, not a wait.
     :param pool_maxsize: connections kept open, one for each thread that calls at the same time.
     :param on_new_token: called with each fetched token, in the thread that fetched it, before its first use.
@@ -137,6 +139,9 @@ class WasslyClient:
             password_in_url = _proxy_password(proxy)
             self._redactor.add(password_in_url)
             self._redactor.add(unquote(password_in_url))
+        #: Whether the service has shown that it ends kept connections silently. The next message that left on one could
+        #: be lost, or not, without a word; making a connection for each call costs less than that doubt.
+        self._keeps_no_connections = False
         self._session = _session(pool_maxsize, use_environment=not _is_loopback(host))
 
     def __enter__(self) -> WasslyClient:
@@ -348,7 +353,16 @@ class WasslyClient:
                 and (error.retry_after or 0.0) <= self._max_retry_after
             )
 
+        def was_stale(state: tenacity.RetryCallState) -> bool:
+            return state.outcome is not None and isinstance(state.outcome.exception(), _StaleConnection)
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            # After one that was stale no kept connection is used, so this cannot go on and on.
+            return state.attempt_number >= self._max_attempts and not was_stale(state)
+
         def wait(state: tenacity.RetryCallState) -> float:
+            if was_stale(state):
+                return 0.0
             error = state.outcome.exception() if state.outcome else None
             asked = getattr(error, "retry_after", None)
             return _BACKOFF(state) if asked is None else float(asked)
@@ -356,6 +370,9 @@ class WasslyClient:
         def announce(state: tenacity.RetryCallState) -> None:
             if before_wait is not None:
                 before_wait()
+            if was_stale(state):
+                log.info("The service had ended the kept connection; sending on a fresh one, and so from now on")
+                return
             log.warning(
                 "Not accepted: %s. Trying again in %.1f s (attempt %d of %d)",
                 state.outcome.exception() if state.outcome else "",
@@ -366,7 +383,7 @@ class WasslyClient:
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(may_be_repeated),
-            stop=tenacity.stop_after_attempt(self._max_attempts),
+            stop=stop,
             wait=wait,
             before_sleep=announce,
             sleep=self.clock.sleep,
@@ -396,7 +413,7 @@ class WasslyClient:
         url = f"{self.base_url}{path}"
         redact = partial(self._redactor.with_number, number=number)
         answered: requests.Response | None = None
-        with Wire(self._timeout[1], harmless, on_departure) as wire:
+        with Wire(self._timeout[1], harmless, on_departure, self._keeps_no_connections) as wire:
             try:
                 with self._session.request(
                     method,
@@ -414,6 +431,8 @@ class WasslyClient:
             except WasslyError:
                 raise
             except Exception as error:
+                if wire.ended_while_kept:
+                    self._keeps_no_connections = True
                 if (held_back_by := wire.held_back_by) is not None:
                     raise held_back_by from held_back_by.__cause__
                 if answered is not None:
@@ -424,14 +443,23 @@ class WasslyClient:
                 # Whatever it is called, what it means depends on what had left by then. `from None`: the
                 # texts and objects of the libraries below hold URLs and headers.
                 reason = redact(_reason(error))
+                if wire.answer_overdue:
+                    reason = f"the answer did not come to its end within {wire.answer_limit:g} s"
                 if isinstance(error, _SETUP_ERRORS) and not wire.began:
                     raise WasslyConfigError(f"the call cannot be made: {reason}") from None
                 if harmless is None:
                     raise WasslyUnavailable(f"no answer from {url}: {reason}") from None
                 if not wire.request_whole:
-                    raise WasslyUnavailable(f"the request to {url} did not leave whole: {reason}") from None
+                    kind = _StaleConnection if wire.was_stale and answered is None else WasslyUnavailable
+                    raise kind(f"the request to {url} did not leave whole: {reason}") from None
+                if wire.answer_overdue:
+                    raise WasslyOutcomeUnknown(f"the request left whole, but {reason}") from None
                 raise WasslyOutcomeUnknown(f"the request left whole and no answer came back: {reason}") from None
         return Answer(answered.status_code, answered.headers, body, url, wire.request_whole, redact)
+
+
+class _StaleConnection(WasslyUnavailable):
+    """The service had ended the kept connection; the same call, made again on a fresh one, follows at once."""
 
 
 #: What requests raises, before it makes a connection, for settings that it cannot work with. (Some it raises for an
