@@ -1,9 +1,10 @@
-"""The one place that knows Airflow's versions (2.11 to 3.3)."""
+"""The one place that knows Airflow's versions (2.11 to 3.4)."""
 
 from __future__ import annotations
 
 import datetime
 import importlib
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.context import Context
 
 __all__ = [
-    "HAS_TASK_STATE_STORE",
+    "CLEARING_KEEPS_TASK_STATE",
     "OUTLIVES_ITS_SUPERVISOR",
+    "RUNS_TRIES_AGAIN",
     "BaseHook",
     "BaseNotifier",
     "BaseOperator",
@@ -32,7 +34,8 @@ __all__ = [
     "fail_exception",
     "gauge",
     "get_variable",
-    "listen_for_success",
+    "identity",
+    "listen_for_end",
     "mask_secret",
     "mask_secret_here",
     "never_expire",
@@ -41,6 +44,7 @@ __all__ = [
     "redact",
     "render_to_string",
     "run_url",
+    "runs_here",
     "seconds_after_sigterm",
     "sensor_timeout",
     "set_variable",
@@ -52,8 +56,11 @@ __all__ = [
 _VERSION = tuple(map(int, _airflow_version.split(".")[:2]))
 _IS_AIRFLOW_2 = _VERSION < (3, 0)
 
-#: Whether a running task's context holds ``task_state_store``.
-HAS_TASK_STATE_STORE = _VERSION >= (3, 3)
+#: Whether what ``task_state_store`` holds (3.3+) survives when somebody clears the task.
+CLEARING_KEEPS_TASK_STATE = _VERSION < (3, 4)
+
+#: Whether a task that failed can run again under the same try number (``RetryAction.RESCHEDULE``).
+RUNS_TRIES_AGAIN = _VERSION >= (3, 4)
 
 #: Whether a task's process can go on, and write, after Airflow has given it up.
 OUTLIVES_ITS_SUPERVISOR = _IS_AIRFLOW_2
@@ -229,14 +236,37 @@ def task_states(dag_run: Any, dag_id: str, run_id: str, task_ids: Iterable[str])
     return [(mapped.get(name, name), state) for name, state in states.items()]
 
 
-def listen_for_success(tell: Callable[[Any], None]) -> None:
-    """Have ``tell`` called with each task instance that succeeds in this process, when Airflow knows of it."""
+def identity(context: Any) -> tuple[str | None, str | None]:
+    """Return the id of the running task instance (Airflow 3) and that of its DAG run (Airflow 2)."""
+    if _IS_AIRFLOW_2:
+        run = getattr(context.get("dag_run"), "id", None)
+        return None, None if run is None else str(run)
+    instance = getattr(context["ti"], "id", None)
+    return None if instance is None else str(instance), None
+
+
+def runs_here(ti: Any) -> bool:
+    """Tell whether this process runs the task instance, and does not just render its templates to show them."""
+    return bool(ti.pid == os.getpid()) if _IS_AIRFLOW_2 else can_reach_airflow()
+
+
+def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
+    """
+    Have ``tell`` called with each task instance that ends in this process, when Airflow knows of it.
+
+    Its second argument says whether it has succeeded; a failure after which Airflow retries is no end.
+    """
     from airflow.listeners import hookimpl
 
     class Listener:
         @hookimpl
         def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-            tell(task_instance)
+            tell(task_instance, True)
+
+        @hookimpl
+        def on_task_instance_failed(self, previous_state: Any, task_instance: Any) -> None:
+            if task_instance.state == "failed":
+                tell(task_instance, False)
 
     _first_of("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")().add_listener(Listener())
 

@@ -18,6 +18,7 @@ class WasslyTask(_compat.BaseOperator):
     """A task that uses a Wassly connection, with templates that are rendered as text."""
 
     wassly_conn_id: str
+    _has_begun = False
 
     @cached_property
     def hook(self) -> WasslyHook:
@@ -27,6 +28,9 @@ class WasslyTask(_compat.BaseOperator):
 
         return WasslyHook(self.wassly_conn_id)
 
+    def begin(self, context: _compat.Context) -> None:
+        """Prepare an attempt before anything in it can fail. Called once, when the first field is rendered."""
+
     def render_template(
         self,
         content: Any,
@@ -35,6 +39,11 @@ class WasslyTask(_compat.BaseOperator):
         seen_oids: set[int] | None = None,
     ) -> Any:
         """Render text as text, also with ``render_template_as_native_obj``: ``+49…`` must not become an integer."""
+        if not self._has_begun:
+            self._has_begun = True
+            # Others render templates too: a page or a command that shows them.
+            if (ti := context.get("ti")) is not None and _compat.runs_here(ti):
+                self.begin(context)
         if not isinstance(content, str) or (seen_oids and id(content) in seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)
         return _compat.render_to_string(self.find_template(content, self.text_environment(jinja_env)), context)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
+import hashlib
+import json
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
-from airflow_provider_wassly import stores
+from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.client import SendReceipt, WasslyError
-from airflow_provider_wassly.stores import Store, VariableStore, in_one_piece, store_of
+from airflow_provider_wassly.stores import Store, in_one_piece, store_of, when_it_ends
 
 log = logging.getLogger(__name__)
 
 _NAME = "wassly_send"
 
 #: Of the record's form. A later version of this package reads what an earlier one wrote.
-_VERSION = 1
+_VERSION = 2
 
 
 class WasslyRecordError(WasslyError):
@@ -25,7 +27,7 @@ class WasslyRecordError(WasslyError):
     Raised before a message leaves when its send record cannot be written.
 
     :param message: the reason.
-    :param may_pass: whether a later try can succeed without anybody changing anything.
+    :param may_pass: whether a later attempt can succeed without anybody changing anything.
     """
 
     advice = "Without the record a retry could send the message a second time."
@@ -41,204 +43,279 @@ class WasslyRecordError(WasslyError):
 
 
 class WasslyRecordUnreadable(WasslyRecordError):
-    """Raised before a message leaves when the record cannot be read: an earlier try may have sent it."""
+    """Raised before a message leaves when the record cannot be read: an earlier attempt may have sent it."""
 
     accepted = None
-    _verdict = "UNKNOWN whether an earlier try's message was accepted"
-    advice = "This try sent nothing. Look into the chat on the sending phone before you send again."
+    verdict = "UNKNOWN whether an earlier attempt's message was accepted"
+    advice = "This attempt sent nothing. Look into the chat on the sending phone before you send again."
+
+
+class WasslyRecipientChanged(WasslyRecordError):
+    """Raised before a message leaves when an earlier attempt of the same task sent to somebody else."""
+
+    verdict = "NOT sent to this recipient"
+    advice = "Clear the task to send to the recipient that it has now."
 
 
 class SendRecord:
     """
-    What is known of a message across the tries of its task.
+    What is known of a message across the attempts of its task.
 
-    A chain of tries begins with the first one, and anew each time that somebody clears the task
-    after it has ended. The record holds no phone number, no text, no path and no secret.
+    It says whose it is, and what it is about in fingerprints too short to recover a number or a text from. It holds no
+    phone number, no text, no path and no secret.
+
+    Where processes of several attempts can write to it, an attempt first makes it its own. If it is not any more when
+    the message is about to leave, Airflow has given this attempt up and another one has begun.
 
     :param store: where it is kept, ``None`` to keep none.
-    :param chain: what is the same for all tries of the chain, and, almost always, another one after clearing.
-    :param try_number: the number of this try.
-    :param retries: those of the task as it is now.
+    :param attempt: the one that runs.
     """
 
-    def __init__(self, store: Store | None, chain: int, try_number: int, retries: int | None = None) -> None:
+    def __init__(self, store: Store | None, attempt: Attempt) -> None:
         self._store = store
-        self._chain = chain
-        self._try_number = try_number
-        self._retries = retries
-        self._began = _now()
+        self._attempt = attempt
+        self._has_looked = False
+        #: As an earlier attempt has left it.
+        self._found: dict[str, Any] | None = None
+        self._failure: WasslyRecordError | None = None
+        #: As this process has written it last, and as it has tried to since. Another one's differs in its token.
+        self._written: dict[str, Any] | None = None
+        self._tried: dict[str, Any] | None = None
+        self._process = secrets.token_hex(4)
+        self._content: dict[str, Any] = {}
+        #: Whether Wassly has accepted the message, in this attempt or an earlier one.
         self._accepted = False
-        #: Whether this try's message may have left and nobody knows what became of it.
+        #: Whether this attempt's message may have left and nobody knows what became of it.
         self.announced = False
 
     @classmethod
     def of(cls, context: Any) -> SendRecord:
         """Return the record of the running task; one that keeps nothing where no task is running."""
-        ti = context.get("ti")
-        if ti is None:
-            return cls(None, 0, 0)
-        # Clearing sets max_tries to the tries so far plus the task's retries; retrying leaves it as it is.
-        chain, try_number = ti.max_tries, ti.try_number
+        attempt = Attempt.of(context)
         # In the state of the task, every chain of tries has its own, so that a process of an earlier one cannot write
         # over it. Of Variables there is one for each task instance, so that clearing leaves none behind.
-        store = store_of(context, _NAME if context.get("task_state_store") is None else f"{_NAME}__{chain}")
-        return cls(store, chain, try_number, getattr(getattr(ti, "task", None), "retries", None))
+        name = _NAME if context.get("task_state_store") is None else f"{_NAME}__{attempt.chain}"
+        return cls(store_of(context, name), attempt)
 
-    def read(self) -> SendReceipt | Literal["announced", "ambiguous"] | None:
+    def look(self) -> None:
         """
-        Return what an earlier try of the chain left.
+        Read what is there, and take it over. :meth:`read` raises what goes wrong.
 
-        :return: its receipt; ``announced``: only that its message may have left; ``ambiguous``: the task's retries
-            were changed so that this may be a retry or a task that was cleared.
-        :raises WasslyRecordUnreadable: when it cannot be read.
+        To be called before anything in the attempt can fail: a next one cannot tell any more what another task instance
+        of the same name has left.
         """
-        # A first try has no earlier one. `airflow dags test` uses run ids again, and so would find an old record.
-        if self._store is None or self._try_number <= 1:
-            return None
+        if self._store is None or self._has_looked:
+            return
+        self._has_looked = True
         try:
-            value = in_one_piece(self._store.get)
+            found = in_one_piece(self._store.get)
+            if found is not None:
+                self._check(found)
+                if self._attempt.owner_of(found) in ("other", "cleared"):
+                    found = None
+                    if not self._store.is_shared:
+                        in_one_piece(self._store.delete)
+            self._found = found
+        except _NotUnderstood as error:
+            self._failure = WasslyRecordUnreadable(f"the send record could not be understood ({error})", may_pass=False)
         except Exception as error:
-            raise WasslyRecordUnreadable(
+            self._failure = WasslyRecordUnreadable(
                 f"the send record could not be read ({type(error).__name__}: {error})",
                 may_pass=not isinstance(error, ValueError),
-            ) from error
-        if value is None:
-            return None
-        try:
-            if value["version"] > _VERSION:
-                raise ValueError(f"version {value['version']} was written by a later version of this package")
-            if value["chain"] != self._chain:
-                return None
-            if self._retries != value["retries"] and self._chain == value["try_number"] + (self._retries or 0):
-                return "ambiguous"
-            receipt = value["receipt"]
-            return (
-                "announced"
-                if receipt is None
-                else SendReceipt(
-                    receipt["message_type"], receipt["conversation_id"], receipt["remaining_conversations"]
-                )
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise WasslyRecordUnreadable(
-                f"the send record could not be understood ({type(error).__name__}: {error})", may_pass=False
-            ) from error
+        else:
+            self._take_over()
+
+    def _take_over(self) -> None:
+        assert self._store is not None
+        if self._store.is_shared:
+            # What an earlier attempt has left stays its own but for the sign of who may write.
+            claim = {**self._found, "process": self._process} if self._found else self._value(False, None)
+            try:
+                in_one_piece(lambda: self._put(claim))
+            except Exception as error:
+                self._failure = _unwritable(error)
+
+    def read(self, recipient: str, content: Any) -> SendReceipt | Literal["announced", "ambiguous"] | None:
+        """
+        Return what an earlier attempt left.
+
+        :param recipient: the number that this attempt is to send to.
+        :param content: what it is to send: anything that can be JSON.
+        :return: the receipt of a message to this recipient; ``announced``: it may have left and nobody knows what
+            became of it; ``ambiguous``: likewise, because a retry and a task that was cleared look the same.
+        :raises WasslyRecordUnreadable: when it cannot be read.
+        :raises WasslyRecordError: when it cannot be written.
+        :raises WasslyRecipientChanged: when the earlier message went to somebody else.
+        """
+        self.look()
+        if self._failure is not None:
+            raise self._failure
+        self._content = {"to": _fingerprint(recipient), "about": _fingerprint(content)}
+        found = self._found
+        if found is None or not found.get("announced", True):
+            return None
+        owner = self._attempt.owner_of(found)
+        if owner == "unclear" or (owner == "earlier" and self._attempt.is_ambiguous(found)):
+            return "ambiguous"
+        receipt = found["receipt"]
+        if found.get("to", self._content["to"]) != self._content["to"]:
+            came_of_it = "may have been accepted" if receipt is None else "was accepted"
+            raise WasslyRecipientChanged(
+                f"an earlier attempt of this task sent to another recipient, and that message {came_of_it}; the "
+                "recipient has changed since, or the list that the task is expanded over",
+                may_pass=False,
+            )
+        if receipt is None:
+            return "announced"
+        self._accepted = True
+        if found.get("about", self._content["about"]) != self._content["about"]:
+            log.warning("The message has changed since an earlier attempt. What Wassly accepted then is not sent again")
+        return SendReceipt(receipt["message_type"], receipt["conversation_id"], receipt["remaining_conversations"])
 
     def announce(self) -> None:
         """
         Write down that the message is about to leave.
 
-        :raises WasslyRecordError: when that cannot be written, or a later try has taken over; then the message must
-            not leave.
+        :raises WasslyRecordError: when that cannot be written, or another attempt has begun meanwhile; then the message
+            must not leave.
         """
-        if self.announced:
+        if self.announced or self._store is None:
             return
         try:
             self._refuse_if_overtaken()
-            self._write_announcement()
+            # First: whatever interrupts the write or becomes of it, it may have had its effect.
+            self.announced = True
+            in_one_piece(lambda: self._put(self._value(True, None)))
         except WasslyError:
             raise
-        except Exception as error:
-            raise WasslyRecordError(
-                f"the send record could not be written ({type(error).__name__}: {error}), so nothing was sent",
-                may_pass=True,
-            ) from error
-        self.announced = True
-
-    def _write_announcement(self) -> None:
-        try:
-            self._write(None)
-        except Exception:
-            raise
-        except BaseException:
-            # Interrupted meanwhile: it is written, but the message will not leave.
-            self.announced = True
+        except BaseException as error:
             self.withdraw()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            raise _unwritable(error) from error
 
     def accept(self, receipt: SendReceipt) -> None:
         """Write down what Wassly answered."""
+
+        def write() -> None:
+            if self._is_mine():
+                self._put(self._value(True, asdict(receipt)))
+
         try:
-            self._try_to(lambda: self._write(asdict(receipt)), "that Wassly accepted the message")
+            self._try_to(write, "that Wassly accepted the message")
         finally:
             # Whatever interrupts from here on: what became of the message is known.
             self._accepted = True
             self.announced = False
 
     def withdraw(self) -> None:
-        """Write down that this try's message was certainly not accepted, unless it was."""
-        if self._accepted:
-            return
-        if self.announced:
+        """Write down that this attempt's message was certainly not accepted, unless it was."""
+
+        def write() -> None:
+            if self._store is not None and not self._store.is_shared:
+                self._store.delete()
+            elif self._is_mine():
+                self._put(self._value(False, None))
+
+        if self.announced and not self._accepted:
             self.announced = False
-            self._try_to(self._delete, "that Wassly did not accept the message")
-        elif self._try_number <= 1 and isinstance(self._store, VariableStore):
-            # A run of the same name, deleted since, may have left one, which the next try would take for its own.
-            self._try_to(self._delete_older, "that there is no earlier try")
+            self._try_to(write, "that Wassly did not accept the message")
+
+    def remove_at_the_end(self, context: Any) -> None:
+        """
+        Have the record removed when Airflow knows that the task of ``context`` has ended.
+
+        One in doubt stays if the task failed: who clears the task is to know that Wassly may have the message.
+        """
+
+        def remove(succeeded: bool) -> None:
+            in_doubt = self.announced or (self._found or {}).get("announced", self._found is not None)
+            if self._store is not None and (succeeded or self._accepted or not in_doubt):
+                in_one_piece(self._store.delete)
+
+        when_it_ends(context, remove)
 
     def _refuse_if_overtaken(self) -> None:
-        """
-        Refuse where a later try has written since this one began: Airflow has given this one up.
-
-        As good as reading and then writing can be. Writes to ``task_state_store`` name the try that makes them.
-        """
-        if not isinstance(self._store, VariableStore):
-            return
-        try:
-            value = in_one_piece(self._store.get)
-            mine = (self._chain, self._try_number)
-            is_later = value and (value["chain"], value["try_number"]) != mine and _time(value) > self._began
-        except (KeyError, TypeError, ValueError):
-            return  # whatever it is, no later try has written it
-        if is_later:
+        """Refuse where another process has made the record its own since. As good as reading and then writing is."""
+        if not in_one_piece(self._is_mine):
             self._store = None  # from now on it is the other's
             raise WasslyRecordError(
-                "another try of this task has begun to send meanwhile, so this one sent nothing", may_pass=False
+                "another attempt of this task has begun meanwhile, so this one sent nothing", may_pass=False
             )
 
-    def _write(self, receipt: dict[str, Any] | None) -> None:
-        if self._store is not None:
-            value = {
-                "version": _VERSION,
-                "chain": self._chain,
-                "try_number": self._try_number,
-                "retries": self._retries,
-                "written_at": _now().isoformat(),
-                "receipt": receipt,
-            }
-            in_one_piece(lambda: self._store.set(value))  # type: ignore[union-attr]
+    def _is_mine(self) -> bool:
+        if self._store is None:
+            return False
+        return not self._store.is_shared or self._store.get() in (self._written, self._tried)
 
-    def _delete(self) -> None:
-        if self._store is not None:
-            in_one_piece(self._store.delete)
+    def _value(self, announced: bool, receipt: dict[str, Any] | None) -> dict[str, Any]:
+        whose = {"version": _VERSION, **self._attempt.as_values(), "process": self._process}
+        return {**whose, **self._content, "announced": announced, "receipt": receipt}
 
-    def _delete_older(self) -> None:
-        value = None if self._store is None else in_one_piece(self._store.get)
-        if value and _time(value) < self._began:
-            self._delete()
+    def _put(self, value: dict[str, Any]) -> None:
+        if self._store is not None:
+            self._tried = value
+            self._store.set(value)
+            self._written = value
+
+    @staticmethod
+    def _check(value: dict[str, Any]) -> None:
+        """
+        Refuse what no version wrote that this one knows.
+
+        :raises _NotUnderstood: says why.
+        """
+        try:
+            if value["version"] > _VERSION:
+                raise _NotUnderstood(f"version {value['version']} was written by a later version of this package")
+            for name, kinds in _FIELDS.items():
+                if not isinstance(value[name], kinds) or isinstance(value[name], bool):
+                    raise _NotUnderstood(f"{name} is of type {type(value[name]).__name__}")
+            if (receipt := value["receipt"]) is not None:
+                SendReceipt(receipt["message_type"], receipt["conversation_id"], receipt["remaining_conversations"])
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _NotUnderstood(f"{type(error).__name__}: {error}") from error
 
     @staticmethod
     def _try_to(write: Callable[[], None], what: str) -> None:
         try:
-            write()
+            in_one_piece(write)
         except Exception as error:
             # The answer is there all the same. If the task was cleared meanwhile, Airflow refuses its writes.
             log.warning(
-                "It could not be written down %s (%s: %s). A next try of this task will call the outcome unknown",
+                "Could not record %s (%s: %s). A next attempt of this task will call the outcome unknown",
                 what,
                 type(error).__name__,
                 error,
             )
 
 
-def forget_after_success(context: Any) -> None:
-    """Have the Variable of the record removed when Airflow knows that the task of ``context`` has succeeded."""
-    stores.forget_after_success(context, lambda: [_NAME])
+def _unwritable(error: BaseException) -> WasslyRecordError:
+    failure = WasslyRecordError(
+        f"the send record could not be written ({type(error).__name__}: {error}), so nothing was sent", may_pass=True
+    )
+    failure.__cause__ = error
+    return failure
 
 
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+class _NotUnderstood(Exception):
+    """A record is not what any version of this package writes."""
 
 
-def _time(value: dict[str, Any]) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(value["written_at"])
+_FIELDS: dict[str, Any] = {
+    "chain": int,
+    "try_number": int,
+    "retries": (int, type(None)),
+    "receipt": (dict, type(None)),
+}
+
+
+def _fingerprint(value: Any) -> str:
+    """
+    Return what shows that two values are the same: four hexadecimal digits.
+
+    Two different ones have the same by chance once in 65,536 times. With more digits, whoever reads the record could
+    find the number by trying them all.
+    """
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:4]

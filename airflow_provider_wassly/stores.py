@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_wassly import _compat
@@ -20,8 +20,15 @@ T = TypeVar("T")
 class Store(Protocol):
     """Keeps one value. Every method raises when it could not do its work."""
 
+    #: Whether processes of other attempts of the task can write to it.
+    is_shared: bool
+
     def get(self) -> dict[str, Any] | None:
-        """Return the value, ``None`` if there is none."""
+        """
+        Return the value, ``None`` if there is none.
+
+        :raises ValueError: when it is nothing that :meth:`set` wrote.
+        """
         ...
 
     def set(self, value: dict[str, Any]) -> None:
@@ -36,14 +43,18 @@ class Store(Protocol):
 class TaskStateStore:
     """Airflow 3.3+: the state of the task instance, which survives its tries and goes with its DAG run."""
 
+    #: Airflow refuses the writes of all but the live try.
+    is_shared = False
+
     def __init__(self, accessor: Any, key: str) -> None:
         self._accessor = accessor
         self._key = key
 
     def get(self) -> dict[str, Any] | None:
         """Return the value."""
-        value: dict[str, Any] | None = self._accessor.get(self._key)
-        return value
+        missing = object()
+        value = self._accessor.get(self._key, default=missing)
+        return None if value is missing else _checked(value)
 
     def set(self, value: dict[str, Any]) -> None:
         """Keep a value."""
@@ -55,7 +66,9 @@ class TaskStateStore:
 
 
 class VariableStore:
-    """Airflow before 3.3: a Variable of the task instance."""
+    """A Variable of the task instance: before Airflow 3.3, and for what has to outlive a clear from 3.4 on."""
+
+    is_shared = True
 
     def __init__(self, ti: Any, name: str) -> None:
         identity = json.dumps(_identity(ti)).encode()
@@ -64,7 +77,7 @@ class VariableStore:
     def get(self) -> dict[str, Any] | None:
         """Return the value."""
         text = _compat.get_variable(self._key)
-        return None if text is None else json.loads(text)
+        return None if text is None else _checked(json.loads(text))
 
     def set(self, value: dict[str, Any]) -> None:
         """Keep a value."""
@@ -77,42 +90,56 @@ class VariableStore:
         _compat.delete_variable(self._key)
 
 
-def store_of(context: Any, name: str) -> Store | None:
-    """Return the store of the running task for a value; ``None`` where no task is running."""
+def _checked(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"it is of type {type(value).__name__}")
+    return value
+
+
+def store_of(context: Any, name: str, *, outlives_clear: bool = False) -> Store | None:
+    """
+    Return the store of the running task for a value; ``None`` where no task is running.
+
+    :param outlives_clear: whether the value has to be there when somebody has cleared the task.
+    """
     ti = context.get("ti")
     if ti is None:
         return None
     accessor = context.get("task_state_store")
-    return VariableStore(ti, name) if accessor is None else TaskStateStore(accessor, name)
+    if accessor is None or (outlives_clear and not _compat.CLEARING_KEEPS_TASK_STATE):
+        return VariableStore(ti, name)
+    return TaskStateStore(accessor, name)
 
 
-def forget_after_success(context: Any, names: Callable[[], Iterable[str]]) -> None:
+def when_it_ends(context: Any, remove: Callable[[bool], None]) -> None:
     """
-    Have Variables removed when Airflow knows that the task of ``context`` has succeeded.
+    Have ``remove`` called when Airflow knows that the task of ``context`` has ended.
 
-    By a listener and not a success callback: Airflow 2 runs those before it has written down the success, and until
-    then a next try may need the record.
+    By a listener and not a callback: Airflow 2 runs callbacks before it has written down the success, and until then a
+    next try may need the record.
 
-    :param names: of the values, as :func:`store_of` got them.
+    :param remove: is told whether the task has succeeded. What it raises is logged.
     """
     ti = context.get("ti")
-    if _compat.HAS_TASK_STATE_STORE or ti is None:
+    if ti is None:
         return
     identity = _identity(ti)
 
-    def forget(ended: Any) -> None:
+    def tell(ended: Any, succeeded: bool) -> None:
         if _identity(ended) == identity:
             try:
-                for name in names():
-                    VariableStore(ti, name).delete()
+                remove(succeeded)
             except Exception as error:
-                log.warning("The Variable of the send record could not be removed: %s: %s", type(error).__name__, error)
+                log.warning("The send record could not be removed: %s: %s", type(error).__name__, error)
 
-    _compat.listen_for_success(forget)
+    _compat.listen_for_end(tell)
 
 
 def _identity(ti: Any) -> list[Any]:
-    return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+    # Tasks of a loop (3.4) have the same names and indexes in each iteration.
+    region = getattr(ti, "region_id", None)
+    is_in_loop = region is not None and getattr(region, "int", 1) != 0
+    return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, *([str(region)] if is_in_loop else [])]
 
 
 def in_one_piece(access: Callable[[], T]) -> T:

@@ -1,34 +1,45 @@
 """
-Who was sent to, written down ahead and across the tries of a task.
+Who was sent to, recorded ahead and across the attempts of a task.
 
-The head says which list it is about; each chunk of the list has a value of its own with one character for each row.
-A value holds no phone number, no text, no path and no secret, and stays far under 64 KiB.
+The head says whose record it is and how many chunks of the list were begun. Each chunk has a value of its own with one
+character for each row. What has changed since the chunks were written is in the journal, which is small, so that little
+is written for each message. A value holds no phone number, no text, no path and no secret, and stays far under 64 KiB.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import xor
 from typing import Any
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly.broadcast.recipients import CHUNK, Survey
+from airflow_provider_wassly.attempts import Attempt
+from airflow_provider_wassly.broadcast.recipients import CHUNK, Row, Survey, mark
+from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.state import WasslyRecordError, WasslyRecordUnreadable
 from airflow_provider_wassly.stores import Store, in_one_piece
 
 log = logging.getLogger(__name__)
 
 #: Of the record's form. A later version of this package reads what an earlier one wrote.
-_VERSION = 1
+_VERSION = 2
+
+#: Changes in the journal after which the chunks are written.
+_JOURNAL_SIZE = 32
 
 #: Characters that the conversation ids of one chunk may take; what goes beyond is not kept.
 _MAX_IDS = 40_000
 
+#: Seconds without a write, after which Airflow may have given this process up. It does so after some minutes.
+_SOON = 30.0
+
 # What is known of a row, one character each.
 OPEN = "."
-#: It is about to be sent or on its way. Of an earlier try: nobody knows whether it was accepted.
+#: It is about to be sent or on its way. Of an earlier attempt: nobody knows whether it was accepted.
 ANNOUNCED = "?"
 ACCEPTED = "a"
 UNKNOWN = "u"
@@ -37,229 +48,398 @@ FAILED = "f"
 #: Certainly not accepted; another try may help.
 FAILED_FOR_NOW = "r"
 
+#: The rows that must not change: Wassly has accepted their messages, or may have.
+_SETTLED = {ANNOUNCED, ACCEPTED, UNKNOWN}
+
 
 class WasslyListChanged(WasslyRecordError):
-    """Raised before anything is sent when the list is not the one that an earlier try has begun to send to."""
+    """Raised before an attempt sends anything when rows that earlier attempts have sent to have changed."""
 
-    _verdict = "Nothing was sent"
-    advice = "Restore the list and clear the task, or send the new list in a new DAG run."
-
-
-@dataclass(frozen=True)
-class Try:
-    """
-    Which try of which chain of tries this is.
-
-    :param chain: the same for all tries of a chain, and another one after somebody cleared the task.
-    :param number: that of the try.
-    :param retries: those of the task as it is now.
-    """
-
-    chain: int
-    number: int
-    retries: int | None
-
-    @classmethod
-    def of(cls, context: Any) -> Try:
-        """Return that of the running task."""
-        ti = context.get("ti")
-        if ti is None:
-            return cls(0, 0, None)
-        # Clearing sets max_tries to the tries so far plus the task's retries; retrying leaves it as it is.
-        return cls(ti.max_tries, ti.try_number, getattr(getattr(ti, "task", None), "retries", None))
+    verdict = "This attempt sent nothing"
+    advice = (
+        "Restore the rows that were sent to and clear the task: other rows may be corrected, and new ones added at the "
+        "end. Or send to those who are left in a new DAG run; `unsent` lists them."
+    )
 
 
 class Chunk:
-    """What is known of the rows of one chunk."""
+    """
+    What is known of the rows of one chunk.
 
-    def __init__(self, size: int, outcomes: str = "", ids: Mapping[int, int] | None = None) -> None:
-        self.outcomes = bytearray(outcomes.ljust(size, OPEN), "ascii")
+    :param outcomes: a character for each row; what is not there is open.
+    :param ids: the conversation ids of accepted rows, by index.
+    :param digest: of the rows that are settled, as an earlier attempt has written it.
+    """
+
+    def __init__(self, outcomes: str = "", ids: Mapping[int, int] | None = None, digest: int | None = None) -> None:
+        self._outcomes = bytearray(outcomes, "ascii")
         self.conversation_ids = dict(ids or {})
+        self._found = digest
+        self._marks: dict[int, int] = {}
+        #: The rows that have changed since the chunk's value was written.
+        self.changes: set[int] = set()
+        #: Whether anything has changed since anything was written.
         self.is_changed = False
 
     def __getitem__(self, index: int) -> str:
-        return chr(self.outcomes[index])
+        return chr(self._outcomes[index]) if index < len(self._outcomes) else OPEN
 
-    def __setitem__(self, index: int, outcome: str) -> None:
-        self.outcomes[index] = ord(outcome)
+    def note(self, index: int, outcome: str, row: Row) -> None:
+        """Note what is known of a row. It may be interrupted anywhere, and done once more."""
+        if self[index] == outcome:
+            return
+        self._marks[index] = mark(row)
+        self.changes.add(index)
         self.is_changed = True
+        self._set(index, outcome)
+
+    def overlay(self, index: int, outcome: str, conversation_id: int | None, digest: int) -> None:
+        """Take over what a journal says."""
+        self._set(index, outcome)
+        self._found = digest
+        if conversation_id is not None:
+            self.conversation_ids[index] = conversation_id
+
+    def is_about(self, rows: Sequence[Row]) -> bool:
+        """Tell whether the settled rows are the same in the list as it is now."""
+        self._marks = {index: mark(rows[index]) for index in self.settled()}
+        found, self._found = self._found, None
+        # The first version of this package writes none; the digests in its head cover all rows.
+        return found is None or found == self.digest
+
+    @property
+    def digest(self) -> int:
+        """Show who the settled rows are, in 16 bits."""
+        if self._found is not None:
+            return self._found
+        return reduce(xor, (self._marks[index] for index in self.settled()), 0)
+
+    @property
+    def text(self) -> str:
+        """One character for each row, without the open ones at the end."""
+        return self._outcomes.decode("ascii").rstrip(OPEN)
+
+    def settled(self) -> Iterator[int]:
+        """Yield the rows that must not change."""
+        return (index for index, outcome in enumerate(self.text) if outcome in _SETTLED)
+
+    def _set(self, index: int, outcome: str) -> None:
+        self._outcomes.extend(OPEN.encode() * (index + 1 - len(self._outcomes)))
+        self._outcomes[index] = ord(outcome)
 
 
 class BroadcastRecord:
     """
-    What is known of a broadcast across the tries of its task.
+    What is known of a broadcast across the attempts of its task.
+
+    It is there as long as the task has not succeeded, so that whoever clears it sends to nobody twice.
 
     :param store: gives the store of a value by its name, ``None`` where none is kept.
-    :param this_try: which try this is.
-    :param list_: the list as it is now.
+    :param attempt: the one that runs.
+    :param starts_over: whether to forget what was there before somebody cleared the task.
     """
 
-    def __init__(self, store: Callable[[str], Store | None], this_try: Try, list_: Survey) -> None:
+    def __init__(
+        self,
+        store: Callable[[str], Store | None],
+        attempt: Attempt,
+        *,
+        starts_over: bool = False,
+    ) -> None:
         self._store = store
-        self._try = this_try
-        self._list = list_
+        self._attempt = attempt
+        self._starts_over = starts_over
+        self._clock = SYSTEM
         self._token = secrets.token_hex(8)
         self._chunks: dict[int, Chunk] = {}
-        self._summary: dict[str, Any] | None = None
-        #: Whether an earlier try has begun to send.
+        #: What an earlier attempt has left.
+        self._head: dict[str, Any] | None = None
+        self._journal: dict[str, Any] | None = None
+        self._failure: WasslyRecordError | None = None
+        self._has_looked = False
+        # The head as this process has written it last, and as it has tried to since. Another one's differs in its sign.
+        self._written: dict[str, Any] | None = None
+        self._tried: dict[str, Any] | None = None
+        self._process = secrets.token_hex(4)
+        #: How many chunks were begun: their values must be there.
+        self._begun = 0
+        # Each value has the number of its writing: the journal is about chunks that are older.
+        self._epoch = 1
+        self._count = 0
+        self._written_at = 0.0
+        #: Whether an earlier attempt has begun to send, and whether somebody has cleared the task since.
         self.is_resumed = False
+        self.is_cleared = False
 
-    @property
-    def names(self) -> list[str]:
-        """The names of all values that there can be."""
-        return [_HEAD, *(_name(number) for number in range(-(-self._list.total // CHUNK)))]
-
-    def look_back(self) -> dict[str, Any] | None:
+    def look(self) -> None:
         """
-        Find what earlier tries have left.
+        Read the head, and take the record over. :meth:`resume` raises what goes wrong.
 
-        :return: the summary of an earlier try that sent to everybody, ``None`` when there is something to do.
-        :raises WasslyListChanged: when they had another list.
+        To be called before anything in the attempt can fail: a next one cannot tell any more what another task instance
+        of the same name has left.
+        """
+        if self._has_looked:
+            return
+        self._has_looked = True
+        try:
+            head = self._get(_HEAD)
+            if head is not None:
+                _check_head(head)
+                owner = self._attempt.owner_of(head)
+                if owner == "other" or (owner == "cleared" and self._starts_over):
+                    # Before anything else, because only a head without a journal can never be understood.
+                    self._delete(_HEAD)
+                    head = None
+                else:
+                    self._token = head["token"]
+                    self._begun = head.get("begun", 0)
+                    self._epoch = head.get("epoch", 0) + 1
+                    self.is_resumed = True
+                    self.is_cleared = owner == "cleared"
+            self._head = head
+            if self._is_shared:
+                self._take_over()
+        except WasslyRecordError as error:
+            self._failure = error
+        except (KeyError, TypeError, ValueError) as error:
+            self._failure = _not_understood(error)
+
+    def _take_over(self) -> None:
+        """Make the record this process's own, so that another one finds that it is not any more."""
+        if self._head is None:
+            self._write_journal()
+            self._write_head()
+        else:
+            # What an earlier attempt has left stays its own but for the sign of who may write.
+            self._put_head({**self._head, "process": self._process})
+
+    def resume(self, survey: Survey) -> None:
+        """
+        Take up what earlier attempts have left.
+
+        :param survey: of the list as it is now.
+        :raises WasslyListChanged: when the first version of this package has begun with another list.
         :raises WasslyRecordUnreadable: when it cannot be read.
         """
-        # A first try has no earlier one. `airflow dags test` uses run ids again, and so would find an old record.
-        head = self._head() if self._try.number > 1 else None
-        if head is not None:
-            summary = head["summary"]
-            if summary is not None and head["chain"] == self._try.chain:
-                if self._try.retries != head["retries"] and self._try.chain == head["try_number"] + (
-                    self._try.retries or 0
-                ):
-                    raise WasslyRecordUnreadable(
-                        "the task's retries were changed since a try that has sent to everybody, so that a retry and "
-                        "a task that was cleared look the same. Clearing it once more, without a change, sends anew",
-                        may_pass=False,
-                    )
-                return dict(summary)
-            # A broadcast that had succeeded and was cleared begins anew.
-            if summary is None:
-                self._check_list(head)
-                self._token = head["token"]
-                self.is_resumed = True
-        return None
+        self.look()
+        if self._failure is not None:
+            raise self._failure
+        if self._head is not None and self._head["version"] == 1:
+            _check_list(self._head, survey)
+        elif self._head is not None:
+            self._journal = self._get(_JOURNAL)
+            if self._journal is None:
+                raise _not_understood(ValueError("the journal is missing"))
+            try:
+                _check_journal(self._journal, self._token)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise _not_understood(error) from error
 
-    def begin(self) -> None:
+    def begin(self, clock: Clock = SYSTEM) -> None:
         """
-        Write down that this try begins to send.
+        Write down that this attempt begins to send.
 
-        :raises WasslyRecordError: when that cannot be written.
+        :param clock: measures the time between two writes.
+        :raises WasslyRecordError: when that cannot be written, or another attempt has begun meanwhile.
         """
+        self._clock = clock
+        self._refuse_if_overtaken()
+        if self._head is None or self._journal is None:
+            self._write_journal()
         self._write_head()
+        # What the journal says goes into its chunks, before another one takes its place.
+        if self._journal is not None:
+            for number in sorted(int(number) for number in self._journal["changes"]):
+                self._set(_name(number), self._chunk_value(self._load(number)))
 
-    def chunk(self, number: int, size: int) -> Chunk:
+    def chunk(self, number: int, rows: Sequence[Row]) -> Chunk:
         """
         Return what is known of a chunk's rows.
 
         :param number: that of the chunk, from 0.
-        :param size: how many rows it has.
+        :param rows: as they are now.
+        :raises WasslyListChanged: when those have changed that were sent to.
         :raises WasslyRecordUnreadable: when it cannot be read.
         """
         if number not in self._chunks:
-            self._chunks[number] = self._read_chunk(number, size) if self.is_resumed else Chunk(size)
+            chunk = self._load(number) if self.is_resumed else Chunk()
+            for index in chunk.settled():
+                if index >= len(rows):
+                    raise self._list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
+            if not chunk.is_about(rows):
+                first, last = number * CHUNK + 1, number * CHUNK + len(rows)
+                raise self._list_changed(f"among rows {first} to {last} some were sent to that have other numbers now")
+            self._chunks[number] = chunk
         return self._chunks[number]
+
+    def check_end(self, chunks: int) -> None:
+        """
+        Check that nobody was sent to beyond the list's end.
+
+        :param chunks: how many the list has.
+        :raises WasslyListChanged: when somebody was.
+        """
+        for number in range(chunks, self._begun + 1) if self.is_resumed else ():
+            for index in self._load(number).settled():
+                raise self._list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
+
+    def counts(self) -> dict[str, int]:
+        """
+        Return how many messages of earlier attempts were accepted, and of how many nobody knows.
+
+        :raises WasslyRecordError: when that cannot be read.
+        """
+        known = "".join(self._load(number).text for number in range(self._begun + 1))
+        return {"accepted": known.count(ACCEPTED), "unknown": known.count(UNKNOWN) + known.count(ANNOUNCED)}
 
     def write(self) -> None:
         """
-        Write every chunk that has changed.
+        Write what has changed.
 
         :raises WasslyRecordError: when that cannot be written; then nothing more may leave.
         """
-        changed = [(number, chunk) for number, chunk in self._chunks.items() if chunk.is_changed]
-        if changed:
+        if not any(chunk.is_changed for chunk in self._chunks.values()):
+            return
+        if _compat.OUTLIVES_ITS_SUPERVISOR or self._clock.monotonic() - self._written_at > _SOON:
             self._refuse_if_overtaken()
-        for number, chunk in changed:
-            self._set(_name(number), self._chunk_value(chunk))
+        changed = {number: chunk for number, chunk in self._chunks.items() if chunk.changes}
+        begun = max(changed) + 1
+        if begun > self._begun or sum(len(chunk.changes) for chunk in changed.values()) > _JOURNAL_SIZE:
+            # Of a chunk before, nobody may have been sent to. It counts all the same.
+            counted = {number: self._chunks.get(number, Chunk()) for number in range(self._begun, begun)}
+            # In the list's order, so that what is over is noted before what begins.
+            for number, chunk in sorted({**counted, **changed}.items()):
+                self._set(_name(number), self._chunk_value(chunk))
+            if begun > self._begun:
+                # After the chunks: those that it counts must be there.
+                self._begun = begun
+                self._write_head()
+            for chunk in changed.values():
+                chunk.changes.clear()
+        else:
+            self._write_journal()
+        for chunk in changed.values():
             chunk.is_changed = False
 
     def forget(self, in_use: set[Chunk]) -> None:
-        """Release the memory of chunks that are written and of which none is in use."""
-        self._chunks = {number: chunk for number, chunk in self._chunks.items() if chunk.is_changed or chunk in in_use}
+        """Release the memory of chunks whose values are written and of which none is in use."""
+        self._chunks = {number: chunk for number, chunk in self._chunks.items() if chunk.changes or chunk in in_use}
 
-    def finish(self, summary: dict[str, Any]) -> None:
+    def remove(self) -> None:
         """
-        Write down that everybody was sent to, and what came of it.
+        Remove all of it: the task has succeeded.
 
-        :raises WasslyRecordError: when that cannot be written.
+        :raises WasslyRecordError: when that does not work.
         """
-        self.write()
-        self._refuse_if_overtaken()
-        self._summary = summary
-        self._write_head()
+        # First the head: without it, the others say nothing.
+        for name in (_HEAD, _JOURNAL, *map(_name, range(self._begun + 1))):
+            self._delete(name)
+
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether nobody was sent to, by this attempt or an earlier one."""
+        return not (self.is_resumed or self._begun or any(chunk.changes for chunk in self._chunks.values()))
+
+    @property
+    def _is_shared(self) -> bool:
+        store = self._store(_HEAD)
+        return store is not None and store.is_shared
 
     def _refuse_if_overtaken(self) -> None:
-        """Refuse to write where a later try has begun since: what is known of the recipients is its own from then."""
-        # On Airflow 3 no process of an earlier try can write any more.
-        head = self._head() if _compat.OUTLIVES_ITS_SUPERVISOR else None
-        if head is not None and (head["token"], head["try_number"]) != (self._token, self._try.number):
-            raise WasslyRecordError("another try of this task has begun meanwhile, so this one stops", may_pass=False)
+        """
+        Refuse where another process has made the record its own since: what is known of the recipients is that one's.
 
-    def _head(self) -> dict[str, Any] | None:
-        head = self._get(_HEAD)
-        if head is None:
-            return None
-        try:
-            if head["version"] > _VERSION:
-                raise ValueError(f"version {head['version']} was written by a later version of this package")
-            for name, kind in _HEAD_FIELDS.items():
-                if not isinstance(head[name], kind):
-                    raise TypeError(f"{name} is of type {type(head[name]).__name__}")
-            return dict(head)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _not_understood(error) from error
+        An attempt that Airflow has given up can go on where its process outlives the one that watches it (2.11), and
+        when its machine has slept.
+        """
+        if self._is_shared and self._get(_HEAD) not in (self._written, self._tried):
+            raise WasslyRecordError(
+                "another attempt of this task has begun meanwhile, so this one stops", may_pass=False
+            )
 
-    def _check_list(self, head: dict[str, Any]) -> None:
-        if (head["total"], head["digests"]) == (self._list.total, self._list.digests):
-            return
-        if head["total"] != self._list.total:
-            reason = f"it has {self._list.total} rows and had {head['total']}"
-        else:
-            size = len(self._list.digests) // len(self.names[1:])
-            pairs = zip(_pieces(head["digests"], size), _pieces(self._list.digests, size), strict=False)
-            first = next((number for number, (old, new) in enumerate(pairs) if old != new), 0)
-            reason = f"rows {first * CHUNK + 1} to {min((first + 1) * CHUNK, self._list.total)} have other numbers"
-        raise WasslyListChanged(f"the list of recipients changed since an earlier try: {reason}", may_pass=False)
-
-    def _read_chunk(self, number: int, size: int) -> Chunk:
+    def _load(self, number: int) -> Chunk:
+        """Read a chunk, with what the journal of an earlier attempt knows better."""
         value = self._get(_name(number))
-        if value is None:
-            return Chunk(size)
+        if value is None or value.get("token") != self._token:
+            if number < self._begun:
+                raise _not_understood(ValueError(f"chunk {number} is missing"))
+            value = None  # not begun, or of a record of the same name that was removed
+        chunk, written = Chunk(), 0
         try:
-            if value["token"] != self._token:
-                return Chunk(size)  # of a run of the same name that was deleted
-            outcomes = value["outcomes"]
-            if len(outcomes) > size or set(outcomes) - set(_OUTCOMES):
-                raise ValueError(f"chunk {number} does not fit to the list")
-            if value["chain"] != self._try.chain:
-                outcomes = outcomes.replace(FAILED, OPEN)  # somebody has cleared the task since
-            accepted = (index for index, outcome in enumerate(outcomes) if outcome == ACCEPTED)
-            ids = zip(accepted, value["conversation_ids"].split(","), strict=False)
-            return Chunk(size, outcomes, {index: int(text) for index, text in ids if text})
+            if value is not None:
+                outcomes = value["outcomes"]
+                if len(outcomes) > CHUNK:
+                    raise ValueError(f"chunk {number} has {len(outcomes)} rows")
+                if set(outcomes) - set(_OUTCOMES):
+                    raise ValueError(f"chunk {number} has outcomes that are none")
+                accepted = [index for index, outcome in enumerate(outcomes) if outcome == ACCEPTED]
+                ids = zip(accepted, value["conversation_ids"].split(","), strict=False)
+                digest = value.get("digest")
+                chunk = Chunk(
+                    self._as_of_now(value, outcomes),
+                    {index: int(text) for index, text in ids if text},
+                    None if digest is None else int(digest, 16),
+                )
+                if number >= self._begun:
+                    chunk.changes.update(range(len(outcomes)))  # to be counted, it has to be written once more
+                written = value.get("written", 0)
+            journal = self._journal
+            if journal is not None and journal["written"] > written and (text := journal["changes"].get(str(number))):
+                of_all = int(journal["digests"][str(number)], 16)
+                for index, outcome, conversation_id in _changes_in(text):
+                    known = self._as_of_now(journal, outcome)
+                    chunk.overlay(index, known, int(conversation_id) if conversation_id else None, of_all)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise _not_understood(error) from error
+        return chunk
+
+    def _as_of_now(self, value: Mapping[str, Any], outcomes: str) -> str:
+        """Return outcomes as they are for this attempt: clearing the task opens what had failed for good."""
+        return outcomes if value["chain"] == self._attempt.chain else outcomes.replace(FAILED, OPEN)
 
     def _chunk_value(self, chunk: Chunk) -> dict[str, Any]:
-        outcomes = chunk.outcomes.decode("ascii").rstrip(OPEN)
+        outcomes = chunk.text
         ids = ",".join(
             str(chunk.conversation_ids.get(index, "")) for index, outcome in enumerate(outcomes) if outcome == ACCEPTED
         )
         if len(ids) > _MAX_IDS:
             ids = ids[:_MAX_IDS].rpartition(",")[0]
-        return {"token": self._token, "chain": self._try.chain, "outcomes": outcomes, "conversation_ids": ids}
+        return {**self._common(), "outcomes": outcomes, "conversation_ids": ids, "digest": f"{chunk.digest:04x}"}
+
+    def _write_journal(self) -> None:
+        changed = {str(number): chunk for number, chunk in self._chunks.items() if chunk.changes}
+        changes = {
+            number: "".join(
+                f"{index}{chunk[index]}{chunk.conversation_ids.get(index, '') if chunk[index] == ACCEPTED else ''},"
+                for index in sorted(chunk.changes)
+            )
+            for number, chunk in changed.items()
+        }
+        digests = {number: f"{chunk.digest:04x}" for number, chunk in changed.items()}
+        self._set(_JOURNAL, {**self._common(), "changes": changes, "digests": digests})
 
     def _write_head(self) -> None:
-        self._set(
-            _HEAD,
-            {
-                "version": _VERSION,
-                "token": self._token,
-                "chain": self._try.chain,
-                "try_number": self._try.number,
-                "retries": self._try.retries,
-                "total": self._list.total,
-                "digests": self._list.digests,
-                "summary": self._summary,
-            },
-        )
+        whose = {"version": _VERSION, **self._attempt.as_values(), "process": self._process}
+        self._put_head({**whose, "token": self._token, "epoch": self._epoch, "begun": self._begun})
+
+    def _put_head(self, head: dict[str, Any]) -> None:
+        self._tried = head
+        self._set(_HEAD, head)
+        self._written = head
+
+    def _common(self) -> dict[str, Any]:
+        self._count += 1
+        written = self._epoch * _WRITES_OF_AN_ATTEMPT + self._count
+        return {"token": self._token, "chain": self._attempt.chain, "written": written}
+
+    def _list_changed(self, reason: str) -> WasslyListChanged:
+        try:
+            counts = self.counts()
+        except WasslyRecordError:
+            told = ""
+        else:
+            told = f" (earlier attempts: {counts['accepted']} accepted, {counts['unknown']} unknown)"
+        return WasslyListChanged(f"recipients: {reason}{told}", may_pass=False)
 
     def _get(self, name: str) -> dict[str, Any] | None:
         store = self._store(name)
@@ -280,30 +460,79 @@ class BroadcastRecord:
             raise WasslyRecordError(
                 f"the send record could not be written ({type(error).__name__}: {error})", may_pass=True
             ) from error
+        self._written_at = self._clock.monotonic()
+
+    def _delete(self, name: str) -> None:
+        store = self._store(name)
+        try:
+            if store is not None:
+                in_one_piece(store.delete)
+        except Exception as error:
+            raise WasslyRecordError(
+                f"the send record could not be removed ({type(error).__name__}: {error})", may_pass=True
+            ) from error
 
 
 _HEAD = "wassly_broadcast__head"
+_JOURNAL = "wassly_broadcast__journal"
 _HEAD_FIELDS: dict[str, Any] = {
     "token": str,
     "chain": int,
     "try_number": int,
     "retries": (int, type(None)),
-    "total": int,
-    "digests": str,
-    "summary": (dict, type(None)),
 }
 _OUTCOMES = (OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW)
+_CHANGE = re.compile(rf"(\d+)([{''.join(map(re.escape, _OUTCOMES))}])(-?\d*)")
+
+#: More than there can be.
+_WRITES_OF_AN_ATTEMPT = 2**32
 
 
 def _name(number: int) -> str:
     return f"wassly_broadcast__{number}"
 
 
-def _pieces(text: str, size: int) -> list[str]:
-    return [text[start : start + size] for start in range(0, len(text), size)]
+def _changes_in(text: str) -> Iterable[tuple[int, str, str]]:
+    for change in filter(None, text.split(",")):
+        if (found := _CHANGE.fullmatch(change)) is None or int(found[1]) >= CHUNK:
+            raise ValueError(f"{change!r} in the journal is no change")
+        yield int(found[1]), found[2], found[3]
+
+
+def _check_head(head: dict[str, Any]) -> None:
+    """Refuse what no version wrote that this one knows."""
+    if head["version"] > _VERSION:
+        raise ValueError(f"version {head['version']} was written by a later version of this package")
+    fields = {"total": int, "digests": str} if head["version"] == 1 else {"epoch": int, "begun": int}
+    for name, kind in {**_HEAD_FIELDS, **fields}.items():
+        if not isinstance(head[name], kind) or isinstance(head[name], bool):
+            raise TypeError(f"{name} is of type {type(head[name]).__name__}")
+
+
+def _check_journal(journal: dict[str, Any], token: str) -> None:
+    """Refuse what this version does not write."""
+    if journal["token"] != token:
+        raise ValueError("the journal belongs to another record")
+    if not isinstance(journal["written"], int) or not isinstance(journal["digests"], dict):
+        raise TypeError("the journal has values of other types")
+    for number, changes in journal["changes"].items():
+        if not isinstance(changes, str) or not number.isdecimal():
+            raise TypeError("the journal has changes of another type")
+
+
+def _check_list(head: dict[str, Any], survey: Survey) -> None:
+    """Refuse another list than the one with which the first version of this package has begun."""
+    if (head["total"], head["digests"]) != (survey.total, survey.digests):
+        raise WasslyListChanged(
+            "recipients: the list has changed since an attempt with an earlier version of this package, for which no "
+            "row may change",
+            may_pass=False,
+        )
 
 
 def _not_understood(error: Exception) -> WasslyRecordUnreadable:
-    return WasslyRecordUnreadable(
+    failure = WasslyRecordUnreadable(
         f"the send record could not be understood ({type(error).__name__}: {error})", may_pass=False
     )
+    failure.__cause__ = error
+    return failure

@@ -1,21 +1,28 @@
-"""The report of a broadcast: one line for each recipient, in the order of the list."""
+"""What a broadcast leaves in files: what came of each recipient, and who was not sent to."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import shutil
 import tempfile
-from dataclasses import astuple, dataclass
-from typing import IO, Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, Literal, cast
 
-from airflow_provider_wassly.client import WasslyInvalidMessage
+from airflow_provider_wassly.broadcast.recipients import NUMBER, Row
+from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
 from airflow_provider_wassly.hooks.files import local_path, open_location, remote_path
 
-COLUMNS = ("row", "contact_mobile_number", "outcome", "conversation_id", "reason")
+COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason")
 
 Outcome = Literal["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
+
+#: Wassly has certainly not accepted a message to them, and there is no other row for the same number.
+_UNSENT = ("failed", "invalid", "not_sent")
 
 
 @dataclass(frozen=True)
@@ -23,20 +30,18 @@ class Line:
     """
     What came of one recipient.
 
-    :param row: its place in the list, from 1.
-    :param contact_mobile_number: as it is to be shown.
+    :param row: the recipient.
     :param conversation_id: of an accepted message, if it is known.
     :param reason: of anything else.
     """
 
-    row: int
-    contact_mobile_number: str
+    row: Row
     outcome: Outcome
     conversation_id: int | str | None = None
     reason: str = ""
 
 
-class Report:
+class Output(ABC):
     """
     Takes lines in any order and writes them in the list's, without keeping more than the gaps ask for.
 
@@ -45,27 +50,27 @@ class Report:
     :raises WasslyInvalidMessage: when nothing can be written there.
     """
 
+    #: The name of the operator's parameter.
+    parameter: str
+
     def __init__(self, location: Any, conn_id: str | None = None) -> None:
-        self._location = location
+        self.location = location
         self._conn_id = conn_id
         self._next = 1
         self._early: dict[int, Line] = {}
         self._check()
         self._failure: OSError | None = None
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="wassly-report-")  # noqa: SIM115  (closed by close)
-        # A list can hold halves of characters, which UTF-8 cannot.
-        self._text = io.TextIOWrapper(self._file, encoding="utf-8", errors="backslashreplace", newline="")
-        self._writer = csv.writer(self._text)
-        self._writer.writerow(COLUMNS)
+        self._text = _as_text(self._file)
 
     def add(self, line: Line) -> None:
         """Add a line; each row once. What goes wrong is raised by :meth:`save`: it must not stop the sending."""
         if self._failure is not None:
             return
-        self._early[line.row] = line
+        self._early[line.row.position] = line
         try:
             while (due := self._early.pop(self._next, None)) is not None:
-                self._write(due)
+                self.write(due)
                 self._next += 1
         except OSError as error:
             self._failure = error
@@ -80,20 +85,20 @@ class Report:
         if self._failure is not None:
             raise self._failure
         for _, line in sorted(self._early.items()):
-            self._write(line)
+            self.write(line)
         self._early.clear()
         self._text.flush()
         self._file.seek(0)
-        path = local_path(self._location)
+        path = local_path(self.location)
         if path is None:
-            with open_location(self._location, self._conn_id, "wb") as target:
-                shutil.copyfileobj(self._file, target, 1024 * 1024)
+            with open_location(self.location, self._conn_id, "wb") as target:
+                self.copy(self._file, target)
             return
         # In one step, so that nobody reads half a report.
         beside = f"{path}.{os.getpid()}.part"
         try:
             with open(beside, "wb") as target:
-                shutil.copyfileobj(self._file, target, 1024 * 1024)
+                self.copy(self._file, target)
             os.replace(beside, path)
         except BaseException:
             if os.path.exists(beside):
@@ -104,14 +109,19 @@ class Report:
         """Release what is not saved."""
         self._text.close()
 
-    def _write(self, line: Line) -> None:
-        self._writer.writerow("" if cell is None else cell for cell in astuple(line))
+    @abstractmethod
+    def write(self, line: Line) -> None:
+        """Write a line for the time being."""
+
+    def copy(self, source: IO[bytes], target: IO[bytes]) -> None:
+        """Write all lines to their place."""
+        shutil.copyfileobj(source, target, 1024 * 1024)
 
     def _check(self) -> None:
-        path = local_path(self._location)
+        path = local_path(self.location)
         try:
             if path is None:
-                remote = remote_path(self._location, self._conn_id)
+                remote = remote_path(self.location, self._conn_id)
                 if not remote.exists():
                     with remote.open("wb") as target:
                         target.write((",".join(COLUMNS) + "\r\n").encode())
@@ -125,5 +135,77 @@ class Report:
                 pass
         except Exception as error:
             raise WasslyInvalidMessage(
-                f"{self._location} cannot be written: {error or type(error).__name__}", field="report"
+                f"{self.location} cannot be written: {error or type(error).__name__}", field=self.parameter
             ) from error
+
+
+class Report(Output):
+    """
+    A CSV file with a line for each recipient.
+
+    :param shows_numbers: whether in full.
+    """
+
+    parameter = "report"
+
+    def __init__(self, location: Any, conn_id: str | None = None, shows_numbers: bool = False) -> None:
+        super().__init__(location, conn_id)
+        self._shows_numbers = shows_numbers
+        self._writer = csv.writer(self._text)
+        self._writer.writerow(COLUMNS)
+
+    def write(self, line: Line) -> None:
+        """Write a line."""
+        number = line.row.number
+        shown = "" if number is None else str(number) if self._shows_numbers else short(number)
+        cells = (line.row.position, shown, line.outcome, line.conversation_id, line.reason)
+        self._writer.writerow("" if cell is None else cell for cell in cells)
+
+
+class Unsent(Output):
+    """
+    The rows that were certainly not sent to, with all of their columns and a reason: a list of recipients again.
+
+    CSV if its name ends in ``.csv``, else a JSON object in each line.
+    """
+
+    parameter = "unsent"
+
+    def __init__(self, location: Any, conn_id: str | None = None) -> None:
+        super().__init__(location, conn_id)
+        self._columns: dict[str, None] = {NUMBER: None}
+
+    def write(self, line: Line) -> None:
+        """Keep a line, if it is of somebody who was not sent to."""
+        if line.outcome in _UNSENT:
+            values = {str(column): value for column, value in line.row.values.items()}
+            values["reason"] = line.reason or line.outcome
+            self._columns.update(dict.fromkeys(values))
+            self._text.write(json.dumps(values, default=str) + "\n")
+
+    def copy(self, source: IO[bytes], target: IO[bytes]) -> None:
+        """Write all of them."""
+        if not str(self.location).lower().endswith(".csv"):
+            super().copy(source, target)
+            return
+        text = _as_text(target)
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(_objects_in(source))
+        text.flush()
+        text.detach()
+
+
+def short(number: object) -> str:
+    """Return a number as log lines may show it."""
+    # Whatever a list holds, it must not break a line of the log.
+    return shorten("".join(char if char.isprintable() else "?" for char in str(number).strip()))
+
+
+def _objects_in(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    return (cast(Mapping[str, Any], json.loads(line)) for line in lines)
+
+
+def _as_text(file: IO[bytes]) -> io.TextIOWrapper:
+    # A list can hold halves of characters, which UTF-8 cannot.
+    return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")

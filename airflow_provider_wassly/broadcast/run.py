@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, digest
@@ -23,7 +23,7 @@ from airflow_provider_wassly.broadcast.record import (
     Chunk,
 )
 from airflow_provider_wassly.broadcast.remaining import Exchange, Remaining
-from airflow_provider_wassly.broadcast.report import Line, Outcome, Report
+from airflow_provider_wassly.broadcast.report import Line, Outcome, Output, short
 from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER, Job, NotSent, Senders
 from airflow_provider_wassly.client import (
     OutgoingMessage,
@@ -37,7 +37,6 @@ from airflow_provider_wassly.client import (
     WasslyRateLimited,
     WasslyUnavailable,
     normalize,
-    shorten,
 )
 from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
@@ -69,8 +68,8 @@ class WasslyBroadcastIncomplete(WasslyError):
     """
 
     accepted = None
-    _verdict = "The broadcast is not complete"
-    advice = "A retry of this task, or clearing it, goes on and sends to nobody twice."
+    verdict = "The broadcast is not complete"
+    advice = "A retry, or clearing the task, resumes without sending to anyone twice."
 
     def __init__(self, message: str, *, may_pass: bool) -> None:
         super().__init__(message)
@@ -114,7 +113,7 @@ class _Place:
         return self.known in (UNKNOWN, ANNOUNCED)
 
     def note(self, outcome: str) -> None:
-        self.chunk[self.index] = outcome
+        self.chunk.note(self.index, outcome, self.row)
 
 
 @dataclass
@@ -144,11 +143,25 @@ class Tally:
         """How many were sent in a minute, by this try."""
         return self.sent / self.seconds * 60 if self.seconds else 0.0
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many recipients have come to which end."""
+        known: dict[str, int] = {
+            outcome: self.outcomes[outcome] for outcome in get_args(Outcome) if outcome != "not_sent"
+        }
+        return {**known, "not_sent": self.total - sum(known.values())}
+
+    def in_words(self) -> str:
+        """Return the counts as a sentence has them."""
+        counts = self.counts
+        told = [f"{counts.pop('accepted')} of {self.total} accepted"]
+        return ", ".join(told + [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number])
+
     def summary(self) -> dict[str, Any]:
         """Return it as the task returns it."""
         return {
             "recipients": self.total,
-            **{outcome: self.outcomes[outcome] for outcome in get_args(Outcome)},
+            **self.counts,
             "remaining_conversations": self.remaining_conversations,
             "duration": round(self.seconds, 1),
             "messages_per_minute": round(self.per_minute, 1),
@@ -166,8 +179,7 @@ class BroadcastRun:
     :param prepare: makes the message to a row.
     :param pace: when messages may leave.
     :param limits: how it is sent.
-    :param report: takes what comes of each, if wanted.
-    :param report_numbers: how it shows their numbers.
+    :param outputs: take what comes of each.
     """
 
     def __init__(
@@ -180,8 +192,7 @@ class BroadcastRun:
         prepare: Callable[[Row], OutgoingMessage],
         pace: Pace,
         limits: Limits,
-        report: Report | None,
-        report_numbers: Literal["short", "full"],
+        outputs: Sequence[Output],
     ) -> None:
         self._hook = hook
         self._clock = hook.get_conn().clock
@@ -191,8 +202,7 @@ class BroadcastRun:
         self._prepare = prepare
         self._pace = pace
         self._limits = limits
-        self._report = report
-        self._shows_numbers = report_numbers == "full"
+        self._outputs = outputs
         self._senders: Senders[_Place] = Senders(hook.get_conn(), pace, limits.max_workers)
         self._remaining = Remaining(limits.reserve_conversations, None)
         #: Announced, and not back yet.
@@ -221,27 +231,61 @@ class BroadcastRun:
         """
         Send to everybody who was not sent to.
 
+        However it ends, :attr:`tally` and the report say what it did; :attr:`stopped_by` says why it ended early.
+
         :param seconds_after_kill: how long answers may be waited for after :meth:`kill`.
-        :raises WasslyRecordError: when what would be sent cannot be written down.
-        :raises WasslyInvalidMessage: when the list changes meanwhile.
+        :raises WasslyListChanged: before anything is sent, when rows that were sent to have changed.
+        :raises WasslyRecordUnreadable: before anything is sent, when it is not known who was sent to.
         """
         jobs = (job for place in self._places() if (job := self._job(place)) is not None)
         self._next_progress = self._clock.monotonic() + _PROGRESS_SECONDS
         self._next_quota = self._clock.monotonic() + _QUOTA_SECONDS
         self._remaining = Remaining(self._limits.reserve_conversations, self.tally.remaining_conversations)
+        is_under_way = False
         try:
             self._log_start(self._remember_who_was_sent_to())
+            is_under_way = True
             self._loop(jobs)
+        except WasslyError as error:
+            if not is_under_way:
+                raise
+            self._stop(error)
         finally:
             self._wind_up(seconds_after_kill)
-            self._log_progress()
         if self._killed_at is not None:
-            raise RuntimeError("this task is being stopped")
+            self._stop(WasslyBroadcastIncomplete("the task is being stopped", may_pass=True))
+        self._tell_of_the_rest(jobs, seconds_after_kill)
+        self._log_progress()
+        self._keep_quota()
+
+    def _stop(self, error: WasslyError) -> None:
+        """Let the first reason to stop be the one that is told."""
+        self.stopped_by = self.stopped_by or error
+
+    def _tell_of_the_rest(self, jobs: Iterator[Job[_Place]], seconds_after_kill: float) -> None:
+        """Tell of all rows that were not sent to after a stop, as far as the list can be read and there is time."""
         for job in self._ready:
             self._settle(job.row, "not_sent")
-        for _ in jobs:  # after a stop they are not sent, only told of
-            pass
-        self._keep_quota()
+        try:
+            # It is over, so that none is sent.
+            for _place in jobs:
+                if self._killed_at is not None and self._clock.monotonic() > self._killed_at + seconds_after_kill:
+                    return
+        except WasslyError as error:
+            self._stop(error)
+
+    def as_end_of_broadcast(self, error: WasslyError) -> WasslyError:
+        """
+        Return why the broadcast is not complete, as the error of the whole.
+
+        It is of the type of what has stopped it, which a retry policy may ask for, and says what was done.
+        """
+        error.message = f"{self.tally.in_words()}: {error.message}"
+        error.accepted = None
+        error.verdict = WasslyBroadcastIncomplete.verdict
+        if not isinstance(error, WasslyBroadcastIncomplete):
+            error.advice = f"{error.advice} {WasslyBroadcastIncomplete.advice}".strip()
+        return error
 
     # Who is next
 
@@ -252,12 +296,13 @@ class BroadcastRun:
             total += len(rows)
             if digest(rows) != self._survey.digests[number * length : (number + 1) * length]:
                 raise _list_changed()
-            chunk = self._record.chunk(number, len(rows))
+            chunk = self._record.chunk(number, rows)
             self._record.forget({chunk, *(job.row.chunk for job in (*self._out, *self._ready))})
             for index, row in enumerate(rows):
                 yield _Place(row, chunk, index, chunk[index])
         if total != self._survey.total:
             raise _list_changed()
+        self._record.check_end(number + 1)
 
     def _remember_who_was_sent_to(self) -> int:
         """
@@ -284,14 +329,14 @@ class BroadcastRun:
             self._settle(place, "accepted", place.chunk.conversation_ids.get(place.index))
             return None
         if known == FAILED:
-            self._settle(place, "failed", reason="in an earlier try; its log says why")
+            self._settle(place, "failed", reason="in an earlier attempt; its log says why")
             return None
         if place.was_unknown:
             place.note(UNKNOWN)
             if not self._limits.repeats_unknown:
-                reason = "in an earlier try; its log says why"
+                reason = "in an earlier attempt; its log says why"
                 if known == ANNOUNCED:
-                    reason = "an earlier try was killed before the answer was noted"
+                    reason = "an earlier attempt was killed before the answer was recorded"
                 self._settle(place, "unknown", reason=reason)
                 return None
         if self._is_over:
@@ -417,7 +462,7 @@ class BroadcastRun:
     def _make_failure_known(self, place: _Place, error: WasslyError) -> None:
         if _concerns_everybody(error):
             self._settle(place, "not_sent", reason=error.message)
-            self.stopped_by = self.stopped_by or error
+            self._stop(error)
             return
         is_unknown = error.accepted is None
         self._settle(place, "unknown" if is_unknown else "failed", reason=error.message)
@@ -475,7 +520,7 @@ class BroadcastRun:
             self._record.write()
         except WasslyError as error:
             # If the task was cleared meanwhile, Airflow refuses its writes.
-            log.warning("%s. A next try will call the outcome of the last messages unknown", error)
+            log.warning("%s. A next attempt will call the outcome of the last messages unknown", error)
 
     # What is told
 
@@ -487,18 +532,16 @@ class BroadcastRun:
             return
         place.is_settled = True
         if place.was_unknown and outcome in ("failed", "invalid", "not_sent"):
-            outcome, reason = "unknown", f"in an earlier try; and now {reason or 'not sent'}"
+            outcome, reason = "unknown", f"in an earlier attempt; and now {reason or 'not sent'}"
         self.tally.outcomes[outcome] += 1
-        if self._report is not None:
-            number = place.row.number
-            shown = "" if number is None else str(number) if self._shows_numbers else _short(number)
-            self._report.add(Line(place.row.position, shown, outcome, conversation_id, reason))
+        for output in self._outputs:
+            output.add(Line(place.row, outcome, conversation_id, reason))
         if outcome not in ("failed", "invalid", "unknown"):
             return
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
             word = "UNKNOWN whether accepted" if outcome == "unknown" else outcome
-            log.warning("Row %d (%s): %s: %s", place.row.position, _short(place.row.number), word, reason)
+            log.warning("Row %d (%s): %s: %s", place.row.position, short(place.row.number), word, reason)
         if self._logged == _MAX_LOGGED:
             log.warning("Further recipients that fail are in the report only")
 
@@ -509,7 +552,7 @@ class BroadcastRun:
             speed = f"as fast as {self._limits.max_workers} threads go"
         else:
             speed = f"at {pace:g} messages a minute: that takes about {_in_words(left / pace * 60)}"
-        again = f" ({before} more were sent to, or perhaps, by earlier tries)" if before else ""
+        again = f" ({before} were already handled by earlier attempts)" if before else ""
         log.info("Sending to up to %d recipients%s, %s", left, again, speed)
 
     def _log_progress(self) -> None:
@@ -541,8 +584,8 @@ class BroadcastRun:
             self._hook.keep_quota(receipt, instance_id, timedelta(seconds=self._clock.monotonic() - answered_at))
 
 
-def _list_changed() -> WasslyInvalidMessage:
-    return WasslyInvalidMessage("the list changed while it was being sent to", field="recipients")
+def _list_changed() -> WasslyBroadcastIncomplete:
+    return WasslyBroadcastIncomplete("recipients: the list changed while it was being sent to", may_pass=True)
 
 
 def _concerns_everybody(error: WasslyError) -> bool:
@@ -550,11 +593,6 @@ def _concerns_everybody(error: WasslyError) -> bool:
     if isinstance(error, (WasslyRateLimited, WasslyUnavailable)):
         return (error.retry_after or 0.0) > MAX_RETRY_AFTER
     return isinstance(error, (WasslyAuthError, WasslyConfigError, WasslyDeviceDisconnected))
-
-
-def _short(number: object) -> str:
-    # Whatever a list holds, it must not break a line of the log.
-    return shorten("".join(char if char.isprintable() else "?" for char in str(number).strip()))
 
 
 def _as_integer(number: str) -> int:

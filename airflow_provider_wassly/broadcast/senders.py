@@ -145,9 +145,11 @@ class Senders(Generic[T]):
                 job.departed = False
                 attempt += 1
                 asked = error.retry_after
-                gives_up = attempt == _ATTEMPTS or (asked or 0.0) > MAX_RETRY_AFTER
+                if (asked or 0.0) > MAX_RETRY_AFTER:
+                    raise  # it concerns everybody, and all of it is over
+                gives_up = attempt == _ATTEMPTS
                 if asked is not None or not gives_up:
-                    wait = _BACKOFF[attempt - 1] if asked is None else min(asked, MAX_RETRY_AFTER)
+                    wait = _BACKOFF[attempt - 1] if asked is None else asked
                     log.warning("Not accepted: %s. Nothing is sent for %.1f s", error, wait)
                     # What Wassly asks for concerns the other messages too, also when this one is given up.
                     self._pace.hold(wait)

@@ -22,7 +22,7 @@ received it is not knowable through this API and never claimed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 
 class WasslyError(Exception):
@@ -32,12 +32,12 @@ class WasslyError(Exception):
     :param message: what happened, in one line, without secrets.
     """
 
-    #: How :attr:`summary` begins.
-    _verdict: ClassVar[str] = "NOT accepted by Wassly"
+    #: How :attr:`summary` begins: what is known about the message.
+    verdict: str = "NOT accepted by Wassly"
     #: ``False``: Wassly certainly did not accept the message. ``None``: that cannot be known.
-    accepted: ClassVar[bool | None] = False
+    accepted: bool | None = False
     #: What the reader of a log can do about it.
-    advice: ClassVar[str] = ""
+    advice: str = ""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ class WasslyError(Exception):
     @property
     def summary(self) -> str:
         """One line for a log: what happened, whether Wassly accepted the message, what to do."""
-        return f"{self._verdict}: {self.message}. {self.advice}"
+        return f"{self.verdict}: {self.message}. {self.advice}"
 
     def __str__(self) -> str:
         return self.message
@@ -73,7 +73,7 @@ class WasslyConfigError(WasslyError):
     """Raised before any call when an argument of the client, or a field of the connection, is missing or wrong."""
 
     advice = "Correct the connection."
-    _verdict = "Nothing was sent"
+    verdict = "Nothing was sent"
 
 
 class WasslyInvalidMessage(WasslyError):
@@ -87,7 +87,7 @@ class WasslyInvalidMessage(WasslyError):
     """
 
     advice = "Correct the parameter."
-    _verdict = "Nothing was sent"
+    verdict = "Nothing was sent"
 
     def __init__(self, message: str, *, field: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -218,6 +218,6 @@ class WasslyOutcomeUnknown(WasslyError):
     itself: a repetition can be a second message.
     """
 
-    _verdict = "UNKNOWN whether Wassly accepted it"
+    verdict = "UNKNOWN whether Wassly accepted it"
     accepted = None
     advice = "Look into the chat on the sending phone before you send again."

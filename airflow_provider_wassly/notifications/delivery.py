@@ -42,7 +42,7 @@ class WasslyNotificationError(WasslyError):
     """
 
     accepted = None
-    _verdict = "Not everybody was notified"
+    verdict = "Not everybody was notified"
     advice = "What is known of each message stands beside it."
 
     def __init__(self, failures: Mapping[str, WasslyError], recipients: int) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey
     from airflow_provider_wassly.broadcast.record import BroadcastRecord
-    from airflow_provider_wassly.broadcast.report import Report
+    from airflow_provider_wassly.broadcast.report import Output
     from airflow_provider_wassly.broadcast.run import BroadcastRun, Tally
     from airflow_provider_wassly.client import OutgoingMessage, WasslyError
     from airflow_provider_wassly.hooks.wassly import WasslyHook
@@ -41,10 +41,12 @@ class WasslyBroadcastOperator(WasslyTask):
     WhatsApp bans numbers that send unwanted or too many messages. Send only to people who have asked for it, and
     keep the pace slow.
 
-    The task writes down to whom it is about to send and what came of it. A retry, or clearing the task after it has
-    failed, goes on from there: nobody gets a second message, and of whom nobody knows whether the message was
-    accepted (at most ``2 × max_workers`` for each time that its process is killed) is left alone. Clearing the task
-    after it has succeeded starts anew.
+    The task records each recipient before sending, and the result afterwards. A retry, or clearing the task after it
+    has failed, resumes where the previous attempt stopped: nobody gets a second message, and recipients whose outcome
+    is unknown (at most ``2 × max_workers`` each time that its process is killed) are skipped. Clearing the task after
+    it has succeeded starts over.
+
+    Between attempts, rows that were not sent to may be corrected, and new ones added at the end.
 
     Returns ``{"recipients": …, "accepted": …, "failed": …, "invalid": …, "unknown": …, "duplicate": …, "not_sent": …,
     "remaining_conversations": …, "duration": …, "messages_per_minute": …, "report": …}``; ``duration`` in seconds.
@@ -72,13 +74,17 @@ class WasslyBroadcastOperator(WasslyTask):
     :param validate_first: check every row (number, texts, files) before the first message leaves, and send none if
         one is wrong.
     :param report: path or URI of a CSV file to write: one row for each recipient, with what came of it. (templated)
+    :param unsent: path or URI of a CSV file to write: the rows that were certainly not sent to, with all of their
+        columns and a ``reason``. It is a valid list of ``recipients``. (templated)
+    :param on_clear: what clearing the task does after it has failed: ``resume``, or ``restart``, which sends to
+        everybody again.
     :param report_numbers: whether it shows numbers ``short`` (``+44…0123``) or ``full``.
     :param attachment_conn_id: the Airflow connection for the object storage of list, files and report.
     :param wassly_conn_id: the Airflow connection. (templated)
     """
 
     # Not message, document and media: Airflow would render them before there is a recipient.
-    template_fields: Sequence[str] = ("recipients", "report", "instance_id", "wassly_conn_id")
+    template_fields: Sequence[str] = ("recipients", "report", "unsent", "instance_id", "wassly_conn_id")
     ui_color = "#d3f5df"
 
     def __init__(
@@ -100,6 +106,8 @@ class WasslyBroadcastOperator(WasslyTask):
         validate_first: bool = False,
         report: Any = None,
         report_numbers: Literal["short", "full"] = "short",
+        unsent: Any = None,
+        on_clear: Literal["resume", "restart"] = "resume",
         attachment_conn_id: str | None = None,
         wassly_conn_id: str = "wassly_default",
         **kwargs: Any,
@@ -116,6 +124,8 @@ class WasslyBroadcastOperator(WasslyTask):
             _check_whole("max_failures", max_failures, least=0, otherwise=", or a share such as 0.01")
         if on_outcome_unknown not in ("fail", "retry", "ignore"):
             raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
+        if on_clear not in ("resume", "restart"):
+            raise ValueError(f"on_clear must be 'resume' or 'restart', not {on_clear!r}")
         if report_numbers not in ("short", "full"):
             raise ValueError(f"report_numbers must be 'short' or 'full', not {report_numbers!r}")
         self.recipients = as_template(recipients)
@@ -134,8 +144,11 @@ class WasslyBroadcastOperator(WasslyTask):
         self.validate_first = validate_first
         self.report = as_template(report)
         self.report_numbers = report_numbers
+        self.unsent = as_template(unsent)
+        self.on_clear = on_clear
         self.attachment_conn_id = attachment_conn_id
         self.wassly_conn_id = wassly_conn_id
+        self._record: BroadcastRecord | None = None
         self._run: BroadcastRun | None = None
         self._stopping = False
         self._verbatim: set[str] = set()
@@ -165,41 +178,68 @@ class WasslyBroadcastOperator(WasslyTask):
             return super(WasslyTask, self).render_template(content, context, jinja_env, seen_oids)
         return super().render_template(content, context, jinja_env, seen_oids)
 
+    def begin(self, context: _compat.Context) -> None:
+        """Look what an earlier attempt has left, before anything in this one can fail."""
+        from airflow_provider_wassly.attempts import Attempt
+        from airflow_provider_wassly.broadcast.record import BroadcastRecord
+        from airflow_provider_wassly.stores import store_of
+
+        store = partial(store_of, context, outlives_clear=True)
+        self._record = BroadcastRecord(store, Attempt.of(context), starts_over=self.on_clear == "restart")
+        self._record.look()
+
     def execute(self, context: _compat.Context) -> dict[str, Any]:
         """
-        Send to everybody on the list who was not sent to by an earlier try.
+        Send to everybody on the list who was not sent to by an earlier attempt.
 
         :raises AirflowFailException: when no retry can help, without using them.
         :raises WasslyError: when a retry can, so that ``retries`` apply.
         """
         from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
-        from airflow_provider_wassly.broadcast.record import BroadcastRecord, Try
-        from airflow_provider_wassly.broadcast.report import Report
+        from airflow_provider_wassly.broadcast.record import WasslyListChanged
+        from airflow_provider_wassly.broadcast.report import Report, Unsent
         from airflow_provider_wassly.client import WasslyError
-        from airflow_provider_wassly.stores import forget_after_success, store_of
+        from airflow_provider_wassly.stores import when_it_ends
 
-        report: Report | None = None
+        if self._record is None:
+            self.begin(context)
+        record = self._record
+        assert record is not None
+        outputs: list[Output] = []
+        when_it_ends(context, lambda succeeded: record.remove() if succeeded or record.knows_nothing else None)
         try:
             recipients = RecipientList(self.recipients, self.attachment_conn_id)
             surveyed = survey(recipients)
-            record = BroadcastRecord(partial(store_of, context), Try.of(context), surveyed)
-            forget_after_success(context, lambda: record.names)
-            earlier = record.look_back()
-            if earlier is not None:
-                self.log.info("An earlier try of this task has sent to everybody; sending nothing")
-                return self._with_report(earlier)
-            report = None if self.report is None else Report(self.report, self.attachment_conn_id)
+            record.resume(surveyed)
+            if self.report is not None:
+                outputs.append(Report(self.report, self.attachment_conn_id, self.report_numbers == "full"))
+            if self.unsent is not None:
+                outputs.append(Unsent(self.unsent, self.attachment_conn_id))
             prepare = self._preparer(context)
             if self.validate_first and not record.is_resumed:
                 self._validate(recipients, prepare)
-            record.begin()
-            tally = self._send(recipients, surveyed, record, prepare, report)
-            return self._end(context, record, tally, report)
+            record.begin(self.hook.get_conn().clock)
+            run = self._run = self._make_run(recipients, surveyed, record, prepare, outputs)
+            if self._stopping:
+                run.kill()
+            self._tell_if_cleared(record)
+            try:
+                run.run(_compat.seconds_after_sigterm())
+            except WasslyListChanged:
+                raise
+            except BaseException as interruption:
+                # Airflow ends the task: what it has done is to be known all the same.
+                self._tell_and_save(context, run.tally, outputs, f"the task was ended by {type(interruption).__name__}")
+                raise
+            return self._end(context, record, run, outputs)
+        except WasslyListChanged as error:
+            self._push(context, {"recipients": surveyed.total, **record.counts()})
+            self._fail(error)
         except WasslyError as error:
             self._fail(error)
         finally:
-            if report is not None:
-                report.close()
+            for output in outputs:
+                output.close()
 
     def on_kill(self) -> None:
         """Let no message leave from now on; answers that are on their way are still written down."""
@@ -208,14 +248,14 @@ class WasslyBroadcastOperator(WasslyTask):
         if self._run is not None:
             self._run.kill()
 
-    def _send(
+    def _make_run(
         self,
         recipients: RecipientList,
         surveyed: Survey,
         record: BroadcastRecord,
         prepare: Callable[[Row], OutgoingMessage],
-        report: Report | None,
-    ) -> Tally:
+        outputs: Sequence[Output],
+    ) -> BroadcastRun:
         from airflow_provider_wassly.broadcast.pace import Pace
         from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
 
@@ -228,15 +268,17 @@ class WasslyBroadcastOperator(WasslyTask):
             prepare=prepare,
             pace=Pace(self.messages_per_minute, self.jitter, clock=self.hook.get_conn().clock),
             limits=Limits(self.max_workers, self.reserve_conversations, self.on_outcome_unknown == "retry"),
-            report=report,
-            report_numbers=self.report_numbers,
+            outputs=outputs,
         )
         run.tally.remaining_conversations = recorded_quota
-        self._run = run
-        if self._stopping:
-            run.kill()
-        run.run(_compat.seconds_after_sigterm())
-        return run.tally
+        return run
+
+    def _tell_if_cleared(self, record: BroadcastRecord) -> None:
+        if record.is_cleared:
+            self.log.info(
+                "This task was cleared after it had failed: it resumes and sends to nobody twice. To send to everybody "
+                "again, start a new DAG run, or set on_clear='restart'"
+            )
 
     def _recorded_quota(self) -> int | None:
         """Return how many conversations remain as far as anybody knows; the first answer will tell better."""
@@ -352,40 +394,57 @@ class WasslyBroadcastOperator(WasslyTask):
             )
 
     def _end(
-        self, context: _compat.Context, record: BroadcastRecord, tally: Tally, report: Report | None
+        self, context: _compat.Context, record: BroadcastRecord, run: BroadcastRun, outputs: Sequence[Output]
     ) -> dict[str, Any]:
         """Save the report, say whether it was a success, and return the summary."""
         from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
+        from airflow_provider_wassly.client import WasslyError
 
-        summary = tally.summary()
-        problem = self._run.stopped_by if self._run else None
+        tally, problem = run.tally, run.stopped_by
         if problem is None and self._are_too_many(failures := self._failures(tally), tally.total):
             problem = WasslyBroadcastIncomplete(
-                f"{failures} of {tally.total} recipients were not sent to, or not for certain "
-                f"(max_failures={self.max_failures!r})",
+                f"{failures} failed or in doubt (max_failures={self.max_failures!r})",
                 may_pass=tally.may_pass > 0 or (self.on_outcome_unknown == "retry" and tally.outcomes["unknown"] > 0),
             )
-        if report is not None:
-            try:
-                report.save()
-            except Exception as error:
-                problem = problem or WasslyBroadcastIncomplete(
-                    f"everybody was sent to, but the report could not be saved at {self.report} "
-                    f"({type(error).__name__}: {error})",
-                    may_pass=True,
-                )
-                self.log.error("The report could not be saved at %s: %s: %s", self.report, type(error).__name__, error)
+        unsaved = self._save(outputs)
+        if problem is None and unsaved:
+            problem = WasslyBroadcastIncomplete(unsaved, may_pass=True)
         if problem is None:
-            record.finish(summary)
-            return self._with_report(summary)
+            try:
+                record.write()  # what could not be written when the sending ended
+            except WasslyError as error:
+                problem = error
+        if problem is None:
+            if record.is_resumed and not tally.sent:
+                self.log.info("Earlier attempts of this task have sent to everybody; not sending")
+            return self._with_report(tally.summary())
+        self._push(context, tally.summary())
+        raise run.as_end_of_broadcast(problem)
+
+    def _tell_and_save(self, context: _compat.Context, tally: Tally, outputs: Sequence[Output], reason: str) -> None:
+        self.log.error("%s: %s", reason, tally.in_words())
+        self._save(outputs)
+        self._push(context, tally.summary())
+
+    def _save(self, outputs: Sequence[Output]) -> str:
+        """Write report and list of the unsent to their places; return what went wrong, nothing if nothing did."""
+        wrong = []
+        for output in outputs:
+            try:
+                output.save()
+            except Exception as error:
+                wrong.append(f"{output.location} could not be saved ({type(error).__name__}: {error})")
+                self.log.error("%s", wrong[-1])
+        return "; ".join(wrong)
+
+    def _push(self, context: _compat.Context, summary: dict[str, Any]) -> None:
+        """Return a summary although the task fails, so that a later task can tell what became of it all."""
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
-            # So that a later task can tell what became of it all.
             try:
                 ti.xcom_push(key="return_value", value=self._with_report(summary))
             except Exception as error:
                 self.log.warning("The summary could not be pushed: %s: %s", type(error).__name__, error)
-        raise problem
 
     def _failures(self, tally: Tally) -> int:
         unknown = 0 if self.on_outcome_unknown == "ignore" else tally.outcomes["unknown"]

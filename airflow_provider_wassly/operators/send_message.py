@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -27,9 +28,9 @@ class WasslySendMessageOperator(WasslyTask):
     limit, device disconnected, ``success: false``. What cannot pass fails at once: bad input,
     credentials, a 4xx. What an outcome does that cannot be known says ``on_outcome_unknown``.
 
-    Before the message leaves, the task writes down that it does, and then what Wassly answered. So
-    a retry after a crash does not send what an earlier try has sent: it returns the recorded
-    receipt, or treats the outcome as unknown. Clearing the task after it has ended sends again.
+    The task records that the message is about to leave, and then what Wassly answered. So a retry after a crash does
+    not send what an earlier attempt has sent: it returns the recorded receipt, or treats the outcome as unknown. If the
+    recipient has changed since, the task fails. Clearing the task after it has ended sends again.
 
     :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
         connection's ``default_region``. (templated)
@@ -102,6 +103,7 @@ class WasslySendMessageOperator(WasslyTask):
         self.on_outcome_unknown = on_outcome_unknown
         self.wassly_conn_id = wassly_conn_id
         self._stopping = False
+        self._record: SendRecord | None = None
 
     def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
         """
@@ -114,26 +116,33 @@ class WasslySendMessageOperator(WasslyTask):
             return env.get_template(content)
         return super().find_template(content, env)
 
+    def begin(self, context: _compat.Context) -> None:
+        """Look what an earlier attempt has left, before anything in this one can fail."""
+        from airflow_provider_wassly.state import SendRecord
+
+        self._record = SendRecord.of(context)
+        self._record.look()
+
     def execute(self, context: _compat.Context) -> dict[str, Any]:
         """
-        Send the message, unless an earlier try of this task has.
+        Send the message, unless an earlier attempt of this task has.
 
         :raises AirflowFailException: for what cannot pass, without retries.
         :raises WasslyError: for what may pass, so that ``retries`` apply.
         """
         from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
-        from airflow_provider_wassly.state import SendRecord, forget_after_success
 
-        record = SendRecord.of(context)
-        forget_after_success(context)
+        if self._record is None:
+            self.begin(context)
+        record = self._record
+        assert record is not None
+        record.remove_at_the_end(context)
         try:
-            earlier = record.read()
+            earlier = record.read(*self._identity_of_message())
             if earlier == "announced" or earlier == "ambiguous":
                 self._go_on_after_unknown(earlier)
             elif earlier is not None:
-                self.log.info(
-                    "An earlier try of this task has sent the message and Wassly accepted it; sending nothing"
-                )
+                self.log.info("Wassly accepted the message of an earlier attempt of this task; not sending it again")
                 return _result("accepted", earlier)
             receipt = self.hook.send(
                 self._outgoing(),
@@ -149,7 +158,7 @@ class WasslySendMessageOperator(WasslyTask):
         except BaseException as interruption:
             if record.announced:
                 self.log.error(
-                    "UNKNOWN whether Wassly accepted it: this try was ended by %s after the message had left",
+                    "UNKNOWN whether Wassly accepted it: this attempt was ended by %s after the message had left",
                     type(interruption).__name__,
                 )
             else:
@@ -169,13 +178,24 @@ class WasslySendMessageOperator(WasslyTask):
             raise RuntimeError("This task is being stopped; the message was not sent")
         record.announce()
 
+    def _identity_of_message(self) -> tuple[str, Any]:
+        """Return the recipient, and what the message to them holds, as far as that is known without a look at files."""
+        from airflow_provider_wassly.client import WasslyInvalidMessage, normalize
+
+        recipient = str(self.contact_mobile_number)
+        with contextlib.suppress(WasslyInvalidMessage):  # in a national form, for which a connection is needed
+            recipient = normalize(recipient)
+        files = [self.document, self.document_name, self.media, self.media_name]
+        return recipient, [self.message, self.contact_name, *map(str, files)]
+
     def _go_on_after_unknown(self, found: Literal["announced", "ambiguous"]) -> None:
         from airflow_provider_wassly.client import WasslyOutcomeUnknown
 
         reason = {
-            "announced": "an earlier try of this task ended after the message had left and before the answer was noted",
-            "ambiguous": "the task's retries were changed since an earlier try that may have sent the message, so that "
-            "a retry and a task that was cleared look the same. Clearing it once more, without a change, sends it",
+            "announced": "an earlier attempt of this task ended after the message had left and before the answer was "
+            "recorded",
+            "ambiguous": "the task's retries were changed since an earlier attempt that may have sent the message, so "
+            "that a retry and a task that was cleared look the same. Clearing it once more, without a change, sends it",
         }[found]
         if self.on_outcome_unknown != "retry":
             raise WasslyOutcomeUnknown(reason)

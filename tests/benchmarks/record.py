@@ -22,8 +22,8 @@ class CountingStore:
         self.bytes = 0
         self._values: dict[str, Any] = {}
 
-    def get(self, key: str) -> Any:
-        return self._values.get(key)
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._values.get(key, default)
 
     def set(self, key: str, value: Any, *, retention: Any) -> None:
         self.calls += 1

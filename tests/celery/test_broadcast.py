@@ -124,12 +124,8 @@ def test_the_sum_of_the_summaries_agrees_with_the_reports(
     assert {outcome: total[outcome] for outcome in outcomes} == {outcome: counts[outcome] for outcome in outcomes}
 
 
-def test_the_record_holds_no_number_and_no_text(killed: list[Try], cluster: CeleryCluster) -> None:
-    rows = cluster.query("select map_index, key, value from task_state_store where dag_id = 'campaign'")
-    assert {map_index for map_index, _, _ in rows} == set(range(SHARDS))
-    assert {key for _, key, _ in rows} == {"wassly_broadcast__head", "wassly_broadcast__0"}
-    for _, _, value in rows:
-        assert not any(private in value for private in ("7700900", "Ann", "sandbox-"))
+def test_no_record_is_left_of_what_has_succeeded(killed: list[Try], cluster: CeleryCluster) -> None:
+    assert cluster.query("select map_index, key from task_state_store where dag_id = 'campaign'") == []
 
 
 def test_each_process_of_a_task_logs_in_once(killed: list[Try], cluster: CeleryCluster, box: Sandbox) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly._compat import HAS_TASK_STATE_STORE
 from airflow_provider_wassly.hooks.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
 from tests import matrix
 from tests.support.airflow_cli import VERSION, AirflowCli
+from tests.support.kept import HAS_TASK_STATE_STORE
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -67,8 +67,8 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
             continue
         if "wassly_sandbox" in snippet or snippet.startswith("# dags/"):
             continue  # in test_pytest_plugin.py
-        if "RetryRule" in snippet and not HAS_TASK_STATE_STORE:
-            continue  # Airflow has retry_policy since 3.3, as the text says
+        if ("RetryRule" in snippet and not HAS_TASK_STATE_STORE) or ("RetryAction" in snippet and VERSION < (3, 4)):
+            continue  # Airflow has retry_policy since 3.3 and RetryAction.RESCHEDULE since 3.4, as the text says
         if "DeadlineAlert" in snippet:
             continue  # below
         # The folders of the snippets are those of another machine.

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -21,8 +22,29 @@ from airflow_provider_wassly.sandbox import Sandbox
 from tests.support.airflow_database import query
 
 #: Airflow itself takes seconds to import.
-VERSION = tuple(map(int, version("apache-airflow").split(".")[:2]))
+_AIRFLOW = version("apache-airflow")
+VERSION = tuple(map(int, _AIRFLOW.split(".")[:2]))
 IS_AIRFLOW_2 = VERSION < (3, 0)
+
+#: The scheduler of 3.4.0b2 dies of an IntegrityError when the process of a task is killed that has a callback and a
+#: retry left, and of any that has a retry left when the machine dies: asking for the callback closes the session from
+#: which it then wants to write down the next try.
+_SETTINGS_OF_BETA = """
+from airflow import settings
+from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
+
+__all__ = []
+_send = DatabaseCallbackSink.send
+
+
+def send(self, callback):
+    session = settings.Session()
+    _send(self, callback, session=session)
+    session.commit()
+
+
+DatabaseCallbackSink.send = send
+"""
 
 
 class ReservedPort:
@@ -51,7 +73,7 @@ class AirflowServer:
     #: Its processes with their arguments, in the order of their start: the scheduler's first tasks need the API. The
     #: port for logs is always the same one, and here all share a disk.
     components: dict[str, tuple[str, ...]] = {
-        **({} if IS_AIRFLOW_2 else {"api-server": (), "dag-processor": ()}),
+        **({} if IS_AIRFLOW_2 else {"api-server": ("--apps", "execution"), "dag-processor": ()}),
         "triggerer": ("--skip-serve-logs",),
         "scheduler": ("--skip-serve-logs",),
     }
@@ -60,8 +82,12 @@ class AirflowServer:
         self.home = home
         self.dags = home / "dags"
         self.dags.mkdir()
+        if _AIRFLOW == "3.4.0b2":
+            config = home / "config"
+            config.mkdir()
+            (config / "airflow_local_settings.py").write_text(_SETTINGS_OF_BETA)
         self._database = home / "airflow.db"
-        self._port = ReservedPort()
+        self._port, self._pages_port = ReservedPort(), ReservedPort()
         self.url = self._port.url
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         self._environment = kept | {
@@ -99,6 +125,7 @@ class AirflowServer:
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._stopped = False
+        self._starting_pages = threading.Lock()
 
     def add_connection(self, conn_id: str, box: Sandbox, **extra: Any) -> None:
         """Make a sandbox known to the processes that will be started."""
@@ -111,7 +138,7 @@ class AirflowServer:
         subprocess.run(self._command("db", "migrate"), env=self._environment, check=True, capture_output=True)
         for component in self.components:
             if component == "scheduler" and not IS_AIRFLOW_2:
-                self.wait_for(self._answers_tasks, "Airflow's API", seconds=300)
+                self.wait_for(lambda: _answers(f"{self.url}/execution/health"), "Airflow's API", seconds=300)
             self.start_component(component)
 
     def start_component(self, component: str, *arguments: str) -> None:
@@ -138,6 +165,7 @@ class AirflowServer:
         while self._processes:
             _kill_session(self._processes.popitem()[1])
         self._port.close()
+        self._pages_port.close()
 
     def wait_for(self, condition: Callable[[], object], what: str, *, seconds: float) -> None:
         """Wait until a condition holds; fail with Airflow's own output if it never does."""
@@ -154,15 +182,25 @@ class AirflowServer:
         return query(self._database, statement, *values)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the REST API (Airflow 3)."""
+        """
+        Call the REST API (Airflow 3).
+
+        It has a process of its own: with SQLite, which lets only one write at a time, a call can wait for that of a
+        task, and that of the task for the process.
+        """
+        with self._starting_pages:
+            if "pages" not in self._processes:
+                port = str(self._pages_port.number)
+                self.start_component("pages", "api-server", "--apps", "core", "--port", port)
+                self.wait_for(lambda: _answers(f"{self._pages_port.url}/auth/token"), "Airflow's pages", seconds=300)
         request = urllib.request.Request(
-            f"{self.url}{path}",
+            f"{self._pages_port.url}{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or "null")
 
     def clear(self, dag_id: str, task_id: str) -> None:
         """Clear a task as a person does in Airflow's pages."""
@@ -189,21 +227,22 @@ class AirflowServer:
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')}" for path in paths)
 
     def _token(self) -> str:
-        with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self._pages_port.url}/auth/token", timeout=60) as answer:
             token: str = json.load(answer)["access_token"]
         return token
-
-    def _answers_tasks(self) -> bool:
-        # The first answer takes seconds, longer than a task would wait for it by default.
-        try:
-            with urllib.request.urlopen(f"{self.url}/execution/health", timeout=60) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
         return [sys.executable, "-m", "airflow", *arguments]
+
+
+def _answers(url: str) -> bool:
+    # The first answer takes seconds, longer than a task would wait for it by default.
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return bool(200 <= answer.status < 300)
+    except OSError:
+        return False
 
 
 def _kill_session(leader: subprocess.Popen[bytes]) -> None:

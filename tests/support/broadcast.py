@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
+from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row, survey
-from airflow_provider_wassly.broadcast.record import BroadcastRecord, Try
+from airflow_provider_wassly.broadcast.record import BroadcastRecord
 from airflow_provider_wassly.broadcast.report import Line
 from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
 from airflow_provider_wassly.client import OutgoingMessage, SendReceipt
@@ -72,7 +74,20 @@ class World(Service):
 
 
 def outcomes_in(values: dict[str, str]) -> str:
-    return "".join(json.loads(text)["outcomes"] for name, text in sorted(values.items()) if not name.endswith("head"))
+    journal = json.loads(values.get("wassly_broadcast__journal", "null"))
+    head = json.loads(values.get("wassly_broadcast__head", '{"token": null}'))
+    outcomes = []
+    for number in range(len(values)):
+        chunk = json.loads(values.get(f"wassly_broadcast__{number}", "null"))
+        if chunk is None or chunk["token"] != head["token"]:
+            break
+        known = list(chunk["outcomes"])
+        if journal is not None and journal["written"] > chunk["written"]:
+            for index, outcome in re.findall(r"(\d+)(\D)\d*,", journal["changes"].get(str(number), "")):
+                known.extend("." * (int(index) + 1 - len(known)))
+                known[int(index)] = outcome
+        outcomes.append("".join(known).rstrip("."))
+    return "".join(outcomes)
 
 
 class Hook:
@@ -107,10 +122,12 @@ class Lines:
 
     def outcomes(self) -> list[str]:
         """Return the outcome of each row, in the list's order."""
-        assert [line.row for line in sorted(self.lines, key=lambda line: line.row)] == list(
-            range(1, len(self.lines) + 1)
-        )
-        return [line.outcome for line in sorted(self.lines, key=lambda line: line.row)]
+        lines = self.in_order()
+        assert [line.row.position for line in lines] == list(range(1, len(lines) + 1))
+        return [line.outcome for line in lines]
+
+    def in_order(self) -> list[Line]:
+        return sorted(self.lines, key=lambda line: line.row.position)
 
 
 def prepare(row: Row) -> OutgoingMessage:
@@ -127,12 +144,13 @@ class Broadcast:
         try_number: int = 1,
         *,
         chain: int = 3,
+        instance: str | None = None,
+        starts_over: bool = False,
         max_workers: int = 1,
         reserve: int | None = None,
         repeats_unknown: bool = False,
         pace: Pace | None = None,
         report: Any = None,
-        report_numbers: Any = "full",
         prepare: Callable[[Row], OutgoingMessage] = prepare,
     ) -> None:
         self.hook = cast(Any, Hook(world))
@@ -140,11 +158,10 @@ class Broadcast:
         recipients = RecipientList(source)
         surveyed = survey(recipients)
         self.total = surveyed.total
-        self.record = BroadcastRecord(world.kept.store, Try(chain, try_number, 3), surveyed)
-        self.earlier = self.record.look_back()
-        if self.earlier is not None:
-            return
-        self.record.begin()
+        attempt = Attempt(instance or f"try {try_number}", None, chain, try_number, 3)
+        self.record = BroadcastRecord(world.kept.store, attempt, starts_over=starts_over)
+        self.record.resume(surveyed)
+        self.record.begin(world.clock)
         self.run = BroadcastRun(
             hook=self.hook,
             recipients=recipients,
@@ -153,15 +170,16 @@ class Broadcast:
             prepare=prepare,
             pace=pace or Pace(None, clock=world.clock),
             limits=Limits(max_workers, reserve, repeats_unknown),
-            report=self.report,
-            report_numbers=report_numbers,
+            outputs=[self.report],
         )
 
     def go(self, seconds_after_kill: float = 10.0) -> Broadcast:
         self.run.run(seconds_after_kill)
         # Everybody is told of exactly once.
-        assert len(self.report.outcomes()) == self.total
-        assert Counter(self.report.outcomes()) == +self.run.tally.outcomes
+        told = Counter(self.report.outcomes())
+        assert told == +self.run.tally.outcomes
+        told["not_sent"] += self.total - told.total()  # in a stop, there may be no time to tell of the rest
+        assert +told == +Counter(self.run.tally.counts)
         return self
 
     def outcomes(self) -> list[str]:
@@ -169,4 +187,4 @@ class Broadcast:
         return found
 
     def reasons(self) -> list[str]:
-        return [line.reason for line in sorted(self.report.lines, key=lambda line: line.row)]
+        return [line.reason for line in self.report.in_order()]

@@ -6,7 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from airflow_provider_wassly import _compat
 from airflow_provider_wassly.stores import Store
+
+#: Whether a running task's context holds ``task_state_store`` on this Airflow.
+HAS_TASK_STATE_STORE = _compat._VERSION >= (3, 3)
 
 
 class Kept:
@@ -28,6 +32,8 @@ class Kept:
         self.failing_writes: dict[int, bool] = {}
         #: Called with ``read``, ``write`` (before it has its effect) and ``written``.
         self.on_event: Callable[[str], None] = lambda what: None
+        #: Whether other attempts can write to it, as to Variables.
+        self.is_shared = False
 
     def get(self, key: str) -> str | None:
         self.reads.append(key)
@@ -78,9 +84,9 @@ class TaskState:
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    def get(self, key: str) -> Any:
+    def get(self, key: str, default: Any = None) -> Any:
         text = self._kept.get(key)
-        return None if text is None else json.loads(text)
+        return default if text is None else json.loads(text)
 
     def set(self, key: str, value: Any, *, retention: Any) -> None:
         self._kept.set(key, json.dumps(value))
@@ -91,11 +97,18 @@ class TaskState:
 
 class _Store:
     def __init__(self, kept: Kept, name: str) -> None:
+        self.is_shared = kept.is_shared
         self._state = kept.task_state_store()
         self._name = name
 
     def get(self) -> Any:
-        return self._state.get(self._name)
+        missing = object()
+        value = self._state.get(self._name, default=missing)
+        if value is missing:
+            return None
+        if not isinstance(value, dict):
+            raise ValueError(f"it is of type {type(value).__name__}")
+        return value
 
     def set(self, value: Any) -> None:
         self._state.set(self._name, value, retention=None)

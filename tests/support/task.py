@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
+from airflow_provider_wassly import _compat
 from tests.support.kept import Kept
 
 try:
@@ -52,7 +53,7 @@ class Task:
 
     :param operator: its class.
     :param state: where the task's state is kept on Airflow 3.3; ``None`` for Variables.
-    :param listeners: are told of a success.
+    :param listeners: are told of its end.
     :param arguments: of the operator, unless a try is given others.
     """
 
@@ -60,7 +61,7 @@ class Task:
         self,
         operator: Callable[..., Any],
         state: Kept | None = None,
-        listeners: list[Callable[[Any], None]] | None = None,
+        listeners: list[Callable[[Any, bool], None]] | None = None,
         **arguments: Any,
     ) -> None:
         self.retries = 2
@@ -69,15 +70,22 @@ class Task:
         self._state = state
         self._listeners = [] if listeners is None else listeners
         self._try_number = 0
+        self._made = 1
         self._max_tries = self.retries
         self.dag_options: dict[str, Any] = {}
         #: Whether Airflow gets to know of a success, and its API answers when the task pushes something.
         self.airflow_answers = True
         self.operator: Any = None
+        #: From then on, only somebody who clears it lets it run once more.
+        self.has_succeeded = False
 
     def run(self, **arguments: Any) -> Ended:
         """Run the first try, or the next one, as after a failure."""
         self._try_number += 1
+        return self.again(**arguments)
+
+    def again(self, **arguments: Any) -> Ended:
+        """Run the same try once more, as Airflow 3.4 does when a retry policy says so."""
         with DAG(
             "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
         ) as dag:
@@ -92,12 +100,14 @@ class Task:
 
         ti = task_instance(
             dag_id="campaign",
+            id=f"{self._made}/{self._try_number}",
             try_number=self._try_number,
             max_tries=self._max_tries,
             task=operator,
             xcom_push=push,
         )
         context: Any = {"dag": dag, "task": operator, "ti": ti, "ds": "2026-11-24", "run_id": ti.run_id}
+        context["dag_run"] = SimpleNamespace(id=self._made)
         if self._state is not None:
             context["task_state_store"] = self._state.task_state_store()
         try:
@@ -106,10 +116,22 @@ class Task:
         except BaseException as error:
             if not isinstance(error, (Exception, Stopped)):
                 raise
+            if isinstance(error, type(_compat.fail_exception(""))) or self._try_number > self._max_tries:
+                self._tell_of_the_end(ti, False)
             return Ended(None, error, pushed)
-        for tell in self._listeners if self.airflow_answers else []:
-            tell(ti)
+        self._tell_of_the_end(ti, True)
         return Ended(returned, None, pushed)
+
+    def _tell_of_the_end(self, ti: Any, succeeded: bool) -> None:
+        self.has_succeeded = succeeded
+        for tell in self._listeners if self.airflow_answers else []:
+            tell(ti, succeeded)
+        self._listeners.clear()
+
+    def make_again(self) -> None:
+        """Let the next run be the first try of a run that has the same names, after this one was deleted."""
+        self._made += 1
+        self._try_number, self._max_tries = 0, self.retries
 
     def clear(self) -> None:
         """Let the next run be that of a task which somebody has cleared."""
@@ -128,4 +150,8 @@ class Task:
 def task_instance(**values: Any) -> Any:
     """Return what a context holds as ``ti``: the first try of a task with two retries, but for ``values``."""
     usual = {"dag_id": "d", "run_id": "r", "task_id": "send", "map_index": -1, "max_tries": 2, "try_number": 1}
-    return SimpleNamespace(**{**usual, **values})
+    ti = SimpleNamespace(**{**usual, **values})
+    if "id" not in values:
+        # A try has one of its own, which it keeps when Airflow runs it again.
+        ti.id = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
+    return ti

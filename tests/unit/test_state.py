@@ -6,6 +6,7 @@ import logging
 import pickle
 import signal
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,19 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.client import SendReceipt, WasslyError
 from airflow_provider_wassly.state import (
     SendRecord,
+    WasslyRecipientChanged,
     WasslyRecordError,
     WasslyRecordUnreadable,
-    forget_after_success,
 )
-from tests.support.kept import Kept
+from tests.support.kept import HAS_TASK_STATE_STORE, Kept
 from tests.support.task import task_instance
 from tests.support.variables import Variables
 
 KEY = "record"
 RECEIPT = SendReceipt(message_type="document", conversation_id=7, remaining_conversations=40969)
+TO, TEXT = "+447700900123", ["Hello"]
 
 
 @pytest.fixture
@@ -34,55 +37,114 @@ def store() -> Kept:
     return Kept()
 
 
-def on_try(store: Kept, number: int, chain: int = 3) -> SendRecord:
-    return SendRecord(store.store(KEY), chain, number)
+def attempt(number: int, chain: int = 3, retries: int | None = 3, instance: str | None = "") -> Attempt:
+    return Attempt(f"try {number}" if instance == "" else instance, None, chain, number, retries)
+
+
+def on_try(store: Kept, number: int, chain: int = 3, **more: Any) -> SendRecord:
+    return SendRecord(store.store(KEY), attempt(number, chain, **more))
+
+
+def found(record: SendRecord, to: str = TO, text: Any = TEXT) -> Any:
+    return record.read(to, text)
+
+
+def announced(record: SendRecord, to: str = TO, text: Any = TEXT) -> SendRecord:
+    found(record, to, text)
+    record.announce()
+    return record
+
+
+def accepted(record: SendRecord, to: str = TO, text: Any = TEXT) -> SendRecord:
+    announced(record, to, text).accept(RECEIPT)
+    return record
 
 
 def test_a_retry_learns_that_the_message_was_about_to_leave(store: Kept) -> None:
-    on_try(store, 1).announce()
-    assert on_try(store, 2).read() == "announced"
+    announced(on_try(store, 1))
+    assert found(on_try(store, 2)) == "announced"
 
 
 def test_a_retry_gets_the_receipt(store: Kept) -> None:
-    record = on_try(store, 1)
-    record.announce()
-    record.accept(RECEIPT)
-    assert on_try(store, 2).read() == RECEIPT
+    accepted(on_try(store, 1))
+    assert found(on_try(store, 2)) == RECEIPT
 
 
 def test_what_was_not_accepted_leaves_nothing(store: Kept) -> None:
-    record = on_try(store, 1)
-    record.announce()
-    record.withdraw()
-    assert on_try(store, 2).read() is None
+    announced(on_try(store, 1)).withdraw()
+    assert found(on_try(store, 2)) is None
+    assert store.values == {}
 
 
-def test_a_try_that_announced_nothing_withdraws_nothing(store: Kept) -> None:
-    on_try(store, 1).announce()
+def test_an_attempt_that_announced_nothing_withdraws_nothing(store: Kept) -> None:
+    announced(on_try(store, 1))
     on_try(store, 2).withdraw()
-    assert on_try(store, 3).read() == "announced"
+    assert found(on_try(store, 3)) == "announced"
 
 
 def test_a_task_that_was_cleared_begins_anew(store: Kept) -> None:
-    record = on_try(store, 1, chain=3)
-    record.announce()
-    record.accept(RECEIPT)
-    assert on_try(store, 2, chain=4).read() is None
+    accepted(on_try(store, 1, chain=3))
+    assert found(on_try(store, 2, chain=4)) is None
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_first_try_never_reads(store: Kept, number: int) -> None:
-    record = on_try(store, 1)
-    record.announce()
-    record.accept(RECEIPT)
-    assert on_try(store, number).read() is None
+def test_a_try_that_airflow_runs_again_finds_what_it_has_sent(store: Kept) -> None:
+    accepted(on_try(store, 1))
+    assert found(on_try(store, 1)) == RECEIPT
+
+
+def test_an_unanswered_try_that_airflow_runs_again_is_unknown(store: Kept) -> None:
+    announced(on_try(store, 1))
+    assert found(on_try(store, 1)) == "announced"
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_record_of_a_task_instance_that_was_deleted_goes_first_of_all(store: Kept, number: int) -> None:
+    accepted(on_try(store, max(number, 1)))
+    on_try(store, number, instance="made again").look()
+    assert store.values == {}
+    assert found(on_try(store, number + 1)) is None
+
+
+def test_a_run_that_was_made_again_is_told_from_the_old_one_on_airflow_2(store: Kept) -> None:
+    accepted(SendRecord(store.store(KEY), Attempt(None, "17", 3, 1, 3)))
+    assert found(SendRecord(store.store(KEY), Attempt(None, "17", 3, 2, 3))) == RECEIPT
+    # Its first try was ended before it could look.
+    assert found(SendRecord(store.store(KEY), Attempt(None, "18", 3, 2, 3))) is None
+
+
+def test_a_first_try_on_airflow_2_has_no_earlier_attempt(store: Kept) -> None:
+    accepted(SendRecord(store.store(KEY), Attempt(None, "17", 3, 1, 3)))
+    assert found(SendRecord(store.store(KEY), Attempt(None, "17", 3, 1, 3))) is None
+
+
+@pytest.mark.parametrize("leave", [announced, accepted])
+def test_a_message_to_somebody_else_never_makes_this_one_accepted(store: Kept, leave: Callable[..., Any]) -> None:
+    leave(on_try(store, 1))
+    record = on_try(store, 2)
+    with pytest.raises(WasslyRecipientChanged, match="sent to another recipient") as caught:
+        found(record, to="+447700900124")
+    assert caught.value.may_pass is False
+    assert caught.value.summary.startswith("NOT sent to this recipient: ")
+    assert found(on_try(store, 3)) is not None
+
+
+def test_another_text_to_the_same_recipient_is_the_same_message(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    accepted(on_try(store, 1))
+    assert found(on_try(store, 2), text=["Hello at 12:01"]) == RECEIPT
+    assert caplog.messages == [
+        "The message has changed since an earlier attempt. What Wassly accepted then is not sent again"
+    ]
 
 
 def test_an_attempt_that_is_repeated_is_announced_once(store: Kept) -> None:
-    record = on_try(store, 1)
-    record.announce()
+    record = announced(on_try(store, 1))
     store.failure = RuntimeError("would be a second call")
     record.announce()
+
+
+def test_a_message_costs_a_read_and_two_writes(store: Kept) -> None:
+    accepted(on_try(store, 1))
+    assert (store.reads, store.writes) == ([KEY], [KEY, KEY])
 
 
 def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Kept) -> None:
@@ -90,16 +152,17 @@ def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Kept) -> 
     with pytest.raises(
         WasslyRecordUnreadable, match=r"could not be read \(ConnectionError: .*does not answer"
     ) as caught:
-        on_try(store, 2).read()
+        found(on_try(store, 2))
     assert caught.value.may_pass
-    # This try sent nothing, but the earlier one may have.
+    # This attempt sent nothing, but the earlier one may have.
     assert caught.value.accepted is None
-    assert caught.value.summary.startswith("UNKNOWN whether an earlier try's message was accepted")
+    assert caught.value.summary.startswith("UNKNOWN whether an earlier attempt's message was accepted")
 
 
 def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Kept) -> None:
-    store.failure = ConnectionError("Airflow's API does not answer")
     record = on_try(store, 1)
+    found(record)
+    store.failure = ConnectionError("Airflow's API does not answer")
     with pytest.raises(
         WasslyRecordError, match=r"could not be written \(ConnectionError: .*so nothing was sent"
     ) as caught:
@@ -108,43 +171,79 @@ def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Kept) 
     assert record.announced is False
 
 
-def test_what_was_accepted_is_never_withdrawn(store: Kept) -> None:
+def test_an_announcement_whose_answer_was_lost_is_taken_back(store: Kept) -> None:
+    store.failing_writes = {0: True}
     record = on_try(store, 1)
-    record.announce()
-    record.accept(RECEIPT)
+    with pytest.raises(WasslyRecordError, match="so nothing was sent"):
+        announced(record)
+    assert found(on_try(store, 2)) is None
+
+
+def test_what_was_accepted_is_never_withdrawn(store: Kept) -> None:
+    record = accepted(on_try(store, 1))
     record.withdraw()
     assert record.announced is False
-    assert on_try(store, 2).read() == RECEIPT
+    assert found(on_try(store, 2)) == RECEIPT
 
 
-@pytest.mark.parametrize(("retries", "found"), [(3, RECEIPT), (2, "ambiguous"), (1, RECEIPT), (5, RECEIPT)])
-def test_a_clear_that_cannot_be_told_from_a_retry_is_ambiguous(store: Kept, retries: int, found: object) -> None:
+@pytest.mark.parametrize(("retries", "expected"), [(3, RECEIPT), (2, "ambiguous"), (1, RECEIPT), (5, RECEIPT)])
+def test_a_clear_that_cannot_be_told_from_a_retry_is_ambiguous(store: Kept, retries: int, expected: object) -> None:
     # max_tries 3 after the first try: cleared with retries lowered to 2, it is 1 + 2 = 3 again.
-    record = SendRecord(store.store(KEY), 3, 1, retries=3)
-    record.announce()
-    record.accept(RECEIPT)
-    assert SendRecord(store.store(KEY), 3, 2, retries=retries).read() == found
+    accepted(on_try(store, 1, retries=3))
+    assert found(on_try(store, 2, retries=retries)) == expected
 
 
 def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
-    record = on_try(store, 1)
-    record.announce()
+    record = announced(on_try(store, 1))
     store.failure = ConnectionError("409: the task was cleared")
     with caplog.at_level(logging.WARNING):
         record.withdraw()
         record.accept(RECEIPT)
-    assert "It could not be written down that Wassly accepted the message" in caplog.text
-    assert "It could not be written down that Wassly did not accept the message" in caplog.text
+    assert "Could not record that Wassly accepted the message" in caplog.text
+    assert "Could not record that Wassly did not accept the message" in caplog.text
     store.failure = None
-    assert on_try(store, 2).read() == "announced"
+    assert found(on_try(store, 2)) == "announced"
 
 
 def test_a_record_of_a_later_version_is_not_guessed_at(store: Kept) -> None:
-    on_try(store, 1).announce()
-    store.values[KEY] = store.values[KEY].replace('"version": 1', '"version": 2')
-    with pytest.raises(WasslyRecordError, match="version 2 was written by a later version of this package") as caught:
-        on_try(store, 2).read()
+    announced(on_try(store, 1))
+    store.values[KEY] = store.values[KEY].replace('"version": 2', '"version": 3')
+    with pytest.raises(WasslyRecordError, match="version 3 was written by a later version of this package") as caught:
+        found(on_try(store, 2))
     assert not caught.value.may_pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"chain": "3"}, {"chain": None}, {"try_number": True}, {"retries": "3"}, {"receipt": []}, {"receipt": {}}],
+)
+def test_a_field_of_another_type_is_not_guessed_at(store: Kept, change: dict[str, Any]) -> None:
+    accepted(on_try(store, 1))
+    store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), **change})
+    with pytest.raises(WasslyRecordUnreadable, match="could not be understood"):
+        found(on_try(store, 2))
+
+
+def test_a_record_holds_nothing_private_and_no_time(store: Kept) -> None:
+    accepted(on_try(store, 1))
+    value = json.loads(store.values[KEY])
+    assert sorted(value) == sorted(
+        [
+            "version",
+            "instance",
+            "run",
+            "chain",
+            "try_number",
+            "retries",
+            "process",
+            "to",
+            "about",
+            "announced",
+            "receipt",
+        ]
+    )
+    # So short that 10,000,000,000 numbers have 65,536 fingerprints.
+    assert len(value["to"]) == len(value["about"]) == 4
 
 
 json_values = st.recursive(
@@ -161,7 +260,7 @@ json_values = st.recursive(
 def test_whatever_a_record_holds_it_is_understood_or_an_error(value: Any) -> None:
     store = Kept({KEY: json.dumps(value)})
     with contextlib.suppress(WasslyRecordError):
-        assert on_try(store, 2).read() in (None, "announced") or value["receipt"]
+        assert found(on_try(store, 2)) in (None, "announced") or value["receipt"]
 
 
 class Interruption(BaseException):
@@ -181,29 +280,29 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.realtime
 def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, interrupt_after: Any) -> None:
-    record = on_try(store, 1)
-    record.announce()
+    record = announced(on_try(store, 1))
     store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)
     with pytest.raises(Interruption):
         record.accept(RECEIPT)
-    assert on_try(store, 2).read() == RECEIPT
+    assert found(on_try(store, 2)) == RECEIPT
 
 
 @pytest.mark.realtime
 def test_a_signal_before_the_message_left_leaves_no_record(store: Kept, interrupt_after: Any) -> None:
+    record = on_try(store, 1)
+    found(record)
     store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)
-    record = on_try(store, 1)
     with pytest.raises(Interruption):
         record.announce()
     assert not record.announced
-    assert on_try(store, 2).read() is None
+    assert found(on_try(store, 2)) is None
 
 
 def test_without_a_running_task_nothing_is_kept() -> None:
     record = SendRecord.of({})
-    assert record.read() is None
+    assert found(record) is None
     record.announce()
     record.accept(RECEIPT)
 
@@ -220,145 +319,236 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return Variables(monkeypatch).values
 
 
+def of(dag_run: str = "17", **ti: Any) -> SendRecord:
+    return SendRecord.of({"ti": task_instance(**ti), "dag_run": SimpleNamespace(id=dag_run)})
+
+
 @pytest.mark.parametrize(
     "other", [{"map_index": 1}, {"run_id": "r2"}, {"task_id": "t2"}, {"dag_id": "d2"}, {"dag_id": "dr", "run_id": ""}]
 )
 def test_other_tasks_runs_and_indexes_have_records_of_their_own(
     variables: dict[str, str], other: dict[str, Any]
 ) -> None:
-    SendRecord.of({"ti": task_instance()}).announce()
-    assert SendRecord.of({"ti": task_instance(try_number=2)}).read() == "announced"
-    assert SendRecord.of({"ti": task_instance(try_number=2, **other)}).read() is None
+    announced(of())
+    assert found(of(try_number=2)) == "announced"
+    assert found(of(try_number=2, **other)) is None
 
 
-def test_a_variable_is_forgotten_after_the_success_of_its_own_task(
-    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_iterations_of_a_loop_have_records_of_their_own(variables: dict[str, str]) -> None:
+    announced(of(region_id="first"))
+    assert found(of(region_id="second", try_number=2)) is None
+    assert found(of(region_id="first", try_number=2)) == "announced"
+
+
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    told: list[Any] = []
+    monkeypatch.setattr(_compat, "listen_for_end", told.append)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("leave", "succeeded", "is_removed"),
+    [
+        (accepted, True, True),
+        (accepted, False, True),
+        (announced, True, True),
+        # Who clears the task is to know of it.
+        (announced, False, False),
+    ],
+)
+def test_a_record_whose_end_is_known_goes_with_the_end_of_its_own_task(
+    variables: dict[str, str], listeners: list[Any], leave: Callable[..., Any], succeeded: bool, is_removed: bool
 ) -> None:
-    listeners: list[Any] = []
-    monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
-    monkeypatch.setattr(_compat, "listen_for_success", listeners.append)
-    context = {"ti": task_instance()}
-    forget_after_success(context)
-    record = SendRecord.of(context)
-    record.announce()
-    record.accept(RECEIPT)
+    record = of()
+    record.remove_at_the_end({"ti": task_instance()})
+    leave(record)
     (tell,) = listeners
-    tell(task_instance(task_id="another"))
+    tell(task_instance(task_id="another"), True)
     assert len(variables) == 1
-    tell(task_instance())
+    tell(task_instance(), succeeded)
+    assert (variables == {}) is is_removed
+
+
+def test_what_an_earlier_attempt_has_sent_is_known_too_when_the_task_ends(
+    variables: dict[str, str], listeners: list[Any]
+) -> None:
+    accepted(of())
+    record = of(try_number=2)
+    record.remove_at_the_end({"ti": task_instance(try_number=2)})
+    assert found(record) == RECEIPT
+    listeners[0](task_instance(try_number=2), False)
     assert variables == {}
 
 
-def test_a_try_that_airflow_has_given_up_sends_nothing_once_a_later_one_has_begun_to(
+def test_what_cannot_be_removed_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, listeners: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    record = of()
+    record.remove_at_the_end({"ti": task_instance()})
+    Variables(monkeypatch).failure = ConnectionError("Airflow's API does not answer")
+    listeners[0](task_instance(), True)
+    assert caplog.messages == ["The send record could not be removed: ConnectionError: Airflow's API does not answer"]
+
+
+def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has_begun(
     variables: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    orphan = SendRecord.of({"ti": task_instance(try_number=1)})
-    SendRecord.of({"ti": task_instance(try_number=2)}).announce()
-    with pytest.raises(WasslyRecordError, match=r"^another try of this task has begun to send") as caught:
+    orphan = of(try_number=1)
+    found(orphan)
+    later = of(try_number=2)
+    assert found(later) is None
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile") as caught:
         orphan.announce()
     assert caught.value.may_pass is False
     # And it leaves the other's record alone, without a word.
-    orphan.announced = True
     orphan.withdraw()
     assert caplog.text == ""
-    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
+    later.announce()
+    assert found(of(try_number=3)) == "announced"
 
 
-def test_a_first_try_that_failed_leaves_no_record_of_an_earlier_run_of_its_name(variables: dict[str, str]) -> None:
-    before = SendRecord.of({"ti": task_instance()})
-    before.announce()
-    before.accept(RECEIPT)
-    SendRecord.of({"ti": task_instance()}).withdraw()
-    assert SendRecord.of({"ti": task_instance(try_number=2)}).read() is None
+def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has_succeeded(
+    variables: dict[str, str], listeners: list[Any]
+) -> None:
+    orphan = of(try_number=1)
+    found(orphan)
+    later = of(try_number=2)
+    later.remove_at_the_end({"ti": task_instance()})
+    accepted(later)
+    listeners[0](task_instance(), True)
+    assert variables == {}
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+        orphan.announce()
 
 
-def test_a_first_try_that_failed_leaves_the_record_of_a_later_one_alone(variables: dict[str, str]) -> None:
-    orphan = SendRecord.of({"ti": task_instance()})
-    SendRecord.of({"ti": task_instance(try_number=2)}).announce()
+def test_of_two_processes_of_one_try_one_sends(variables: dict[str, str]) -> None:
+    first, second = of(), of()
+    found(first)
+    found(second)
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+        first.announce()
+    second.announce()
+
+
+def test_a_record_that_cannot_be_taken_over_lets_nothing_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Variables(monkeypatch)
+    variables.failing_writes = {0: False}
+    with pytest.raises(WasslyRecordError, match=r"could not be written .* so nothing was sent") as caught:
+        found(of())
+    assert caught.value.may_pass
+
+
+def test_what_is_taken_over_stays_that_of_the_attempt_before(variables: dict[str, str]) -> None:
+    announced(of(max_tries=3, task=SimpleNamespace(retries=3)))
+    lowered: dict[str, Any] = {"max_tries": 3, "task": SimpleNamespace(retries=2)}
+    assert found(of(try_number=2, **lowered)) == "ambiguous"
+    # It was killed then.
+    assert found(of(try_number=3, **lowered)) == "ambiguous"
+
+
+def test_an_answer_does_not_replace_the_record_of_a_later_attempt(variables: dict[str, str]) -> None:
+    orphan = announced(of(try_number=1))
+    later = of(try_number=2)
+    assert found(later) == "announced"
+    later.announce()  # on_outcome_unknown="retry"
     orphan.withdraw()
-    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
+    assert found(of(try_number=3)) == "announced"
+    orphan.accept(RECEIPT)
+    assert found(of(try_number=3)) == "announced"
+
+
+def test_an_answer_of_before_the_clear_does_not_replace_the_record_of_after_it(variables: dict[str, str]) -> None:
+    before = announced(of(max_tries=3, try_number=3))
+    cleared = announced(of(max_tries=7, try_number=4))
+    before.accept(RECEIPT)
+    assert found(of(max_tries=7, try_number=5)) == "announced"
+    cleared.accept(RECEIPT)
+
+
+def test_an_attempt_that_ended_before_it_sent_leaves_nothing(variables: dict[str, str], listeners: list[Any]) -> None:
+    record = of()
+    record.remove_at_the_end({"ti": task_instance()})
+    announced(record).withdraw()
+    assert found(of(try_number=2)) is None
+    listeners[0](task_instance(), False)
+    assert variables == {}
 
 
 def test_a_variable_that_is_no_json_is_an_error_that_cannot_pass(variables: dict[str, str]) -> None:
-    SendRecord.of({"ti": task_instance()}).announce()
+    announced(of())
     (key,) = variables
-    variables[key] = "{"
-    with pytest.raises(WasslyRecordError) as caught:
-        SendRecord.of({"ti": task_instance(try_number=2)}).read()
-    assert not caught.value.may_pass
+    for text in ("{", "null", "[]", '"text"'):
+        variables[key] = text
+        with pytest.raises(WasslyRecordError) as caught:
+            found(of(try_number=2))
+        assert not caught.value.may_pass
 
 
-@pytest.mark.skipif(not _compat.HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
 def test_chains_do_not_share_a_key_of_the_task_state_store() -> None:
     accessor = Kept().task_state_store()
-    late = SendRecord.of({"ti": task_instance(max_tries=3), "task_state_store": accessor})
-    late.announce()
-    SendRecord.of({"ti": task_instance(max_tries=7, try_number=4), "task_state_store": accessor}).announce()
+
+    def with_state(**ti: Any) -> SendRecord:
+        return SendRecord.of({"ti": task_instance(**ti), "task_state_store": accessor})
+
+    late = announced(with_state(max_tries=3))
+    announced(with_state(max_tries=7, try_number=4))
     # The process of the chain before was still there when the task was cleared.
     late.accept(RECEIPT)
-    later = SendRecord.of({"ti": task_instance(max_tries=7, try_number=5), "task_state_store": accessor})
-    assert later.read() == "announced"
+    assert found(with_state(max_tries=7, try_number=5)) == "announced"
+
+
+OF_VERSION_1 = (
+    '{"version": 1, "chain": 3, "try_number": 1, "retries": 3, "written_at": "2026-11-24T12:00:00+00:00",'
+    ' "receipt": {"message_type": "document", "conversation_id": 7, "remaining_conversations": 40969}}'
+)
 
 
 def test_what_the_first_version_of_this_package_wrote_is_understood(store: Kept) -> None:
     """As it lies in users' databases: a later form must read this one too."""
-    store.values[KEY] = (
-        '{"version": 1, "chain": 3, "try_number": 1, "retries": 3, "written_at": "2026-11-24T12:00:00+00:00",'
-        ' "receipt": {"message_type": "document", "conversation_id": 7, "remaining_conversations": 40969}}'
-    )
-    assert SendRecord(store.store(KEY), 3, 2, 3).read() == RECEIPT
-    store.values[KEY] = store.values[KEY].partition('"receipt"')[0] + '"receipt": null}'
-    assert SendRecord(store.store(KEY), 3, 2, 3).read() == "announced"
+    store.values[KEY] = OF_VERSION_1
+    assert found(on_try(store, 2)) == RECEIPT
+    store.values[KEY] = OF_VERSION_1.partition('"receipt"')[0] + '"receipt": null}'
+    assert found(on_try(store, 2)) == "announced"
+    assert found(on_try(store, 2, chain=4)) is None
+
+
+@pytest.mark.parametrize(("runs_again", "expected"), [(False, None), (True, "ambiguous")])
+def test_what_the_first_version_wrote_does_not_say_whose_first_try_it_was(
+    store: Kept, monkeypatch: pytest.MonkeyPatch, runs_again: bool, expected: object
+) -> None:
+    monkeypatch.setattr(_compat, "RUNS_TRIES_AGAIN", runs_again)
+    store.values[KEY] = OF_VERSION_1
+    assert found(on_try(store, 1)) == expected
 
 
 def test_a_record_knows_chain_and_retries_of_its_task(variables: dict[str, str]) -> None:
-    SendRecord.of({"ti": task_instance(max_tries=3, task=SimpleNamespace(retries=3))}).announce()
-    assert SendRecord.of({"ti": task_instance(max_tries=4, try_number=2)}).read() is None
+    announced(of(max_tries=3, task=SimpleNamespace(retries=3)))
     # Cleared with retries lowered to 2, the first try's chain is 1 + 2 = 3 again.
-    cleared = task_instance(max_tries=3, try_number=2, task=SimpleNamespace(retries=2))
-    assert SendRecord.of({"ti": cleared}).read() == "ambiguous"
+    assert found(of(max_tries=3, try_number=2, task=SimpleNamespace(retries=2))) == "ambiguous"
+    assert found(of(max_tries=4, try_number=2)) is None
 
 
 def test_a_task_without_retries_of_its_own_is_one_with_none(store: Kept) -> None:
-    SendRecord(store.store(KEY), 1, 1, retries=0).announce()
-    assert SendRecord(store.store(KEY), 1, 2, retries=None).read() == "ambiguous"
+    announced(on_try(store, 1, chain=1, retries=0))
+    assert found(on_try(store, 2, chain=1, retries=None)) == "ambiguous"
 
 
 def test_a_retry_that_is_to_send_again_may(variables: dict[str, str]) -> None:
-    SendRecord.of({"ti": task_instance(try_number=1)}).announce()
-    SendRecord.of({"ti": task_instance(try_number=2)}).announce()
-    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
+    announced(of(try_number=1))
+    announced(of(try_number=2))
+    assert found(of(try_number=3)) == "announced"
 
 
-def test_another_process_of_the_same_try_does_not_count_as_a_later_one(variables: dict[str, str]) -> None:
-    before = SendRecord.of({"ti": task_instance()})
-    SendRecord.of({"ti": task_instance()}).announce()
-    before.announce()
-
-
-def test_a_retry_that_sent_nothing_leaves_what_the_try_before_has_left(variables: dict[str, str]) -> None:
-    SendRecord.of({"ti": task_instance(try_number=1)}).announce()
-    SendRecord.of({"ti": task_instance(try_number=2)}).withdraw()
-    assert SendRecord.of({"ti": task_instance(try_number=3)}).read() == "announced"
-
-
-def test_what_cannot_be_removed_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    record = SendRecord.of({"ti": task_instance()})
-    Variables(monkeypatch).failure = ConnectionError("Airflow's API does not answer")
-    record.withdraw()
-    assert caplog.messages == [
-        "It could not be written down that there is no earlier try (ConnectionError: Airflow's API does not answer). "
-        "A next try of this task will call the outcome unknown"
-    ]
-
-
-def test_times_are_those_of_no_machine(store: Kept) -> None:
-    on_try(store, 1).announce()
-    assert json.loads(store.values[KEY])["written_at"].endswith("+00:00")
+def test_a_retry_that_sent_nothing_leaves_what_the_attempt_before_has_left(variables: dict[str, str]) -> None:
+    announced(of(try_number=1))
+    of(try_number=2).withdraw()
+    assert found(of(try_number=3)) == "announced"
 
 
 def test_what_cannot_be_understood_is_said_with_its_reason_and_stays_so(store: Kept) -> None:
-    store.values[KEY] = "[]"
-    with pytest.raises(WasslyRecordUnreadable, match=r"could not be understood \(TypeError: ") as caught:
-        on_try(store, 2).read()
+    store.values[KEY] = '{"version": 2}'
+    with pytest.raises(WasslyRecordUnreadable, match=r"could not be understood \(KeyError: ") as caught:
+        found(on_try(store, 2))
     assert caught.value.may_pass is False

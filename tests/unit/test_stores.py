@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly.stores import TaskStateStore, VariableStore, forget_after_success, store_of
-from tests.support.kept import Kept
+from airflow_provider_wassly.stores import TaskStateStore, VariableStore, store_of, when_it_ends
+from tests.support.kept import HAS_TASK_STATE_STORE, Kept
 from tests.support.task import task_instance
 from tests.support.variables import Variables
 
 
-@pytest.mark.skipif(not _compat.HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
 def test_the_state_of_a_task_is_kept_as_long_as_its_run() -> None:
     kept: list[tuple[str, Any, Any]] = []
 
@@ -48,27 +49,43 @@ def test_where_no_task_runs_nothing_is_kept() -> None:
 @pytest.fixture
 def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     added: list[Any] = []
-    monkeypatch.setattr(_compat, "listen_for_success", added.append)
+    monkeypatch.setattr(_compat, "listen_for_end", added.append)
     return added
 
 
-def test_nobody_listens_where_there_are_no_variables_to_remove(
-    listeners: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", True)
-    forget_after_success({"ti": task_instance()}, lambda: ["record"])
-    monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
-    forget_after_success({}, lambda: ["record"])
+def test_the_end_of_the_running_task_is_told_and_no_other(listeners: list[Any]) -> None:
+    told: list[bool] = []
+    when_it_ends({}, told.append)
     assert listeners == []
+    when_it_ends({"ti": task_instance()}, told.append)
+    (tell,) = listeners
+    tell(task_instance(map_index=1), True)
+    assert told == []
+    tell(task_instance(), False)
+    tell(task_instance(), True)
+    assert told == [False, True]
 
 
-def test_a_variable_that_cannot_be_removed_is_a_warning(
-    listeners: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("value", [None, [], "text", 7])
+def test_what_no_package_of_ours_wrote_is_an_error(monkeypatch: pytest.MonkeyPatch, value: object) -> None:
+    kept = Kept({"record": json.dumps(value)})
+    with pytest.raises(ValueError, match="it is of type"):
+        TaskStateStore(kept.task_state_store(), "record").get()
+    variables = Variables(monkeypatch)
+    store = VariableStore(task_instance(), "record")
+    store.set({})
+    variables.values = dict.fromkeys(variables.values, json.dumps(value))
+    with pytest.raises(ValueError, match="it is of type"):
+        store.get()
+
+
+@pytest.mark.parametrize(("keeps", "kind"), [(True, TaskStateStore), (False, VariableStore)])
+def test_what_has_to_outlive_a_clear_is_where_airflow_does_not_throw_it_away(
+    monkeypatch: pytest.MonkeyPatch, keeps: bool, kind: type
 ) -> None:
-    monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
-    forget_after_success({"ti": task_instance()}, lambda: ["record"])
-    Variables(monkeypatch).failure = ConnectionError("Airflow's API does not answer")
-    listeners[0](task_instance())
-    assert caplog.messages == [
-        "The Variable of the send record could not be removed: ConnectionError: Airflow's API does not answer"
-    ]
+    monkeypatch.setattr(_compat, "CLEARING_KEEPS_TASK_STATE", keeps)
+    context = {"ti": task_instance(), "task_state_store": Kept().task_state_store()}
+    assert isinstance(store_of(context, "record", outlives_clear=True), kind)
+    assert isinstance(store_of(context, "record"), TaskStateStore)
+    del context["task_state_store"]
+    assert isinstance(store_of(context, "record"), VariableStore)

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report
+from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row
+from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent
 from airflow_provider_wassly.client import WasslyInvalidMessage
 from tests.support.storages import attach
 
@@ -33,8 +34,12 @@ def storage() -> Iterator[Any]:
     found.store.clear()
 
 
-def line(row: int) -> Line:
-    return Line(row, f"+44…{row:04}", "accepted", row + 1000)
+def row(position: int, **columns: Any) -> Row:
+    return Row(position, {NUMBER: f"+4477009{position:05}", **columns})
+
+
+def line(position: int) -> Line:
+    return Line(row(position), "accepted", position + 1000)
 
 
 def written(text: str) -> list[list[str]]:
@@ -61,7 +66,7 @@ def refusal(location: Any) -> str:
 def test_one_line_for_each_recipient(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
     reason = 'Wassly said "no", twice;\nand عمر'
-    save(path, Line(1, "+44…0001", "accepted", 77), Line(2, "+44…0002", "failed", reason=reason))
+    save(path, Line(row(1), "accepted", 77), Line(row(2), "failed", reason=reason))
     with path.open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             ["row", "contact_mobile_number", "outcome", "conversation_id", "reason"],
@@ -165,7 +170,10 @@ def test_a_report_that_cannot_be_saved_leaves_the_old_one_and_nothing_half(
 
 
 def test_halves_of_characters_are_written_as_what_they_are(tmp_path: Path) -> None:
-    save(tmp_path / "report.csv", Line(1, "\ud800", "invalid", reason="عمر \udfff"))
+    report = Report(tmp_path / "report.csv", shows_numbers=True)
+    report.add(Line(Row(1, {NUMBER: "\ud800"}), "invalid", reason="عمر \udfff"))
+    report.save()
+    report.close()
     assert written((tmp_path / "report.csv").read_text(encoding="utf-8")) == [
         ["1", "\\ud800", "invalid", "", "عمر \\udfff"]
     ]
@@ -243,3 +251,64 @@ def test_lines_that_can_be_written_are_not_kept_in_memory(tmp_path: Path) -> Non
     report.close()
     assert kept < 400_000  # of some 800 kB; when coverage is measured, that takes its part
     assert len(written((tmp_path / "report.csv").read_text())) == 3_999
+
+
+def test_numbers_are_short_unless_they_are_wanted_in_full(tmp_path: Path) -> None:
+    for full, shown in ((False, "+44…0001"), (True, "+447700900001")):
+        report = Report(tmp_path / "report.csv", shows_numbers=full)
+        report.add(line(1))
+        report.save()
+        report.close()
+        assert written((tmp_path / "report.csv").read_text())[0][1] == shown
+
+
+# Who was not sent to
+
+OUTCOMES: list[Any] = ["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
+
+
+@pytest.mark.parametrize("name", ["unsent.csv", "unsent.jsonl", "UNSENT.CSV"])
+def test_who_was_certainly_not_sent_to_is_a_list_of_recipients_again(tmp_path: Path, name: str) -> None:
+    unsent = Unsent(tmp_path / name)
+    for position, outcome in reversed(list(enumerate(OUTCOMES, start=1))):
+        columns = {"name": f"عمر, {position}", "reason": "that of the file before"}
+        unsent.add(Line(row(position, **columns), outcome, reason="because" if outcome == "failed" else ""))
+    unsent.save()
+    unsent.close()
+    (rows,) = RecipientList(tmp_path / name).chunks()
+    assert [dict(each.values) for each in rows] == [
+        {NUMBER: "+447700900002", "name": "عمر, 2", "reason": "because"},
+        {NUMBER: "+447700900003", "name": "عمر, 3", "reason": "invalid"},
+        {NUMBER: "+447700900006", "name": "عمر, 6", "reason": "not_sent"},
+    ]
+    assert [each.error for each in rows] == [None] * 3
+
+
+def test_columns_that_only_some_rows_have_are_kept(tmp_path: Path) -> None:
+    unsent = Unsent(tmp_path / "unsent.csv")
+    unsent.add(Line(row(1, a=1), "failed"))
+    unsent.add(Line(row(2, b=None), "failed"))
+    unsent.add(Line(Row(3, {}, "is not valid JSON"), "invalid", reason="is not valid JSON"))
+    unsent.save()
+    unsent.close()
+    with (tmp_path / "unsent.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {NUMBER: "+447700900001", "a": "1", "reason": "failed", "b": ""},
+            {NUMBER: "+447700900002", "a": "", "reason": "failed", "b": ""},
+            {NUMBER: "", "a": "", "reason": "is not valid JSON", "b": ""},
+        ]
+
+
+def test_when_everybody_was_sent_to_the_list_is_there_and_empty(storage: Any) -> None:
+    unsent = Unsent("memory://bucket/unsent.csv")
+    unsent.add(line(1))
+    unsent.save()
+    unsent.close()
+    with storage.open("/bucket/unsent.csv") as file:
+        assert file.read() == f"{NUMBER}\r\n".encode()
+
+
+def test_a_place_where_nothing_can_be_written_is_named_with_its_parameter(tmp_path: Path) -> None:
+    with pytest.raises(WasslyInvalidMessage, match=r"^unsent: .* cannot be written: there is no folder") as raised:
+        Unsent(tmp_path / "missing" / "unsent.csv")
+    assert raised.value.field == "unsent"

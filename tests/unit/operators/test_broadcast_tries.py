@@ -15,7 +15,7 @@ from airflow_provider_wassly.broadcast import run as run_module
 from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
-from tests.support.kept import Kept
+from tests.support.kept import HAS_TASK_STATE_STORE, Kept
 from tests.support.log import Log
 from tests.support.service import Service
 from tests.support.task import Task
@@ -37,13 +37,11 @@ def people(count: int, **columns: Any) -> list[dict[str, Any]]:
     return [{"contact_mobile_number": number(row), "name": f"Ann {row}", **columns} for row in range(1, count + 1)]
 
 
-@pytest.fixture(params=["state", "variables"] if _compat.HAS_TASK_STATE_STORE else ["variables"])
+@pytest.fixture(params=["state", "variables"] if HAS_TASK_STATE_STORE else ["variables"])
 def task(request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A broadcast, with each kind of store that this Airflow can have."""
-    listeners: list[Callable[[Any], None]] = []
-    if request.param == "variables":
-        monkeypatch.setattr(_compat, "HAS_TASK_STATE_STORE", False)
-        monkeypatch.setattr(_compat, "listen_for_success", listeners.append)
+    listeners: list[Callable[[Any, bool], None]] = []
+    monkeypatch.setattr(_compat, "listen_for_end", listeners.append)
     state = Kept() if request.param == "state" else None
     return Task(WasslyBroadcastOperator, state, listeners, message="Hello {{ recipient.name }}", jitter=0)
 
@@ -123,7 +121,7 @@ def test_rows_that_are_wrong_stop_no_other_and_count_as_failures(
     arguments = {"recipients": rows, "report": tmp_path / "report.csv"}
     ended = task.run(**arguments)
     assert isinstance(ended.error, FAIL)
-    assert "3 of 5 recipients" in str(ended.error)
+    assert "2 of 5 accepted, 3 invalid: 3 failed or in doubt (max_failures=0)" in str(ended.error)
     assert ended.counts == {"accepted": 2, "invalid": 3}
     assert [line[2] for line in read(tmp_path / "report.csv")] == ["accepted", "accepted", *["invalid"] * 3]
     assert "Row 5 (+44…0005): invalid: message: the list has no value in column 'name'" in caplog.text
@@ -203,7 +201,7 @@ def test_a_task_that_succeeded_is_not_repeated_by_a_retry_and_is_by_clearing(tas
     task.airflow_answers = False  # killed before Airflow has written down the success
     first = task.run(recipients=people(3))
     task.airflow_answers = True
-    assert task.run(recipients=people(3)).returned == first.returned
+    assert task.run(recipients=people(3)).counts == first.counts == {"accepted": 3}
     assert len(service.delivered) == 3
     task.clear()
     assert task.run(recipients=people(4)).counts == {"accepted": 4}
@@ -212,10 +210,18 @@ def test_a_task_that_succeeded_is_not_repeated_by_a_retry_and_is_by_clearing(tas
 def test_another_list_is_refused_before_anything_is_sent(task: Task, service: Service) -> None:
     service.fates = {number(2): ["device disconnected"]}
     task.run(recipients=people(3))
-    ended = task.run(recipients=people(4))
+    ended = task.run(recipients=people(4)[1:])
     assert isinstance(ended.error, FAIL)
-    assert "the list of recipients changed since an earlier try: it has 4 rows and had 3" in str(ended.error)
+    assert str(ended.error).startswith(
+        "This attempt sent nothing: recipients: among rows 1 to 3 some were sent to that have other numbers now "
+        "(earlier attempts: 1 accepted, 0 unknown). Restore the rows"
+    )
+    assert ended.pushed["return_value"] == {"recipients": 3, "accepted": 1, "unknown": 0, "report": None}
     assert service.delivered == [number(1)]
+    # With rows corrected that were not sent to, and new ones at the end, it goes on.
+    corrected = [*people(1), *people(6)[3:]]
+    assert task.run(recipients=corrected).counts == {"accepted": 4}
+    assert service.delivered == [number(1), *map(number, range(4, 7))]
 
 
 def test_the_reserve_begins_with_what_was_recorded(task: Task, service: Service, airflow: Variables) -> None:
@@ -244,7 +250,7 @@ def test_a_report_that_cannot_be_saved_is_made_up_for_by_a_retry(task: Task, ser
     service.on_event = lose_the_folder
     ended = task.run(**arguments)
     assert isinstance(ended.error, WasslyError)
-    assert "everybody was sent to, but the report could not be saved" in str(ended.error)
+    assert "2 of 2 accepted: " in str(ended.error)
     folder.mkdir()
     assert task.run(**arguments).counts == {"accepted": 2}
     assert len(read(folder / "report.csv")) == 2
@@ -255,7 +261,7 @@ def test_a_summary_that_cannot_be_pushed_hides_nothing(task: Task, service: Serv
     service.fates = {number(1): ["refuse"]}
     task.airflow_answers = False
     ended = task.run(recipients=people(2))
-    assert "1 of 2 recipients" in str(ended.error)
+    assert "1 of 2 accepted, 1 failed" in str(ended.error)
     assert "The summary could not be pushed: ConnectionError" in log.text
 
 
@@ -271,7 +277,8 @@ def test_a_task_that_is_stopped_goes_on_where_it_was(task: Task, service: Servic
 
     service.on_event = stop
     ended = task.run(recipients=people(5))
-    assert isinstance(ended.error, RuntimeError)
+    assert str(ended.error) == "2 of 5 accepted, 3 not sent: the task is being stopped"
+    assert ended.counts == {"accepted": 2, "not_sent": 3}
     assert len(service.delivered) == 2
     assert task.run(recipients=people(5)).counts == {"accepted": 5}
     assert len(service.delivered) == 5
@@ -285,7 +292,7 @@ def test_a_task_that_is_stopped_before_it_sends_sends_nothing(task: Task, servic
             task.kill()
             return super().__iter__()
 
-    assert isinstance(task.run(recipients=Slow(people(3))).error, RuntimeError)
+    assert str(task.run(recipients=Slow(people(3))).error) == "0 of 3 accepted, 3 not sent: the task is being stopped"
     assert service.calls == []
 
 
