@@ -53,7 +53,7 @@ COMBINATIONS = (
     Combination("3.3.2", "3.11", FOLDERS),
     Combination("3.3.2", "3.12"),
     Combination("3.3.2", "3.13"),
-    Combination("3.4.0b2", "3.12"),
+    Combination("3.4.0b2", "3.12", FOLDERS[:3]),
 )
 
 

@@ -262,7 +262,7 @@ SCENARIOS = {
     ),
     "kill_after_answer": Scenario(
         "success", 2, 1, [], {"post_execute": "hang_after_the_first_send"}, signal.SIGKILL, task_has_its_answer,
-        "accepted", "An earlier try of this task has sent the message",
+        "accepted", "Wassly accepted the message of an earlier attempt of this task",
     ),
 }  # fmt: skip
 
@@ -391,7 +391,9 @@ def test_clearing_an_ended_task_sends_again_exactly_once(server: AirflowServer, 
         assert (state, tries, len(boxes[name].messages)) == ("success", 3, 2), server.task_logs(name)
 
 
-def test_a_record_costs_two_calls_and_holds_nothing_private(server: AirflowServer, boxes: dict[str, Sandbox]) -> None:
+def test_a_record_costs_four_calls_and_is_gone_when_the_outcome_is_known(
+    server: AirflowServer, boxes: dict[str, Sandbox]
+) -> None:
     if IS_AIRFLOW_2:
         # Encrypted, as all Variables; their number tells that no task that has succeeded left one.
         ((records,),) = server.query("select count(*) from variable where key like 'wassly_send__%'")
@@ -401,12 +403,42 @@ def test_a_record_costs_two_calls_and_holds_nothing_private(server: AirflowServe
         return
     ((ti_id,),) = server.query("select id from task_instance where dag_id = 'plain'")
     output = (server.home / "api-server.log").read_text(errors="replace")
-    # One that the database was too busy for is repeated by Airflow.
-    calls = re.findall(rf"method=(\w+) path=/execution/store/ti/{uuid.UUID(ti_id)}/.* status_code=2", output)
-    assert calls == ["PUT", "PUT"]
-    records = [record for dag_id, record in server.query("select dag_id, value from task_state_store") if dag_id in ALL]
+    # One that the database was too busy for is repeated by Airflow. The first finds nothing.
+    path = f"/execution/store/ti/{uuid.UUID(ti_id)}/"
+    calls = re.findall(rf"method=(\w+) path={path}.* status_code=(?:2\d\d|404)", output)
+    assert calls == ["GET", "PUT", "PUT", "DELETE"]
+    kept = {dag_id for dag_id, _ in records_in(server)}
+    in_doubt = {name for name, scenario in ALL.items() if (scenario.state, scenario.says) == ("failed", UNKNOWN)}
+    dead = {"success_callback_dies"}  # before it could remove anything
+    cleared = {"kill_before_answer"}  # that of its earlier chain may be there or not
+    assert kept - cleared == {*in_doubt, *dead, "mapped"} - cleared
+
+
+def test_a_record_that_stays_holds_nothing_private(server: AirflowServer, boxes: dict[str, Sandbox]) -> None:
+    if IS_AIRFLOW_2:
+        pytest.skip("records are encrypted in Airflow 2; what they hold is tested in tests/unit")
+    records = records_in(server)
     assert records
-    for record in records:
-        assert json.loads(record).keys() == {"version", "chain", "try_number", "retries", "written_at", "receipt"}
-        for private in (NUMBER[1:], TEXT, "large.bin", "sandbox-apikey", "sandbox-password"):
+    keys = {
+        "version",
+        "instance",
+        "run",
+        "chain",
+        "try_number",
+        "retries",
+        "process",
+        "to",
+        "about",
+        "announced",
+        "receipt",
+    }
+    for _, record in records:
+        assert json.loads(record).keys() == keys
+        for private in (NUMBER[1:], *(number[1:] for number in RECIPIENTS), TEXT, "large.bin", "sandbox-"):
             assert private not in record
+
+
+def records_in(server: AirflowServer) -> list[tuple[str, str]]:
+    return [
+        (dag_id, value) for dag_id, value in server.query("select dag_id, value from task_state_store") if dag_id in ALL
+    ]

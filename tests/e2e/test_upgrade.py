@@ -74,11 +74,7 @@ class UpgradedServer(AirflowServer):
     """An Airflow whose Python has a package of its own in place of the one under test."""
 
     #: Only what tasks need.
-    components = {
-        name: ("--apps", "execution") if name == "api-server" else arguments
-        for name, arguments in AirflowServer.components.items()
-        if name != "triggerer"
-    }
+    components = {name: arguments for name, arguments in AirflowServer.components.items() if name != "triggerer"}
 
     def __init__(self, home: Path) -> None:
         self.venv = home / "venv"
