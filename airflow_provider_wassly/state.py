@@ -231,8 +231,9 @@ class SendRecord:
 
         def remove(succeeded: bool) -> None:
             in_doubt = self.announced or (self._found or {}).get("announced", self._found is not None)
-            if self._store is not None and (succeeded or self._accepted or not in_doubt):
-                in_one_piece(self._store.delete)
+            # Whether there is any doubt in one that could not be read is not known either.
+            if succeeded or self._accepted or not (in_doubt or self._failure):
+                in_one_piece(lambda: self._store.delete() if self._store and self._is_mine() else None)
 
         when_it_ends(context, remove)
 

@@ -329,15 +329,18 @@ class BroadcastRecord:
         """
         Remove all of it: the task has succeeded.
 
-        :raises WasslyRecordError: when that does not work.
+        :raises WasslyRecordError: when that does not work, or another attempt has begun meanwhile.
         """
+        self._refuse_if_overtaken()
         # First the head: without it, the others say nothing.
         for name in (_HEAD, _JOURNAL, *map(_name, range(self._begun + 1))):
             self._delete(name)
 
     @property
     def knows_nothing(self) -> bool:
-        """Whether nobody was sent to, by this attempt or an earlier one."""
+        """Whether it is known that nobody was sent to, by this attempt or an earlier one."""
+        if self._failure is not None or not self._has_looked:
+            return False
         return not (self.is_resumed or self._begun or any(chunk.changes for chunk in self._chunks.values()))
 
     @property

@@ -146,7 +146,9 @@ class Senders(Generic[T]):
                 attempt += 1
                 asked = error.retry_after
                 if (asked or 0.0) > MAX_RETRY_AFTER:
-                    raise  # it concerns everybody, and all of it is over
+                    # It concerns everybody: nothing more leaves until all of it is stopped.
+                    self._pace.hold(MAX_RETRY_AFTER)
+                    raise
                 gives_up = attempt == _ATTEMPTS
                 if asked is not None or not gives_up:
                     wait = _BACKOFF[attempt - 1] if asked is None else asked

@@ -335,8 +335,9 @@ class Airflow(RuleBasedStateMachine):
         if process.is_over and process is self.live:
             self._end(process)
         elif process.is_over:
-            returned, failure, pushed, _ = process.ended
+            returned, failure, pushed, ti = process.ended
             self.check(process, returned, failure, pushed)
+            self._tell(process, ti, failure is None)
 
     def _end(self, process: Process) -> None:
         returned, failure, pushed, ti = process.ended
@@ -354,6 +355,7 @@ class Airflow(RuleBasedStateMachine):
                 self._tell(process, ti, False)
 
     def _tell(self, process: Process, ti: Any, succeeded: bool) -> None:
+        # Also one that was given up calls its listeners when it ends.
         for tell in process.listeners:
             tell(ti, succeeded)
 

@@ -370,6 +370,33 @@ def test_a_record_whose_end_is_known_goes_with_the_end_of_its_own_task(
     assert (variables == {}) is is_removed
 
 
+def test_a_record_that_could_not_be_read_stays_when_the_task_fails(
+    monkeypatch: pytest.MonkeyPatch, listeners: list[Any]
+) -> None:
+    variables = Variables(monkeypatch)
+    announced(of())
+    record = of(try_number=2)
+    record.remove_at_the_end({"ti": task_instance(try_number=2)})
+    variables.failure = ConnectionError("Airflow's API does not answer")
+    with pytest.raises(WasslyRecordUnreadable):
+        found(record)
+    variables.failure = None
+    listeners[0](task_instance(try_number=2), False)
+    assert found(of(try_number=3)) == "announced"
+
+
+def test_an_attempt_that_was_given_up_does_not_remove_the_record_of_the_next(
+    variables: dict[str, str], listeners: list[Any]
+) -> None:
+    orphan = of()
+    orphan.remove_at_the_end({"ti": task_instance()})
+    found(orphan)
+    announced(of(try_number=2))
+    for succeeded in (False, True):
+        listeners[0](task_instance(), succeeded)
+    assert found(of(try_number=3)) == "announced"
+
+
 def test_what_an_earlier_attempt_has_sent_is_known_too_when_the_task_ends(
     variables: dict[str, str], listeners: list[Any]
 ) -> None:
@@ -470,9 +497,9 @@ def test_an_attempt_that_ended_before_it_sent_leaves_nothing(variables: dict[str
     record = of()
     record.remove_at_the_end({"ti": task_instance()})
     announced(record).withdraw()
-    assert found(of(try_number=2)) is None
     listeners[0](task_instance(), False)
     assert variables == {}
+    assert found(of(try_number=2)) is None
 
 
 def test_a_variable_that_is_no_json_is_an_error_that_cannot_pass(variables: dict[str, str]) -> None:

@@ -175,6 +175,28 @@ def test_what_has_succeeded_leaves_nothing_behind(stores: Stores) -> None:
     assert outcomes(begun(stores, 2, chain=4, source=people(7)), people(7)) == OPEN * 7
 
 
+def test_only_a_record_that_says_so_knows_that_nobody_was_sent_to(stores: Stores) -> None:
+    first = begun(stores, 1)
+    assert first.knows_nothing
+    note(first, ACCEPTED + OPEN * 4)
+    assert not first.knows_nothing
+    assert not begun(stores, 2).knows_nothing
+    unreadable = on_try(stores, 3)
+    assert not unreadable.knows_nothing
+    stores.failure = ConnectionError("Airflow's API does not answer")
+    unreadable.look()
+    assert not unreadable.knows_nothing
+
+
+def test_an_attempt_that_was_given_up_does_not_remove_the_record_of_the_next(stores: Stores) -> None:
+    stores.is_shared = True
+    orphan = begun(stores, 1)
+    note(begun(stores, 2), ACCEPTED * 5)
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+        orphan.remove()
+    assert outcomes(begun(stores, 3)) == ACCEPTED * 5
+
+
 def test_a_task_that_failed_and_was_cleared_tries_the_failed_ones_again(stores: Stores) -> None:
     note(begun(stores, 1), KNOWN)
     assert outcomes(begun(stores, 2, chain=4)) == KNOWN.replace(FAILED, OPEN)
