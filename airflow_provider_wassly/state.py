@@ -130,11 +130,17 @@ class SendRecord:
         assert self._store is not None
         if self._store.is_shared:
             # What an earlier attempt has left stays its own but for the sign of who may write.
-            claim = {**self._found, "process": self._process} if self._found else self._value(False, None)
             try:
-                in_one_piece(lambda: self._put(claim))
+                in_one_piece(lambda: self._put(self._claim()))
             except Exception as error:
                 self._failure = _unwritable(error)
+                if self._found is not None and self._found.get("announced", True):
+                    self._failure = WasslyRecordUnreadable(
+                        f"the send record could not be taken over ({type(error).__name__}: {error})", may_pass=True
+                    )
+
+    def _claim(self) -> dict[str, Any]:
+        return {**self._found, "process": self._process} if self._found else self._value(False, None)
 
     def read(self, recipient: str, content: Any) -> SendReceipt | Literal["announced", "ambiguous"] | None:
         """
@@ -210,13 +216,20 @@ class SendRecord:
             self.announced = False
 
     def withdraw(self) -> None:
-        """Write down that this attempt's message was certainly not accepted, unless it was."""
+        """
+        Write down that this attempt's message was certainly not accepted, unless it was.
+
+        That says nothing about the message of an earlier attempt, if there is any doubt about that.
+        """
 
         def write() -> None:
-            if self._store is not None and not self._store.is_shared:
+            if not self._is_mine():
+                return
+            assert self._store is not None
+            if self._store.is_shared or self._found:
+                self._put(self._claim())
+            else:
                 self._store.delete()
-            elif self._is_mine():
-                self._put(self._value(False, None))
 
         if self.announced and not self._accepted:
             self.announced = False

@@ -199,10 +199,20 @@ class BroadcastRecord:
             self._head = head
             if self._is_shared:
                 self._take_over()
+            # Now that no other process writes to it any more.
+            if head is not None and head["version"] > 1:
+                self._journal = self._read_journal()
         except WasslyRecordError as error:
             self._failure = error
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             self._failure = _not_understood(error)
+
+    def _read_journal(self) -> dict[str, Any]:
+        journal = self._get(_JOURNAL)
+        if journal is None:
+            raise ValueError("the journal is missing")
+        _check_journal(journal, self._token)
+        return journal
 
     def _take_over(self) -> None:
         """Make the record this process's own, so that another one finds that it is not any more."""
@@ -226,14 +236,6 @@ class BroadcastRecord:
             raise self._failure
         if self._head is not None and self._head["version"] == 1:
             _check_list(self._head, survey)
-        elif self._head is not None:
-            self._journal = self._get(_JOURNAL)
-            if self._journal is None:
-                raise _not_understood(ValueError("the journal is missing"))
-            try:
-                _check_journal(self._journal, self._token)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise _not_understood(error) from error
 
     def begin(self, clock: Clock = SYSTEM) -> None:
         """
@@ -265,10 +267,10 @@ class BroadcastRecord:
             chunk = self._load(number) if self.is_resumed else Chunk()
             for index in chunk.settled():
                 if index >= len(rows):
-                    raise self._list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
+                    raise _list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
             if not chunk.is_about(rows):
                 first, last = number * CHUNK + 1, number * CHUNK + len(rows)
-                raise self._list_changed(f"among rows {first} to {last} some were sent to that have other numbers now")
+                raise _list_changed(f"among rows {first} to {last} some were sent to that have other numbers now")
             self._chunks[number] = chunk
         return self._chunks[number]
 
@@ -281,7 +283,7 @@ class BroadcastRecord:
         """
         for number in range(chunks, self._begun + 1) if self.is_resumed else ():
             for index in self._load(number).settled():
-                raise self._list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
+                raise _list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
 
     def counts(self) -> dict[str, int]:
         """
@@ -289,6 +291,8 @@ class BroadcastRecord:
 
         :raises WasslyRecordError: when that cannot be read.
         """
+        if self._head is not None and self._head["version"] > 1 and self._journal is None:
+            raise _not_understood(ValueError("the journal was not read"))
         known = "".join(self._load(number).text for number in range(self._begun + 1))
         return {"accepted": known.count(ACCEPTED), "unknown": known.count(UNKNOWN) + known.count(ANNOUNCED)}
 
@@ -435,15 +439,6 @@ class BroadcastRecord:
         written = self._epoch * _WRITES_OF_AN_ATTEMPT + self._count
         return {"token": self._token, "chain": self._attempt.chain, "written": written}
 
-    def _list_changed(self, reason: str) -> WasslyListChanged:
-        try:
-            counts = self.counts()
-        except WasslyRecordError:
-            told = ""
-        else:
-            told = f" (earlier attempts: {counts['accepted']} accepted, {counts['unknown']} unknown)"
-        return WasslyListChanged(f"recipients: {reason}{told}", may_pass=False)
-
     def _get(self, name: str) -> dict[str, Any] | None:
         store = self._store(name)
         try:
@@ -521,6 +516,10 @@ def _check_journal(journal: dict[str, Any], token: str) -> None:
     for number, changes in journal["changes"].items():
         if not isinstance(changes, str) or not number.isdecimal():
             raise TypeError("the journal has changes of another type")
+
+
+def _list_changed(reason: str) -> WasslyListChanged:
+    return WasslyListChanged(f"recipients: {reason}", may_pass=False)
 
 
 def _check_list(head: dict[str, Any], survey: Survey) -> None:

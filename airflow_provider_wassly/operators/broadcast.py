@@ -196,7 +196,6 @@ class WasslyBroadcastOperator(WasslyTask):
         :raises WasslyError: when a retry can, so that ``retries`` apply.
         """
         from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
-        from airflow_provider_wassly.broadcast.record import WasslyListChanged
         from airflow_provider_wassly.broadcast.report import Report, Unsent
         from airflow_provider_wassly.client import WasslyError
         from airflow_provider_wassly.stores import when_it_ends
@@ -206,6 +205,7 @@ class WasslyBroadcastOperator(WasslyTask):
         record = self._record
         assert record is not None
         outputs: list[Output] = []
+        has_sent = False
         when_it_ends(context, lambda succeeded: record.remove() if succeeded or record.knows_nothing else None)
         try:
             recipients = RecipientList(self.recipients, self.attachment_conn_id)
@@ -225,17 +225,17 @@ class WasslyBroadcastOperator(WasslyTask):
             self._tell_if_cleared(record)
             try:
                 run.run(_compat.seconds_after_sigterm())
-            except WasslyListChanged:
+            except WasslyError:
                 raise
             except BaseException as interruption:
                 # Airflow ends the task: what it has done is to be known all the same.
                 self._tell_and_save(context, run.tally, outputs, f"the task was ended by {type(interruption).__name__}")
                 raise
+            has_sent = True
             return self._end(context, record, run, outputs)
-        except WasslyListChanged as error:
-            self._push(context, {"recipients": surveyed.total, **record.counts()})
-            self._fail(error)
         except WasslyError as error:
+            if record.is_resumed and not has_sent:
+                self._tell_of_earlier_attempts(context, record, error)
             self._fail(error)
         finally:
             for output in outputs:
@@ -420,6 +420,20 @@ class WasslyBroadcastOperator(WasslyTask):
             return self._with_report(tally.summary())
         self._push(context, tally.summary())
         raise run.as_end_of_broadcast(problem)
+
+    def _tell_of_earlier_attempts(self, context: _compat.Context, record: BroadcastRecord, error: WasslyError) -> None:
+        """Let what kept this attempt from sending not be taken for the whole of it."""
+        from airflow_provider_wassly.client import WasslyError
+
+        if error.accepted is not None:
+            error.verdict = "This attempt sent nothing"
+        try:
+            counts = record.counts()
+        except WasslyError as failure:
+            self.log.debug("The send record could not be read: %s", failure)
+            return
+        error.message += f" (earlier attempts: {counts['accepted']} accepted, {counts['unknown']} unknown)"
+        self._push(context, counts)
 
     def _tell_and_save(self, context: _compat.Context, tally: Tally, outputs: Sequence[Output], reason: str) -> None:
         self.log.error("%s: %s", reason, tally.in_words())

@@ -648,3 +648,39 @@ def test_whatever_the_scheduler_does(wired: Callable[[type[Airflow]], None], tas
     machine = type(f"{task.__name__}On{kind}", (task,), {"kind": KINDS[kind]})
     wired(machine)
     run_state_machine_as_test(machine, settings=ALIKE)
+
+
+#: A write that fails, by its place and whether it takes effect all the same.
+FAILING: list[dict[int, bool]] = [{}, *({place: effect} for place in range(5) for effect in (False, True))]
+#: So many steps has an attempt at most.
+STEPS = {Sending: 14, Broadcasting: 60}
+#: From so many examples on: of how many points one is tried.
+SAMPLES = {Sending: [(100, 1), (0, 43)], Broadcasting: [(1000, 1), (100, 29), (0, 997)]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", [Sending, Broadcasting])
+def test_three_attempts_that_die_at_every_point(
+    wired: Callable[[type[Airflow]], None], task: type[Airflow], kind: str
+) -> None:
+    """Two of them are killed, after every number of steps, and every write fails once; the third is let alone."""
+    machine = type(f"{task.__name__}On{kind}", (task,), {"kind": KINDS[kind]})
+    wired(machine)
+    # All of it takes minutes for a broadcast. What is tried of it are as many points, far from each other.
+    every = next(step for examples, step in SAMPLES[task] if examples <= EXAMPLES)
+    tried = 0
+    for first, writes, second in itertools.islice(
+        itertools.product(range(STEPS[task]), FAILING, range(STEPS[task])), 0, None, every
+    ):
+        airflow = machine()
+        airflow.ti.retries = airflow.ti.max_tries = 3
+        if isinstance(airflow, Broadcasting):
+            airflow.places = [0, 1, 2]
+        airflow.begin([], writes)
+        airflow.kill(first)
+        if not airflow.ti.is_over:
+            airflow.begin([], {})
+            airflow.kill(second)
+        airflow.teardown()
+        tried += 1
+    assert tried > 30

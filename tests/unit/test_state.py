@@ -76,6 +76,12 @@ def test_what_was_not_accepted_leaves_nothing(store: Kept) -> None:
     assert store.values == {}
 
 
+def test_what_an_earlier_attempt_left_in_doubt_stays_so_when_a_repetition_is_refused(store: Kept) -> None:
+    announced(on_try(store, 1))
+    announced(on_try(store, 2)).withdraw()  # on_outcome_unknown="retry"
+    assert found(on_try(store, 3)) == "announced"
+
+
 def test_an_attempt_that_announced_nothing_withdraws_nothing(store: Kept) -> None:
     announced(on_try(store, 1))
     on_try(store, 2).withdraw()
@@ -464,6 +470,17 @@ def test_a_record_that_cannot_be_taken_over_lets_nothing_leave(monkeypatch: pyte
     with pytest.raises(WasslyRecordError, match=r"could not be written .* so nothing was sent") as caught:
         found(of())
     assert caught.value.may_pass
+
+
+def test_a_record_in_doubt_that_cannot_be_taken_over_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Variables(monkeypatch)
+    announced(of())
+    variables.failing_writes = {len(variables.writes): False}
+    with pytest.raises(WasslyRecordUnreadable, match="could not be taken over") as caught:
+        found(of(try_number=2))
+    assert caught.value.accepted is None
+    assert caught.value.may_pass
+    assert found(of(try_number=3)) == "announced"
 
 
 def test_what_is_taken_over_stays_that_of_the_attempt_before(variables: dict[str, str]) -> None:

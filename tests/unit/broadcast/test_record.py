@@ -244,9 +244,7 @@ def test_who_was_sent_to_must_not_change(stores: Stores, known: str, source: Lis
     note(begun(stores, 1), known)
     with pytest.raises(WasslyListChanged) as raised:
         outcomes(begun(stores, 2, chain=chain, source=source), source)
-    accepted, unknown = known.count(ACCEPTED), known.count(UNKNOWN) + known.count(ANNOUNCED)
     assert str(raised.value).startswith(f"recipients: {reason}")
-    assert str(raised.value).endswith(f" (earlier attempts: {accepted} accepted, {unknown} unknown)")
     assert raised.value.summary.startswith("This attempt sent nothing: recipients: ")
     assert not raised.value.may_pass
 

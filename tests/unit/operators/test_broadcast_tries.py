@@ -216,12 +216,32 @@ def test_another_list_is_refused_before_anything_is_sent(task: Task, service: Se
         "This attempt sent nothing: recipients: among rows 1 to 3 some were sent to that have other numbers now "
         "(earlier attempts: 1 accepted, 0 unknown). Restore the rows"
     )
-    assert ended.pushed["return_value"] == {"recipients": 3, "accepted": 1, "unknown": 0, "report": None}
+    assert ended.pushed["return_value"] == {"accepted": 1, "unknown": 0, "report": None}
     assert service.delivered == [number(1)]
     # With rows corrected that were not sent to, and new ones at the end, it goes on.
     corrected = [*people(1), *people(6)[3:]]
     assert task.run(recipients=corrected).counts == {"accepted": 4}
     assert service.delivered == [number(1), *map(number, range(4, 7))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"recipients": "/no/such/list.csv"}, "recipients: no such file: /no/such/list.csv"),
+        ({"report": "/no/such/folder/report.csv"}, "report: /no/such/folder/report.csv cannot be written"),
+        ({"message": "{{ recipient.name"}, "message: unexpected end of template"),
+    ],
+)
+def test_what_keeps_a_retry_from_sending_is_not_said_of_what_was_sent_before(
+    task: Task, service: Service, arguments: dict[str, Any], words: str
+) -> None:
+    service.fates = {number(2): ["accept, answer lost"], number(3): ["device disconnected"]}
+    task.run(recipients=people(4))
+    ended = task.run(**{"recipients": people(4), **arguments})
+    assert isinstance(ended.error, FAIL)
+    assert str(ended.error).startswith(f"This attempt sent nothing: {words}")
+    assert "(earlier attempts: 1 accepted, 1 unknown)" in str(ended.error)
+    assert (ended.pushed["return_value"]["accepted"], ended.pushed["return_value"]["unknown"]) == (1, 1)
 
 
 def test_the_reserve_begins_with_what_was_recorded(task: Task, service: Service, airflow: Variables) -> None:
