@@ -212,9 +212,9 @@ class WasslyOutcomeUnknown(WasslyError):
     """
     Raised when the send request left and no answer to trust came back.
 
-    Read timeout, reset, 5xx, a 408, 460 or 499 (a gateway's words for a service or a client that took
-    too long), a redirect to neither a login page nor another address of the same call, or a 200 that
-    is not the documented JSON. The message may or may not have been accepted. It is never repeated by
+    Read timeout, an answer that does not come to its end, reset, 5xx, a 408, 460 or 499 (a gateway's words for a
+    service or a client that took too long), a redirect to neither a login page nor another address of the same call,
+    or a 200 that is not the documented JSON. The message may or may not have been accepted. It is never repeated by
     itself: a repetition can be a second message.
     """
 
