@@ -59,6 +59,13 @@ class Waiting(Play):
     def wait_for_task(self, task: str, state: str) -> None:
         self.server.wait_for(lambda: self.state(task) == state, f"the task {task}, {state}", seconds=SECONDS)
 
+    def wait_for_the_executor(self, task: str) -> None:
+        """Wait until the scheduler knows that the process has ended; a task that is queued again before, it fails."""
+        key = f"TaskInstanceKey(dag_id='waiting', task_id='{task}'"
+        event = f"Received executor event with state success for task instance {key}"
+        log = self.server.home / "scheduler.log"
+        self.server.wait_for(lambda: event in log.read_text(errors="replace"), f"the event of {task}", seconds=SECONDS)
+
     def check_that_no_worker_is_busy(self) -> None:
         statement = "select task_id from task_instance where dag_id = 'waiting' and state in ('queued', 'running')"
         assert self.server.query(statement) == []
@@ -67,6 +74,7 @@ class Waiting(Play):
         self.server.wait_for(lambda: self.texts() == ["before"], "the first message", seconds=SECONDS)
         self.wait_for_task("device", "deferred")
         self.check_that_no_worker_is_busy()
+        self.wait_for_the_executor("device")
         with TRIGGERER:
             self.server.kill_component("triggerer")
             self.box.connect_device("phone")
