@@ -247,7 +247,7 @@ def identity(context: Any) -> tuple[str | None, str | None]:
 
 def runs_here(ti: Any) -> bool:
     """Tell whether this process runs the task instance, and does not just render its templates to show them."""
-    return bool(ti.pid == os.getpid()) if _IS_AIRFLOW_2 else can_reach_airflow()
+    return bool(getattr(ti, "pid", None) == os.getpid()) if _IS_AIRFLOW_2 else can_reach_airflow()
 
 
 def listen_for_end(tell: Callable[[Any, bool], None]) -> None:

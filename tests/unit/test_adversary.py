@@ -614,6 +614,7 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Airflow]], None]:
             "CLEARING_KEEPS_TASK_STATE": not kind.clears_state,
             "OUTLIVES_ITS_SUPERVISOR": not kind.has_instances,
             "RUNS_TRIES_AGAIN": kind.runs_again,
+            "never_expire": lambda: None,
         }.items():
             monkeypatch.setattr(_compat, name, value)
         for module in (record_module, state):

@@ -127,7 +127,8 @@ def test_what_was_accepted_is_not_sent_again_when_the_task_fails_all_the_same(
     task.airflow_answers = False
     first = task.run()
     assert task.run().returned == first.returned
-    assert task.again().returned == first.returned
+    if not _compat._IS_AIRFLOW_2:
+        assert task.again().returned == first.returned
     assert service.delivered == [TO]
     assert "Wassly accepted the message of an earlier attempt of this task; not sending it again" in log.text
     task.airflow_answers = True
@@ -137,6 +138,7 @@ def test_what_was_accepted_is_not_sent_again_when_the_task_fails_all_the_same(
     assert service.delivered == [TO, TO]
 
 
+@pytest.mark.skipif(_compat._IS_AIRFLOW_2, reason="Airflow 2 runs no try again")
 @pytest.mark.parametrize("fate", ["accept, answer lost", "device disconnected", "refuse for now"])
 def test_a_try_that_airflow_runs_again_sends_what_was_not_accepted_and_nothing_else(
     task: Task, service: Service, fate: str
