@@ -44,6 +44,8 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.models.dag import DAG  # type: ignore[no-redef]
 
+pytestmark = pytest.mark.skipif("EXAMPLES" not in os.environ, reason="say how many: EXAMPLES=250")
+
 FAIL = type(_compat.fail_exception(""))
 EXAMPLES = int(os.environ.get("EXAMPLES", "10"))
 ALIKE = settings(
