@@ -186,8 +186,9 @@ class BroadcastRecord:
             if head is not None:
                 _check_head(head)
                 owner = self._attempt.owner_of(head)
-                if owner == "other" or (owner == "cleared" and self._starts_over):
-                    # Before anything else, because only a head without a journal can never be understood.
+                self.is_cleared = owner == "cleared"
+                if owner == "other" or (self.is_cleared and self._starts_over) or not head.get("sends", True):
+                    # Before anything else, because a head with another record's journal can never be understood.
                     self._delete(_HEAD)
                     head = None
                 else:
@@ -195,7 +196,6 @@ class BroadcastRecord:
                     self._begun = head.get("begun", 0)
                     self._epoch = head.get("epoch", 0) + 1
                     self.is_resumed = True
-                    self.is_cleared = owner == "cleared"
             self._head = head
             if self._is_shared:
                 self._take_over()
@@ -218,7 +218,7 @@ class BroadcastRecord:
         """Make the record this process's own, so that another one finds that it is not any more."""
         if self._head is None:
             self._write_journal()
-            self._write_head()
+            self._write_head(sends=False)
         else:
             # What an earlier attempt has left stays its own but for the sign of who may write.
             self._put_head({**self._head, "process": self._process})
@@ -246,7 +246,7 @@ class BroadcastRecord:
         """
         self._clock = clock
         self._refuse_if_overtaken()
-        if self._head is None or self._journal is None:
+        if self._journal is None and (self._head is not None or self._written is None):
             self._write_journal()
         self._write_head()
         # What the journal says goes into its chunks, before another one takes its place.
@@ -425,9 +425,14 @@ class BroadcastRecord:
         digests = {number: f"{chunk.digest:04x}" for number, chunk in changed.items()}
         self._set(_JOURNAL, {**self._common(), "changes": changes, "digests": digests})
 
-    def _write_head(self) -> None:
+    def _write_head(self, *, sends: bool = True) -> None:
+        """
+        Write the head.
+
+        :param sends: whether anything can have been sent by then. A record that was only taken over says nothing.
+        """
         whose = {"version": _VERSION, **self._attempt.as_values(), "process": self._process}
-        self._put_head({**whose, "token": self._token, "epoch": self._epoch, "begun": self._begun})
+        self._put_head({**whose, "token": self._token, "sends": sends, "epoch": self._epoch, "begun": self._begun})
 
     def _put_head(self, head: dict[str, Any]) -> None:
         self._tried = head

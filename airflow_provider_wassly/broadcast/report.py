@@ -52,6 +52,8 @@ class Output(ABC):
 
     #: The name of the operator's parameter.
     parameter: str
+    #: What is in an object storage until it is saved.
+    beginning = b""
 
     def __init__(self, location: Any, conn_id: str | None = None) -> None:
         self.location = location
@@ -124,7 +126,7 @@ class Output(ABC):
                 remote = remote_path(self.location, self._conn_id)
                 if not remote.exists():
                     with remote.open("wb") as target:
-                        target.write((",".join(COLUMNS) + "\r\n").encode())
+                        target.write(self.beginning)
                 return
             if os.path.isdir(path):
                 raise IsADirectoryError("it is a folder")
@@ -147,6 +149,7 @@ class Report(Output):
     """
 
     parameter = "report"
+    beginning = (",".join(COLUMNS) + "\r\n").encode()
 
     def __init__(self, location: Any, conn_id: str | None = None, shows_numbers: bool = False) -> None:
         super().__init__(location, conn_id)

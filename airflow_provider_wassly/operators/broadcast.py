@@ -74,11 +74,12 @@ class WasslyBroadcastOperator(WasslyTask):
     :param validate_first: check every row (number, texts, files) before the first message leaves, and send none if
         one is wrong.
     :param report: path or URI of a CSV file to write: one row for each recipient, with what came of it. (templated)
-    :param unsent: path or URI of a CSV file to write: the rows that were certainly not sent to, with all of their
-        columns and a ``reason``. It is a valid list of ``recipients``. (templated)
+    :param report_numbers: whether it shows numbers ``short`` (``+44…0123``) or ``full``.
+    :param unsent: path or URI of a file to write: the rows that were certainly not sent to, with all of their columns
+        and a ``reason``; CSV if its name ends in ``.csv``, else JSON lines. It is a valid list of ``recipients``.
+        (templated)
     :param on_clear: what clearing the task does after it has failed: ``resume``, or ``restart``, which sends to
         everybody again.
-    :param report_numbers: whether it shows numbers ``short`` (``+44…0123``) or ``full``.
     :param attachment_conn_id: the Airflow connection for the object storage of list, files and report.
     :param wassly_conn_id: the Airflow connection. (templated)
     """
@@ -274,11 +275,13 @@ class WasslyBroadcastOperator(WasslyTask):
         return run
 
     def _tell_if_cleared(self, record: BroadcastRecord) -> None:
-        if record.is_cleared:
+        if record.is_cleared and record.is_resumed:
             self.log.info(
                 "This task was cleared after it had failed: it resumes and sends to nobody twice. To send to everybody "
                 "again, start a new DAG run, or set on_clear='restart'"
             )
+        elif record.is_cleared:
+            self.log.info("This task was cleared after it had failed: it sends to everybody again (on_clear='restart')")
 
     def _recorded_quota(self) -> int | None:
         """Return how many conversations remain as far as anybody knows; the first answer will tell better."""

@@ -26,7 +26,7 @@ class WasslySendMessageOperator(WasslyTask):
 
     The task's ``retries`` are used for what may pass and was not accepted: Wassly unavailable, rate
     limit, device disconnected, ``success: false``. What cannot pass fails at once: bad input,
-    credentials, a 4xx. What an outcome does that cannot be known says ``on_outcome_unknown``.
+    credentials, a 4xx. ``on_outcome_unknown`` decides what happens when the outcome is unknown.
 
     The task records that the message is about to leave, and then what Wassly answered. So a retry after a crash does
     not send what an earlier attempt has sent: it returns the recorded receipt, or treats the outcome as unknown. If the

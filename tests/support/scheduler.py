@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -26,7 +26,6 @@ class Process:
         self._outer = getcurrent()
         self._inner = greenlet(self._live)
         self.is_over = False
-        self.is_dead = False
         #: Set by what it does: nobody else is to come in between.
         self.is_in_one_piece = False
         #: Whether it has seen what an earlier attempt has left.
@@ -38,10 +37,13 @@ class Process:
         self.wassly: Any = None
         self.listeners: list[Callable[[Any, bool], None]] = []
 
+        Process.unfinished.append(self)
+
     def _live(self) -> None:
         self.clock = VirtualClock(0)
         self.ended = self._attempt()
         self.is_over = True
+        Process.unfinished.remove(self)
 
     def step(self) -> None:
         """Let it go on until something happens outside of it."""
@@ -57,10 +59,10 @@ class Process:
         """Called inside of it when something happens."""
         self._inner = getcurrent()
         self._outer.switch()
-        if self.is_dead:
-            # Only the garbage collector gets here.
-            raise SystemExit
 
+    #: All that are not over. They are kept: what is done with is ended by Python, and then puts its affairs in order,
+    #: in the midst of what another one does.
+    unfinished: list[Process] = []
     #: The one whose code runs.
     running: Process | None = None
 
@@ -104,7 +106,7 @@ class TaskInstance:
     try_number: int = 0
     max_tries: int = 1
     state: str = "scheduled"
-    instances: int = field(default=0)
+    instances: int = 0
 
     @property
     def is_over(self) -> bool:

@@ -308,6 +308,12 @@ def test_when_everybody_was_sent_to_the_list_is_there_and_empty(storage: Any) ->
         assert file.read() == f"{NUMBER}\r\n".encode()
 
 
+def test_a_list_that_was_not_saved_yet_is_empty(storage: Any) -> None:
+    unsent = Unsent("memory://bucket/unsent.jsonl")
+    unsent.close()
+    assert storage.cat("/bucket/unsent.jsonl") == b""
+
+
 def test_a_place_where_nothing_can_be_written_is_named_with_its_parameter(tmp_path: Path) -> None:
     with pytest.raises(WasslyInvalidMessage, match=r"^unsent: .* cannot be written: there is no folder") as raised:
         Unsent(tmp_path / "missing" / "unsent.csv")

@@ -163,6 +163,38 @@ def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Servi
     assert task.run(recipients=people(2), validate_first=True).counts == {"accepted": 2}
 
 
+def test_all_rows_are_checked_first_also_by_a_retry_of_an_attempt_that_had_sent_nothing(
+    task: Task, service: Service
+) -> None:
+    task.airflow_answers = False  # it died before it had begun to send
+    task.run(recipients="/no/such/list.csv", validate_first=True)
+    task.airflow_answers = True
+    rows = [*people(2), {"contact_mobile_number": "12", "name": ""}]
+    assert "1 rows cannot be sent to (validate_first): row 3 (" in str(
+        task.run(recipients=rows, validate_first=True).error
+    )
+    assert service.calls == []
+
+
+@pytest.mark.parametrize(
+    ("on_clear", "line", "copies"),
+    [
+        ("resume", "This task was cleared after it had failed: it resumes and sends to nobody twice.", 1),
+        ("restart", "This task was cleared after it had failed: it sends to everybody again (on_clear='restart')", 2),
+    ],
+)
+def test_a_task_that_was_cleared_says_which_of_the_two_it_does(
+    task: Task, service: Service, log: Log, on_clear: str, line: str, copies: int
+) -> None:
+    service.fates = {number(2): ["refuse"]}
+    task.run(recipients=people(2), on_clear=on_clear)
+    assert line not in log.text
+    task.clear()
+    assert task.run(recipients=people(2), on_clear=on_clear).counts == {"accepted": 2}
+    assert line in log.text
+    assert service.delivered.count(number(1)) == copies
+
+
 def test_a_device_that_was_disconnected_costs_a_try_and_no_message(task: Task, service: Service) -> None:
     service.fates = {number(3): ["device disconnected"]}
     ended = task.run(recipients=people(5))
