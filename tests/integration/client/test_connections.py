@@ -224,10 +224,16 @@ def test_through_a_proxy_that_is_itself_reached_by_tls_too(
 ) -> None:
     """TLS in TLS is no socket, only much like one."""
     departure = Departure()
+    passed_on = threading.Event()
+
+    def end(peer: Peer) -> None:
+        """End, and wait until the client can see it: the proxy is in between."""
+        peer.end()
+        assert passed_on.wait(PATIENCE)
 
     def behave(peer: Peer, request: Request) -> None:
         if len(server.sends) == 2:
-            departure.meanwhile(peer.end)
+            departure.meanwhile(lambda: end(peer))
             peer.drain()
         else:
             peer.read_body(request)
@@ -245,6 +251,7 @@ def test_through_a_proxy_that_is_itself_reached_by_tls_too(
                     data = service.recv(65536)
                     if not data:
                         peer.close()
+                        passed_on.set()
                         raise PeerGoneError
                     peer.send(data)
 
