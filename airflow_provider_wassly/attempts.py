@@ -22,7 +22,7 @@ class Attempt:
     :param run: the id of the DAG run on Airflow 2, where a run that was made again has another. ``None`` on Airflow 3.
     :param chain: ``max_tries``, which retries leave as it is, and clearing, almost always, changes.
     :param try_number: the number of the try.
-    :param retries: the task's retries now.
+    :param retries: the task's retries now. A record does not hold them.
     """
 
     instance: str | None
@@ -42,7 +42,9 @@ class Attempt:
 
     def as_values(self) -> dict[str, Any]:
         """Return what a record holds of it."""
-        return asdict(self)
+        values = asdict(self)
+        del values["retries"]
+        return values
 
     def owner_of(self, record: Mapping[str, Any]) -> Literal["mine", "earlier", "cleared", "other", "unclear"]:
         """
@@ -69,7 +71,8 @@ class Attempt:
         """
         Tell whether a record of an ``earlier`` try can be of one before a clear.
 
-        Clearing sets ``max_tries`` to the tries so far plus the task's retries, which is the old value again when the
-        retries were lowered meanwhile.
+        Clearing sets ``max_tries`` to the tries so far plus the task's retries. When the retries were lowered
+        meanwhile, that can be the old value again.
         """
-        return bool(self.retries != record["retries"] and self.chain == record["try_number"] + (self.retries or 0))
+        tries_before_a_clear = self.chain - (self.retries or 0)
+        return bool(record["try_number"] <= tries_before_a_clear < self.try_number)

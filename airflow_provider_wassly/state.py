@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Literal
 
+from airflow_provider_wassly import _compat
 from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.client import SendReceipt, WasslyError
 from airflow_provider_wassly.stores import Store, in_one_piece, store_of, when_it_ends
@@ -69,10 +70,12 @@ class SendRecord:
 
     :param store: where it is kept, ``None`` to keep none.
     :param attempt: the one that runs.
+    :param earlier_store: where the first version of this package kept it, if that was somewhere else.
     """
 
-    def __init__(self, store: Store | None, attempt: Attempt) -> None:
+    def __init__(self, store: Store | None, attempt: Attempt, earlier_store: Store | None = None) -> None:
         self._store = store
+        self._earlier_store = earlier_store
         self._attempt = attempt
         self._has_looked = False
         #: As an earlier attempt has left it.
@@ -92,10 +95,11 @@ class SendRecord:
     def of(cls, context: Any) -> SendRecord:
         """Return the record of the running task; one that keeps nothing where no task is running."""
         attempt = Attempt.of(context)
-        # In the state of the task, every chain of tries has its own, so that a process of an earlier one cannot write
-        # over it. Of Variables there is one for each task instance, so that clearing leaves none behind.
-        name = _NAME if context.get("task_state_store") is None else f"{_NAME}__{attempt.chain}"
-        return cls(store_of(context, name), attempt)
+        store, earlier = store_of(context, _NAME), None
+        # A first try has no record of the first version, unless Airflow runs it again.
+        if store is not None and not store.is_shared and (attempt.try_number > 1 or _compat.RUNS_TRIES_AGAIN):
+            earlier = store_of(context, f"{_NAME}__{attempt.chain}")
+        return cls(store, attempt, earlier)
 
     def look(self) -> None:
         """
@@ -109,6 +113,8 @@ class SendRecord:
         self._has_looked = True
         try:
             found = in_one_piece(self._store.get)
+            if found is None and self._earlier_store is not None:
+                found = in_one_piece(self._earlier_store.get)
             if found is not None:
                 self._check(found)
                 if self._attempt.owner_of(found) in ("other", "cleared"):
@@ -320,7 +326,6 @@ class _NotUnderstood(Exception):
 _FIELDS: dict[str, Any] = {
     "chain": int,
     "try_number": int,
-    "retries": (int, type(None)),
     "receipt": (dict, type(None)),
 }
 

@@ -482,7 +482,6 @@ _HEAD_FIELDS: dict[str, Any] = {
     "token": str,
     "chain": int,
     "try_number": int,
-    "retries": (int, type(None)),
 }
 _OUTCOMES = (OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW)
 _CHANGE = re.compile(rf"(\d+)([{''.join(map(re.escape, _OUTCOMES))}])(-?\d*)")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 
 _FIELDS = {
-    "version", "instance", "run", "chain", "try_number", "retries", "process", "to", "about", "announced", "receipt",
+    "version", "instance", "run", "chain", "try_number", "process", "to", "about", "announced", "receipt",
 }  # fmt: skip
 
 

@@ -22,6 +22,8 @@ class Process:
     def __init__(self, attempt: Callable[[], Any], instance: str) -> None:
         self.instance = instance
         self.chain: Any = None
+        #: Its task instance as it was when it began.
+        self.ti: dict[str, Any] = {}
         self._attempt = attempt
         self._outer = getcurrent()
         self._inner = greenlet(self._live)
@@ -33,7 +35,8 @@ class Process:
         self.ended: Any = None
         #: What the test remembers of it.
         self.arguments: dict[str, Any] = {}
-        self.failing = False
+        #: How many of its writes fail.
+        self.failing = 0
         self.wassly: Any = None
         self.listeners: list[Callable[[Any, bool], None]] = []
 

@@ -150,7 +150,7 @@ class Task:
 def task_instance(**values: Any) -> Any:
     """Return what a context holds as ``ti``: the first try of a task with two retries, but for ``values``."""
     usual = {"dag_id": "d", "run_id": "r", "task_id": "send", "map_index": -1, "max_tries": 2, "try_number": 1}
-    ti = SimpleNamespace(**{**usual, **values})
+    ti = SimpleNamespace(**{**usual, "task": SimpleNamespace(retries=2), **values})
     if "id" not in values:
         # A try has one of its own, which it keeps when Airflow runs it again.
         ti.id = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"

@@ -3,8 +3,8 @@ Airflow's scheduler as the adversary: whatever it does with a task, nobody gets 
 
 Attempts run in steps. Between any two of them they are killed, given up although they live, run again, retried, cleared
 or made again under the same names; writes fail before or after they take effect; retries, list, recipient and text
-change. Two processes do not come in between the look at who else has written and the departure of a message: there is
-no atomic operation in Airflow that could keep them apart.
+change. Two processes do not come in between the look at who else has written and the write, or the departure of the
+message, that follows: there is no atomic operation in Airflow that could keep them apart.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import itertools
 import json
 import logging
 import os
+import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -34,7 +35,7 @@ from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
 from airflow_provider_wassly.state import SendRecord
-from tests.support.kept import Kept, TaskState
+from tests.support.kept import Kept
 from tests.support.scheduler import KINDS, Kind, Process, TaskInstance
 from tests.support.service import FATES, Service
 
@@ -85,31 +86,6 @@ class Wassly(Service):
         return super()._accept(message)
 
 
-class State(TaskState):
-    """What Airflow keeps for a task: only for the live try."""
-
-    def __init__(self, airflow: Airflow, process: Process) -> None:
-        super().__init__(airflow.states)
-        self._airflow = airflow
-        self._process = process
-
-    def _check(self) -> None:
-        if self._process is not self._airflow.live and self._process.instance != self._airflow.ti.id:
-            raise ConnectionError("404: no such task instance")
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self._check()
-        return super().get(key, default)
-
-    def set(self, key: str, value: Any, *, retention: Any) -> None:
-        self._check()
-        super().set(key, value, retention=retention)
-
-    def delete(self, key: str) -> None:
-        self._check()
-        super().delete(key)
-
-
 class Airflow(RuleBasedStateMachine):
     """The moves of the adversary."""
 
@@ -121,8 +97,8 @@ class Airflow(RuleBasedStateMachine):
         self.ti = TaskInstance()
         self.variables, self.states = Kept(), Kept()
         self.variables.is_shared = True
-        for kept in (self.variables, self.states):
-            kept.on_event = lambda what: Process.running.pause() if Process.running else None
+        self.variables.on_event = self._let_others_come_in_between
+        self.states.on_event = self._access_state
         self.live: Process | None = None
         self.others: list[Process] = []
         self.all: list[Process] = []
@@ -130,13 +106,8 @@ class Airflow(RuleBasedStateMachine):
         self.listeners: list[Callable[[Any, bool], None]] = []
         #: What must not get two messages: changes when Airflow may send once more.
         self.chain = 0
-        #: The last chain of an incarnation with so many tries at most.
-        self.looked_like: dict[tuple[int, int], int] = {}
-        #: The chain before one that looks the same.
-        self.alike: dict[int, int] = {}
-        #: What a task's retries were in the attempts of a chain.
-        self.retries_in: dict[int, set[int]] = {}
         self.fails_after = False
+        self.loses_reports = False
         #: What the task's retry policy answers when it fails (3.4).
         self.reschedules = False
 
@@ -176,7 +147,7 @@ class Airflow(RuleBasedStateMachine):
         if self.live is not None:
             self._lose()
 
-    @precondition(lambda self: self.live is not None and not self.kind.keeps_state and len(self.others) < 2)
+    @precondition(lambda self: self.live is not None and len(self.others) < 2)
     @rule()
     def give_up_although_it_lives(self) -> None:
         process = self.live
@@ -197,25 +168,14 @@ class Airflow(RuleBasedStateMachine):
         if process.is_over:
             self.others.remove(process)
 
-    @precondition(lambda self: self.ti.is_over)
     @rule()
     def clear(self) -> None:
-        self.looked_like[self.ti.made, self.ti.max_tries] = self.chain
+        if self.live is not None:
+            self._lose()
         self.ti.clear()
         if self.kind.clears_state:
             self.states.values.clear()
         self.cleared()
-        # With retries lowered meanwhile, a chain looks like one before; it may go on with that one.
-        before = self.looked_like.get((self.ti.made, self.ti.max_tries))
-        if before is not None and self.chain != before:
-            self.alike[self.chain] = before
-
-    @precondition(lambda self: self.live is not None)
-    @rule()
-    def clear_while_it_runs(self) -> None:
-        assert self.live is not None
-        self._lose()
-        self.clear()
 
     @precondition(lambda self: self.live is None)
     @rule(whole_run=st.booleans(), looks=st.booleans())
@@ -237,6 +197,10 @@ class Airflow(RuleBasedStateMachine):
     def let_post_execute_fail(self, fails: bool) -> None:
         self.fails_after = fails
 
+    @rule(loses=st.booleans())
+    def lose_the_reports_of_what_ends(self, loses: bool) -> None:
+        self.loses_reports = loses
+
     @rule(retries=st.integers(0, 3))
     def edit_the_retries(self, retries: int) -> None:
         self.ti.retries = retries
@@ -252,57 +216,78 @@ class Airflow(RuleBasedStateMachine):
     def check(self, process: Process, returned: Any, error: BaseException | None, pushed: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    def chains_of(self, process: Process) -> list[int]:
-        """Return its chain, and those before that look the same to it."""
-        chains: list[int] = [process.chain]
-        while chains[-1] in self.alike and (
-            not self.retries_in.get(chains[-1])  # nothing was begun in it
-            or self.retries_in.get(self.alike[chains[-1]], set()) & self.retries_in[process.chain]
-        ):
-            chains.append(self.alike[chains[-1]])
-        return chains
+    def goes_on_with(self, process: Process, other: Process) -> bool:
+        """Tell whether an attempt may take up what another one has left."""
+        if other.chain == process.chain:
+            return True
+        # Cleared with lowered retries, which have been raised since, a chain looks like the one before.
+        return self._looks_like_a_retry(process, other) and not self._looks_cleared(process, other)
 
     def is_in_doubt(self, process: Process) -> bool:
-        """Tell whether anything of its chain, or of one that looks like it, can have led to doubt."""
-        chains = [process.chain]
-        while chains[-1] in self.alike:
-            chains.append(self.alike[chains[-1]])
-        # With other retries than before, a retry can look like a task that was cleared.
-        looks_cleared = len(chains) > 1 or len(self.retries_in[process.chain]) > 1
-        return looks_cleared or any(
-            not other.is_over or other.failing or set(other.wassly.met) & DOUBTFUL
+        """Tell whether anything of what it goes on with can have led to doubt."""
+        return any(
+            (other.wassly.calls and self._looks_like_a_retry(process, other) and self._looks_cleared(process, other))
+            or (
+                self.goes_on_with(process, other)
+                # One write that fails before the message leaves costs nothing.
+                and (not other.is_over or other.failing > (not other.wassly.calls) or set(other.wassly.met) & DOUBTFUL)
+            )
             for other in self.all
-            if other.chain in chains
         )
+
+    def _looks_like_a_retry(self, process: Process, other: Process) -> bool:
+        mine, its = process.ti, other.ti
+        return bool(
+            mine["made"] == its["made"]
+            and mine["max_tries"] == its["max_tries"]
+            and its["try_number"] < mine["try_number"]
+        )
+
+    def _looks_cleared(self, process: Process, other: Process) -> bool:
+        """Tell whether a clear with its retries in between would have led to the same number of tries at most."""
+        tries = process.ti["max_tries"] - process.ti["retries"]
+        return bool(other.ti["try_number"] <= tries < process.ti["try_number"])
 
     def check_copies(self) -> None:
         raise NotImplementedError
 
     # How it comes about
 
+    def _let_others_come_in_between(self, what: str) -> None:
+        if Process.running is not None:
+            Process.running.pause()
+
+    def _access_state(self, what: str) -> None:
+        process = Process.running
+        if process is None:
+            return
+        process.pause()
+        # It is asked of Airflow with the id of the task instance.
+        if what != "written" and process is not self.live and process.instance != self.ti.id:
+            raise ConnectionError("404: no such task instance")
+
     def _start(self, fates: list[str], writes: dict[int, bool], fails_early: bool) -> None:
         for kept in (self.variables, self.states):
             kept.writes.clear()
             kept.failing_writes = writes
-        arguments, values = self.arguments(), dict(vars(self.ti))
-        process = Process(lambda: self._attempt(process, arguments, fates, fails_early, values), self.ti.id)
+        arguments = self.arguments()
+        process = Process(lambda: self._attempt(process, fates, fails_early), self.ti.id)
         process.chain = self.chain
+        process.ti = dict(vars(self.ti))
         process.arguments = arguments
-        process.failing = bool(writes)
-        self.retries_in.setdefault(self.chain, set()).add(self.ti.retries)
+        process.failing = len(writes)
         process.step()
         self.live = process
         self.all.append(process)
 
-    def _attempt(
-        self, process: Process, arguments: dict[str, Any], fates: list[str], fails_early: bool, values: dict[str, Any]
-    ) -> Any:
+    def _attempt(self, process: Process, fates: list[str], fails_early: bool) -> Any:
         process.wassly = Wassly(self, process)
         every = itertools.chain(fates, itertools.repeat("accept"))
         process.wassly.fates = {number(place): Fates(every) for place in range(100)}
         process.pause()
+        values = process.ti
         with DAG("campaign", schedule=None) as dag:
-            operator = self.operator(task_id="send", retries=values["retries"], **arguments)
+            operator = self.operator(task_id="send", retries=values["retries"], **process.arguments)
         pushed: dict[str, Any] = {}
         ti = SimpleNamespace(
             dag_id="campaign", run_id="run", task_id="send", map_index=-1, try_number=values["try_number"],
@@ -312,7 +297,7 @@ class Airflow(RuleBasedStateMachine):
         context: Any = {"dag": dag, "task": operator, "ti": ti, "ds": "2026-11-24"}
         context["dag_run"] = SimpleNamespace(id=values["run"])
         if self.kind.keeps_state:
-            context["task_state_store"] = State(self, process)
+            context["task_state_store"] = self.states.task_state_store()
         returned, failure = None, None
         try:
             operator.render_template_fields(context)
@@ -342,32 +327,32 @@ class Airflow(RuleBasedStateMachine):
                 steps -= 1
         finally:
             self.listeners = before
-        if process.is_over and process is self.live:
+        if process.is_over:
             self._end(process)
-        elif process.is_over:
-            returned, failure, pushed, ti = process.ended
-            self.check(process, returned, failure, pushed)
-            self._tell(process, ti, failure is None)
 
     def _end(self, process: Process) -> None:
         returned, failure, pushed, ti = process.ended
         self.check(process, returned, failure, pushed)
-        self.live = None
-        if failure is None and not self.fails_after:
-            self.ti.state = "success"
-            self._tell(process, ti, True)
-            self.succeeded()
-        elif self.reschedules:
-            self.ti.state = "up_for_reschedule"
-        else:
-            self.ti.fail(not isinstance(failure, FAIL))
-            if self.ti.state == "failed":
-                self._tell(process, ti, False)
-
-    def _tell(self, process: Process, ti: Any, succeeded: bool) -> None:
-        # Also one that was given up calls its listeners when it ends.
-        for tell in process.listeners:
+        is_live = process is self.live
+        succeeded = failure is None and not (is_live and self.fails_after)
+        is_noted = is_live and not self.loses_reports
+        if not self.kind.has_instances and succeeded:
+            is_noted = True  # Airflow 2 takes down the end of one that it has given up, and kills the one that runs
+        if is_noted:
+            self.live = None
+            if succeeded:
+                self.ti.state = "success"
+            elif self.reschedules:
+                self.ti.state = "up_for_reschedule"
+            else:
+                self.ti.fail(not isinstance(failure, FAIL))
+        # An attempt that was given up hears of its own end too.
+        for tell in process.listeners if self.ti.state == ("success" if succeeded else "failed") else []:
             tell(ti, succeeded)
+        if is_noted and succeeded:
+            self.succeeded()
+        elif is_live and not is_noted:
+            self._lose()
 
     def _lose(self) -> None:
         """Airflow finds that a process does not answer any more."""
@@ -387,7 +372,7 @@ class Airflow(RuleBasedStateMachine):
         self.reschedules = False
         if self.ti.state == "up_for_reschedule":
             self.ti.state = "failed"
-        self.fails_after = False
+        self.fails_after = self.loses_reports = False
         for _ in range(12):
             if self.ti.state == "success":
                 break
@@ -446,7 +431,7 @@ class Sending(Airflow):
         self.chain += 1
 
     def check(self, process: Process, returned: Any, error: BaseException | None, pushed: dict[str, Any]) -> None:
-        of_chain = [to for sender, to in self.accepted if sender.chain in self.chains_of(process)]
+        of_chain = [to for sender, to in self.accepted if self.goes_on_with(process, sender)]
         own = [to for sender, to in self.accepted if sender is process]
         if returned is not None:
             assert returned["outcome"] == "accepted"
@@ -582,8 +567,6 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Airflow]],
         for module in (recipients_module, record_module):
             monkeypatch.setattr(module, "CHUNK", 2)
         monkeypatch.setattr(record_module, "_JOURNAL_SIZE", 2)
-        write, announce, accept = BroadcastRecord.write, SendRecord.announce, SendRecord.accept
-        begin, look, send_look = BroadcastRecord.begin, BroadcastRecord.look, SendRecord.look
 
         def whole(function: Any) -> Any:
             def run(*arguments: Any, **keywords: Any) -> Any:
@@ -595,12 +578,12 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Airflow]],
 
             return run
 
-        monkeypatch.setattr(BroadcastRecord, "write", whole(write))
-        monkeypatch.setattr(BroadcastRecord, "begin", whole(begin))
-        monkeypatch.setattr(BroadcastRecord, "look", whole(look))
-        monkeypatch.setattr(SendRecord, "look", whole(send_look))
-        monkeypatch.setattr(SendRecord, "announce", whole(announce))
-        monkeypatch.setattr(SendRecord, "accept", whole(accept))
+        for record, names in {
+            BroadcastRecord: ("look", "begin", "write"),
+            SendRecord: ("look", "announce", "accept", "withdraw"),
+        }.items():
+            for name in names:
+                monkeypatch.setattr(record, name, whole(getattr(record, name)))
 
     yield wire
     # Whatever the processes that were killed still do when Python ends them, it reaches nothing.
@@ -623,37 +606,133 @@ def test_whatever_the_scheduler_does(wired: Callable[[type[Airflow]], None], tas
     run_state_machine_as_test(machine, settings=ALIKE)
 
 
+# In a small scope: all combinations, of which EXAMPLES says how many are tried.
+
 #: A write that fails, by its place and whether it takes effect all the same.
 FAILING: list[dict[int, bool]] = [{}, *({place: effect} for place in range(5) for effect in (False, True))]
 #: So many steps has an attempt at most.
 STEPS = {Sending: 14, Broadcasting: 60}
-#: From so many examples on: of how many points one is tried.
-SAMPLES = {Sending: [(100, 1), (0, 43)], Broadcasting: [(1000, 1), (100, 29), (0, 997)]}
+TO_THE_END = 10_000
+#: What becomes of the messages of an attempt, as far as a record differs by it.
+FATES_THAT_DIFFER = (
+    "accept", "accept after a new token", "accept, answer lost", "lose it, answer lost", "refuse for now", "refuse",
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("task", [Sending, Broadcasting])
-def test_three_attempts_that_die_at_every_point(
-    wired: Callable[[type[Airflow]], None], task: type[Airflow], kind: str
-) -> None:
-    """Two of them are killed, after every number of steps, and every write fails once; the third is let alone."""
+def nothing(airflow: Any) -> None:
+    pass
+
+
+def lose_it(airflow: Any) -> None:
+    if airflow.live is not None:
+        airflow._lose()
+
+
+def run_the_same_try_again(airflow: Any) -> None:
+    if airflow.kind.runs_again and not airflow.ti.is_over:
+        lose_it(airflow)
+        airflow.ti.state = "up_for_reschedule"
+        airflow.run_the_same_try_again([], {})
+
+
+def make_again(whole_run: bool, looks: bool) -> Callable[[Any], None]:
+    def act(airflow: Any) -> None:
+        lose_it(airflow)
+        airflow.make_again(whole_run, looks)
+
+    return act
+
+
+BETWEEN: list[Callable[[Any], None]] = [
+    nothing,
+    lambda airflow: airflow.clear(),
+    run_the_same_try_again,
+    make_again(False, True),
+    make_again(True, True),
+    make_again(True, False),
+]
+EDITS: dict[type[Airflow], list[Callable[[Any], None]]] = {
+    Sending: [
+        nothing,
+        lambda airflow: airflow.edit_the_recipient(1),
+        lambda airflow: airflow.edit_the_text(),
+        lambda airflow: airflow.edit_the_retries(0),
+        lambda airflow: airflow.edit_the_retries(2),
+    ],
+    Broadcasting: [
+        nothing,
+        lambda airflow: airflow.add_a_row(),
+        lambda airflow: airflow.choose(True),
+        lambda airflow: airflow.edit_the_retries(0),
+    ],
+}
+
+
+def ways(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
+    """Return combinations of one of each, the same ones each time."""
+    every = list(itertools.product(*choices))
+    return random.Random(None if ALIKE.derandomize is False else 1).sample(every, min(len(every), 4 * EXAMPLES))
+
+
+EVERYWHERE = pytest.mark.parametrize(("task", "kind"), list(itertools.product([Sending, Broadcasting], KINDS)))
+
+
+@pytest.fixture
+def begun(wired: Callable[[type[Airflow]], None], task: type[Airflow], kind: str) -> Callable[..., Any]:
+    """Return what gives an Airflow in which a task's first attempt has begun."""
     machine = type(f"{task.__name__}On{kind}", (task,), {"kind": KINDS[kind]})
     wired(machine)
-    # All of it takes minutes for a broadcast. What is tried of it are as many points, far from each other.
-    every = next(step for examples, step in SAMPLES[task] if examples <= EXAMPLES)
-    tried = 0
-    for first, writes, second in itertools.islice(
-        itertools.product(range(STEPS[task]), FAILING, range(STEPS[task])), 0, None, every
-    ):
-        airflow = machine()
-        airflow.ti.retries = airflow.ti.max_tries = 3
-        if isinstance(airflow, Broadcasting):
-            airflow.places = [0, 1, 2]
-        airflow.begin([], writes)
+
+    def begin(fates: list[str], writes: dict[int, bool], retries: int = 1) -> Any:
+        airflow: Any = machine()
+        airflow.ti.retries = airflow.ti.max_tries = retries
+        airflow.places = [0, 1, 2]
+        airflow.begin(fates, writes)
+        return airflow
+
+    return begin
+
+
+@EVERYWHERE
+def test_three_attempts_that_die_at_every_point(begun: Callable[..., Any], task: type[Airflow]) -> None:
+    """Two of them are killed, after every number of steps, and every write fails once; the third is let alone."""
+    for first, writes, second in ways(range(STEPS[task]), FAILING, range(STEPS[task])):
+        airflow = begun([], writes, retries=3)
         airflow.kill(first)
         if not airflow.ti.is_over:
             airflow.begin([], {})
             airflow.kill(second)
         airflow.teardown()
-        tried += 1
-    assert tried > 30
+
+
+@EVERYWHERE
+def test_every_way_from_one_attempt_to_the_next(begun: Callable[..., Any], task: type[Airflow]) -> None:
+    """It stops anywhere, or ends; somebody edits the task; and then Airflow does what it can do."""
+    every = ways([*range(STEPS[task]), TO_THE_END], FATES_THAT_DIFFER, FAILING, EDITS[task], BETWEEN, [False, True])
+    for steps, fate, writes, edit, between, fails_after in every:
+        airflow = begun([fate], writes)
+        airflow.let_post_execute_fail(fails_after)
+        airflow._go_on(airflow.live, steps, stops_anywhere=True)
+        edit(airflow)
+        between(airflow)
+        airflow.teardown()
+
+
+@EVERYWHERE
+def test_one_that_was_given_up_goes_on_at_every_point(begun: Callable[..., Any], task: type[Airflow]) -> None:
+    """It stops anywhere, another one begins, it goes on, and the other one is killed."""
+    every = ways(range(STEPS[task]), range(STEPS[task]), [1, 2, TO_THE_END], FATES_THAT_DIFFER, [False, True])
+    for first, second, third, fate, is_cleared in every:
+        airflow = begun([fate], {}, retries=3)
+        airflow.go_on(first)
+        if airflow.live is None:
+            continue
+        airflow.give_up_although_it_lives()
+        if is_cleared:
+            airflow.clear()
+        airflow.begin([], {})
+        airflow.go_on(second)
+        if airflow.others:
+            airflow.one_that_was_given_up_goes_on(third)
+        lose_it(airflow)
+        airflow.teardown()

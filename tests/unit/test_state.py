@@ -201,6 +201,16 @@ def test_a_clear_that_cannot_be_told_from_a_retry_is_ambiguous(store: Kept, retr
     assert found(on_try(store, 2, retries=retries)) == expected
 
 
+@pytest.mark.parametrize(("try_number", "retries", "expected"), [(3, 1, "ambiguous"), (3, 3, RECEIPT), (2, 1, RECEIPT)])
+def test_it_is_ambiguous_whenever_a_clear_can_have_come_in_between(
+    store: Kept, try_number: int, retries: int, expected: object
+) -> None:
+    # With one retry now, a task that has had two tries gets 2 + 1 = 3 by a clear too, and begins its third one then.
+    # That its retries are still those of the first attempt says nothing: that one can have run after they were lowered.
+    accepted(on_try(store, 1, retries=retries))
+    assert found(on_try(store, try_number, retries=retries)) == expected
+
+
 def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
     record = announced(on_try(store, 1))
     store.failure = ConnectionError("409: the task was cleared")
@@ -223,7 +233,7 @@ def test_a_record_of_a_later_version_is_not_guessed_at(store: Kept) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"chain": "3"}, {"chain": None}, {"try_number": True}, {"retries": "3"}, {"receipt": []}, {"receipt": {}}],
+    [{"chain": "3"}, {"chain": None}, {"try_number": True}, {"receipt": []}, {"receipt": {}}],
 )
 def test_a_field_of_another_type_is_not_guessed_at(store: Kept, change: dict[str, Any]) -> None:
     accepted(on_try(store, 1))
@@ -517,18 +527,16 @@ def test_a_variable_that_is_no_json_is_an_error_that_cannot_pass(variables: dict
         assert not caught.value.may_pass
 
 
+def with_state(kept: Kept, **ti: Any) -> SendRecord:
+    return SendRecord.of({"ti": task_instance(**ti), "task_state_store": kept.task_state_store()})
+
+
 @pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
-def test_chains_do_not_share_a_key_of_the_task_state_store() -> None:
-    accessor = Kept().task_state_store()
-
-    def with_state(**ti: Any) -> SendRecord:
-        return SendRecord.of({"ti": task_instance(**ti), "task_state_store": accessor})
-
-    late = announced(with_state(max_tries=3))
-    announced(with_state(max_tries=7, try_number=4))
-    # The process of the chain before was still there when the task was cleared.
-    late.accept(RECEIPT)
-    assert found(with_state(max_tries=7, try_number=5)) == "announced"
+def test_nothing_of_a_task_instance_that_was_deleted_is_believed_after_many_tries(store: Kept) -> None:
+    accepted(with_state(store, id="a", max_tries=7, try_number=4))
+    # Made again. Its first try fails early.
+    with_state(store, id="b", max_tries=2, try_number=1).look()
+    assert store.values == {}
 
 
 OF_VERSION_1 = (
@@ -544,6 +552,17 @@ def test_what_the_first_version_of_this_package_wrote_is_understood(store: Kept)
     store.values[KEY] = OF_VERSION_1.partition('"receipt"')[0] + '"receipt": null}'
     assert found(on_try(store, 2)) == "announced"
     assert found(on_try(store, 2, chain=4)) is None
+
+
+@pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
+def test_what_the_first_version_wrote_is_found_where_it_was_kept(store: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chain of tries had a key of its own in the task's state."""
+    store.values["wassly_send__3"] = OF_VERSION_1
+    task = SimpleNamespace(retries=3)
+    assert found(with_state(store, max_tries=3, try_number=2, task=task)) == RECEIPT
+    assert found(with_state(store, max_tries=4, try_number=2)) is None
+    monkeypatch.setattr(_compat, "RUNS_TRIES_AGAIN", True)
+    assert found(with_state(store, max_tries=3, try_number=1)) == "ambiguous"
 
 
 @pytest.mark.parametrize(("runs_again", "expected"), [(False, None), (True, "ambiguous")])

@@ -53,6 +53,47 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return added
 
 
+@pytest.mark.skipif(_compat._VERSION < (3, 2), reason="before Airflow 3.2 nobody is told of an end that was not noted")
+@pytest.mark.parametrize("map_index", [-1, 4])
+@pytest.mark.parametrize("end", ["success", "failed"])
+def test_an_end_that_airflow_has_not_noted_is_none(end: str, map_index: int) -> None:
+    noted: dict[str, str] = {}
+
+    def get_task_states(*, dag_id: str, map_index: int, task_ids: list[str], run_ids: list[str]) -> dict[str, Any]:
+        assert (dag_id, task_ids, run_ids) == ("d", ["send"], ["r"])
+        name = "send" if map_index == -1 else f"send_{map_index}"
+        return {"r": {name: noted["state"]}} if noted else {}
+
+    ti = task_instance(state=end, map_index=map_index, get_task_states=get_task_states)
+    told: list[bool] = []
+    manager = listener_manager()
+    before = set(manager.pm.get_plugins())
+    _compat.listen_for_end(lambda ti, succeeded: told.append(succeeded))
+    try:
+        for state in ("", "running", "up_for_retry", "failed" if end == "success" else "success"):
+            noted.update({"state": state} if state else {})
+            tell_of(end, ti)
+        assert told == []
+        noted["state"] = end
+        tell_of(end, ti)
+        assert told == [end == "success"]
+    finally:
+        for listener in set(manager.pm.get_plugins()) - before:
+            manager.pm.unregister(listener)
+
+
+def listener_manager() -> Any:
+    return _compat._first_of("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")()
+
+
+def tell_of(end: str, ti: Any) -> None:
+    hook = listener_manager().hook
+    if end == "success":
+        hook.on_task_instance_success(previous_state=None, task_instance=ti)
+    else:
+        hook.on_task_instance_failed(previous_state=None, task_instance=ti, error=None)
+
+
 def test_the_end_of_the_running_task_is_told_and_no_other(listeners: list[Any]) -> None:
     told: list[bool] = []
     when_it_ends({}, told.append)

@@ -469,7 +469,7 @@ values = st.recursive(
     max_leaves=4,
 )
 fields = {
-    HEAD: ["version", "token", "instance", "run", "chain", "try_number", "retries", "epoch", "begun", "total"],
+    HEAD: ["version", "token", "instance", "run", "chain", "try_number", "epoch", "begun", "total"],
     JOURNAL: ["token", "chain", "written", "changes", "digests"],
     FIRST: ["token", "chain", "written", "outcomes", "conversation_ids", "digest"],
 }
