@@ -633,6 +633,7 @@ def run_the_same_try_again(airflow: Any) -> None:
         lose_it(airflow)
         airflow.ti.state = "up_for_reschedule"
         airflow.run_the_same_try_again([], {})
+        airflow.go_on_to_the_end()
 
 
 def make_again(whole_run: bool, looks: bool) -> Callable[[Any], None]:
