@@ -672,7 +672,7 @@ EDITS: dict[type[Airflow], list[Callable[[Any], None]]] = {
 def ways(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Return combinations of one of each, the same ones each time."""
     every = list(itertools.product(*choices))
-    return random.Random(None if ALIKE.derandomize is False else 1).sample(every, min(len(every), 4 * EXAMPLES))
+    return random.Random(None if ALIKE.derandomize is False else 1).sample(every, min(len(every), 2 * EXAMPLES))
 
 
 EVERYWHERE = pytest.mark.parametrize(("task", "kind"), list(itertools.product([Sending, Broadcasting], KINDS)))
