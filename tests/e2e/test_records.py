@@ -132,7 +132,10 @@ broadcast("restarted", recipients=people(5), post_execute=fail_once, on_clear="r
 
 for name in ("deleted_run", "deleted_task"):
     if name in NAMES:
-        from airflow.providers.standard.operators.empty import EmptyOperator
+        try:
+            from airflow.providers.standard.operators.empty import EmptyOperator
+        except ImportError:
+            from airflow.operators.empty import EmptyOperator
 
         with dag_of(name, schedule=None):
             EmptyOperator(task_id="other")
@@ -252,13 +255,13 @@ def gets_other_numbers(case: Case) -> Iterator[None]:
 
 
 def is_made_again(case: Case) -> Iterator[None]:
-    run = {"dag_run_id": "once", "logical_date": "2026-01-01T00:00:00Z"}
-    yield from until(lambda: case.server.query("select 1 from serialized_dag where dag_id = ?", case.name))
-    case.call("POST", "dagRuns", run)
+    server = case.server
+    yield from until(lambda: server.query("select 1 from serialized_dag where dag_id = ?", case.name))
+    server.start_run(case.name, "once")
     # Airflow 3.0 does not retry a task whose process was killed.
     yield from until(lambda: case.all_are("up_for_retry", "failed"))
     case.before = case.reached
-    case.call("PATCH", "dagRuns/once", {"state": "failed"})
+    server.set_run_state(case.name, "once", "failed")
     # The scheduler may be at the run just now, and dies if that is gone meanwhile: with SQLite it locks nothing.
     over = time.monotonic() + 10
     yield from until(lambda: time.monotonic() > over)
@@ -270,13 +273,13 @@ def is_made_again(case: Case) -> Iterator[None]:
         clear = {"dag_run_id": "once", "task_ids": ["other"], "dry_run": False, "only_failed": False}
         case.call("POST", "clearTaskInstances", clear | {"run_on_latest_version": True})
     else:
-        case.call("DELETE", "dagRuns/once")
-        case.call("POST", "dagRuns", run)
+        server.delete_run(case.name, "once")
+        server.start_run(case.name, "once")
     while not case.all_are("up_for_retry"):
         if case.has_ended:  # 3.4.0b2 ends the run now and then before it has seen the task
-            case.call("PATCH", "dagRuns/once", {"state": "queued"})
+            server.set_run_state(case.name, "once", "queued")
         yield
-    case.server.retry_now(case.name)
+    server.retry_now(case.name)
     yield from runs(case)
 
 
@@ -296,7 +299,7 @@ STORIES: dict[str, Story] = {
     "cleared_shards": is_cleared,
     "resumed": is_cleared,
     "restarted": is_cleared,
-    **({"deleted_run": is_made_again} if VERSION >= (3, 0) else {}),
+    "deleted_run": is_made_again,
     **({"deleted_task": is_made_again} if VERSION >= (3, 3) else {}),
     "changed_number": gets_other_numbers,
     "changed_list": gets_other_numbers,
@@ -426,7 +429,7 @@ def test_a_cleared_broadcast_starts_over_if_it_is_to(cases: dict[str, Case]) -> 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param("deleted_run", marks=pytest.mark.skipif(VERSION < (3, 0), reason="by the API of Airflow 3")),
+        "deleted_run",
         pytest.param(
             "deleted_task", marks=pytest.mark.skipif(VERSION < (3, 3), reason="how it is made again is tested on 3.3+")
         ),

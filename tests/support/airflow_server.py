@@ -135,7 +135,7 @@ class AirflowServer:
 
     def start(self) -> None:
         """Start it; returns when it works."""
-        subprocess.run(self._command("db", "migrate"), env=self._environment, check=True, capture_output=True)
+        self._run("db", "migrate")
         for component in self.components:
             if component == "scheduler" and not IS_AIRFLOW_2:
                 self.wait_for(lambda: _answers(f"{self.url}/execution/health"), "Airflow's API", seconds=300)
@@ -206,14 +206,47 @@ class AirflowServer:
         """Clear a task as a person does in Airflow's pages."""
         ((run_id,),) = self.query("select run_id from dag_run where dag_id = ?", dag_id)
         if IS_AIRFLOW_2:
-            command = self._command("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
-            subprocess.run(command, env=self._environment, check=True, capture_output=True)
+            self._run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
         else:
             self.call(
                 "POST",
                 f"/api/v2/dags/{dag_id}/clearTaskInstances",
                 {"dag_run_id": run_id, "task_ids": [task_id], "dry_run": False, "only_failed": False},
             )
+
+    def start_run(self, dag_id: str, run_id: str) -> None:
+        """Start a run as a person does."""
+        date = "2026-01-01T00:00:00Z"
+        if IS_AIRFLOW_2:
+            self._run("dags", "trigger", "--run-id", run_id, "--exec-date", date, dag_id)
+        else:
+            self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": date})
+
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a run as a person does."""
+        if IS_AIRFLOW_2:
+            self._with_run(dag_id, run_id, f"runs.one().set_state({state!r})")
+        else:
+            self.call("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run as a person does."""
+        if IS_AIRFLOW_2:
+            self._with_run(dag_id, run_id, "runs.delete()")
+        else:
+            self.call("DELETE", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
+
+    def _with_run(self, dag_id: str, run_id: str, statement: str) -> None:
+        """Do what the pages of Airflow 2 do; they are not among the processes."""
+        code = f"""
+from airflow.models import DagRun
+from airflow.utils.session import create_session
+
+with create_session() as session:
+    runs = session.query(DagRun).filter_by(dag_id={dag_id!r}, run_id={run_id!r})
+    {statement}
+"""
+        subprocess.run([sys.executable, "-c", code], env=self._environment, check=True, capture_output=True)
 
     def retry_now(self, dag_id: str) -> None:
         """Let the delay before the next try be over for all of a DAG's tasks."""
@@ -230,6 +263,9 @@ class AirflowServer:
         with urllib.request.urlopen(f"{self._pages_port.url}/auth/token", timeout=60) as answer:
             token: str = json.load(answer)["access_token"]
         return token
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(self._command(*arguments), env=self._environment, check=True, capture_output=True)
 
     @staticmethod
     def _command(*arguments: str) -> list[str]:
