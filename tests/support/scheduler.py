@@ -38,6 +38,8 @@ class Process:
         #: How many of its writes fail.
         self.failing = 0
         self.wassly: Any = None
+        #: So many calls it had made when it was killed or given up.
+        self.lost_after: int | None = None
         self.listeners: list[Callable[[Any, bool], None]] = []
 
         Process.unfinished.append(self)

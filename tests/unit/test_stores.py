@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -51,6 +52,19 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     added: list[Any] = []
     monkeypatch.setattr(_compat, "listen_for_end", added.append)
     return added
+
+
+def test_outside_of_a_loop_a_region_makes_no_other_record(listeners: list[Any]) -> None:
+    """Airflow 3.4 gives every task instance a region; in a loop its id is not zero."""
+    outside, inside = uuid.UUID(int=0), uuid.UUID(int=7)
+    told: list[bool] = []
+    when_it_ends({"ti": task_instance()}, told.append)
+    (tell,) = listeners
+    tell(task_instance(region_id=inside), True)
+    assert told == []
+    tell(task_instance(region_id=outside), True)
+    tell(task_instance(region_id=None), True)
+    assert told == [True, True]
 
 
 @pytest.mark.skipif(_compat._VERSION < (3, 2), reason="before Airflow 3.2 nobody is told of an end that was not noted")

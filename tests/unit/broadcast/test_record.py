@@ -505,7 +505,13 @@ def test_whatever_a_value_holds_it_is_understood_or_an_error(change: tuple[str, 
         (FIRST, {"outcomes": ACCEPTED * 3}, "ValueError: chunk 0 has 3 rows"),
         (FIRST, {"outcomes": "ax"}, "ValueError: chunk 0 has outcomes that are none"),
         (JOURNAL, {"changes": {"0": "7a,"}}, "ValueError: '7a' in the journal is no change"),
+        (JOURNAL, {"changes": {"0": "2a,"}}, "ValueError: '2a' in the journal is no change"),
         (JOURNAL, {"changes": {"0": "0x,"}}, "ValueError: '0x' in the journal is no change"),
+        (JOURNAL, {"changes": {"0": 7}}, "TypeError: the journal has changes of another type"),
+        (JOURNAL, {"changes": {"x": "0a,"}}, "TypeError: the journal has changes of another type"),
+        (JOURNAL, {"written": "7"}, "TypeError: the journal has values of other types"),
+        (JOURNAL, {"digests": []}, "TypeError: the journal has values of other types"),
+        (JOURNAL, {"token": "t"}, "ValueError: the journal belongs to another record"),
     ],
 )
 def test_what_makes_no_sense_is_named_and_stays_an_error(
@@ -519,6 +525,66 @@ def test_what_makes_no_sense_is_named_and_stays_an_error(
         outcomes(begun(stores, 2))
     assert raised.value.may_pass is False
     assert raised.value.__cause__ is not None
+
+
+@pytest.mark.parametrize("token", ["", "another"])
+def test_who_was_sent_to_is_not_counted_without_the_journal(stores: Stores, token: str) -> None:
+    note(begun(stores, 1), ACCEPTED + OPEN * 4)
+    if token:
+        stores.change(JOURNAL, token=token)
+    else:
+        del stores.values[JOURNAL]
+    record = on_try(stores, 2)
+    with pytest.raises(WasslyRecordUnreadable, match="the journal"):
+        record.resume(survey(RecipientList(people())))
+    with pytest.raises(WasslyRecordUnreadable, match=r"\(ValueError: the journal was not read\)"):
+        record.counts()
+
+
+def test_where_there_was_no_record_nobody_is_counted(stores: Stores) -> None:
+    assert on_try(stores, 1).counts() == {"accepted": 0, "unknown": 0}
+
+
+def test_of_rows_that_are_gone_the_first_is_named(stores: Stores) -> None:
+    note(begun(stores, 1), OPEN * 3 + ACCEPTED + OPEN)
+    with pytest.raises(WasslyListChanged, match="row 4 was sent to and is gone"):
+        outcomes(begun(stores, 2, source=people(2)), people(2))
+
+
+@pytest.mark.parametrize("effect", [False, True])
+@pytest.mark.parametrize("place", range(4))
+def test_what_the_journal_knew_is_known_wherever_the_next_attempt_dies(
+    stores: Stores, place: int, effect: bool
+) -> None:
+    first = begun(stores, 1)
+    note(first, ANNOUNCED + ANNOUNCED + ANNOUNCED + OPEN * 2)
+    known = FAILED_FOR_NOW + ACCEPTED + ANNOUNCED + OPEN * 2
+    note(first, known)
+    assert stores.writes[-1] == JOURNAL
+    stores.failing_writes = {len(stores.writes) + place: effect}
+    with contextlib.suppress(WasslyRecordError):
+        begun(stores, 2)
+    stores.failing_writes = {}
+    assert outcomes(begun(stores, 3)) == known
+
+
+def test_a_chunk_that_was_forgotten_stays_as_it_was_when_a_later_one_begins(stores: Stores) -> None:
+    record = begun(stores, 1)
+    note(record, ACCEPTED * 2 + OPEN * 3)
+    note(record, ACCEPTED * 2 + ACCEPTED + OPEN * 2)
+    record.forget(set())
+    rows = rows_of()[2]
+    record.chunk(2, rows).note(0, ACCEPTED, rows[0])
+    record.write()
+    assert outcomes(begun(stores, 2)) == ACCEPTED * 3 + OPEN + ACCEPTED
+
+
+def test_a_chunk_that_nobody_has_looked_at_counts_when_a_later_one_begins(stores: Stores) -> None:
+    record = begun(stores, 1)
+    rows = rows_of()[1]
+    record.chunk(1, rows).note(0, ACCEPTED, rows[0])
+    record.write()
+    assert outcomes(begun(stores, 2)) == OPEN * 2 + ACCEPTED + OPEN * 2
 
 
 # Without a running task, and with a process that Airflow has given up
@@ -580,6 +646,37 @@ def test_a_head_that_makes_no_sense_lets_nothing_be_written(
     assert FIRST not in stores.values
 
 
+def test_of_two_processes_of_one_try_the_later_one_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", True)
+    stores.is_shared = True
+    first = begun(stores, 1)
+    second = begun(stores, 1)
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+        note(first, ANNOUNCED + OPEN * 4)
+    note(second, ANNOUNCED + OPEN * 4)
+
+
+@pytest.mark.parametrize("effect", [False, True])
+def test_a_head_that_could_not_be_written_is_still_known_as_its_own(stores: Stores, effect: bool) -> None:
+    stores.is_shared = True
+    record = begun(stores, 1)
+    # The chunk's value, and then the head that counts it.
+    stores.failing_writes = {len(stores.writes) + 1: effect}
+    with pytest.raises(WasslyRecordError, match="could not be written") as caught:
+        note(record, ANNOUNCED + OPEN * 4)
+    assert caught.value.may_pass is True
+    record.remove()
+    assert stores.values == {}
+
+
+def test_a_record_that_cannot_be_removed_is_an_error_that_may_pass(stores: Stores) -> None:
+    record = begun(stores, 1)
+    stores.failure = ConnectionError("Airflow's API does not answer")
+    with pytest.raises(WasslyRecordError, match="could not be removed") as caught:
+        record.remove()
+    assert caught.value.may_pass is True
+
+
 def test_a_new_chunk_knows_nothing() -> None:
     chunk = Chunk()
     assert [chunk[index] for index in range(3)] == [OPEN] * 3
@@ -616,5 +713,19 @@ def test_nobody_is_sent_to_again_after_an_upgrade_and_a_clear(stores: Stores, su
 
 def test_of_the_first_version_no_row_may_change(stores: Stores) -> None:
     stores.values = {name: json.dumps(value) for name, value in OF_VERSION_1.items()}
-    with pytest.raises(WasslyListChanged, match="no row may change"):
+    with pytest.raises(WasslyListChanged, match="no row may change") as caught:
         begun(stores, 2, source=people(6))
+    assert caught.value.may_pass is False
+
+
+def test_the_first_version_can_have_ended_before_it_wrote_a_chunk(stores: Stores) -> None:
+    stores.values = {HEAD: json.dumps(OF_VERSION_1[HEAD])}
+    assert outcomes(begun(stores, 2)) == OPEN * 5
+
+
+def test_what_the_first_version_knew_is_counted(stores: Stores) -> None:
+    stores.values = {name: json.dumps(value) for name, value in OF_VERSION_1.items()}
+    stores.change(HEAD, total=2)
+    record = on_try(stores, 2)
+    record.look()
+    assert record.counts() == {"accepted": 1, "unknown": 1}
