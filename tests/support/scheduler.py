@@ -22,6 +22,8 @@ class Process:
     def __init__(self, attempt: Callable[[], Any], instance: str) -> None:
         self.instance = instance
         self.chain: Any = None
+        #: How often the task had been cleared when it began.
+        self.clears = 0
         #: Its task instance as it was when it began.
         self.ti: dict[str, Any] = {}
         self._attempt = attempt
