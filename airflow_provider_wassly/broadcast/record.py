@@ -137,6 +137,7 @@ class BroadcastRecord:
     :param store: gives the store of a value by its name, ``None`` where none is kept.
     :param attempt: the one that runs.
     :param starts_over: whether to forget what was there before somebody cleared the task.
+    :param earlier_store: where the first version of this package kept its values, if that was somewhere else.
     """
 
     def __init__(
@@ -145,10 +146,12 @@ class BroadcastRecord:
         attempt: Attempt,
         *,
         starts_over: bool = False,
+        earlier_store: Callable[[str], Store | None] | None = None,
     ) -> None:
         self._store = store
         self._attempt = attempt
         self._starts_over = starts_over
+        self._earlier_store = earlier_store
         self._clock = SYSTEM
         self._token = secrets.token_hex(8)
         self._chunks: dict[int, Chunk] = {}
@@ -183,6 +186,8 @@ class BroadcastRecord:
         self._has_looked = True
         try:
             head = self._get(_HEAD)
+            if head is None and self._earlier_store is not None:
+                head = self._move_here(self._earlier_store)
             if head is not None:
                 _check_head(head)
                 owner = self._attempt.owner_of(head)
@@ -206,6 +211,19 @@ class BroadcastRecord:
             self._failure = error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             self._failure = _not_understood(error)
+
+    def _move_here(self, earlier_store: Callable[[str], Store | None]) -> dict[str, Any] | None:
+        """Move a record of the first version to where this one keeps it, and return its head."""
+        head = self._get(_HEAD, earlier_store)
+        if head is not None:
+            _check_head(head)
+            for name in map(_name, range(-(-head["total"] // CHUNK))):
+                if (value := self._get(name, earlier_store)) is not None:
+                    self._set(name, value)
+            # The head last: until it is here, it is read there.
+            self._set(_HEAD, head)
+            self._delete(_HEAD, earlier_store)
+        return head
 
     def _read_journal(self) -> dict[str, Any]:
         journal = self._get(_JOURNAL)
@@ -444,8 +462,8 @@ class BroadcastRecord:
         written = self._epoch * _WRITES_OF_AN_ATTEMPT + self._count
         return {"token": self._token, "chain": self._attempt.chain, "written": written}
 
-    def _get(self, name: str) -> dict[str, Any] | None:
-        store = self._store(name)
+    def _get(self, name: str, where: Callable[[str], Store | None] | None = None) -> dict[str, Any] | None:
+        store = (where or self._store)(name)
         try:
             return None if store is None else in_one_piece(store.get)
         except Exception as error:
@@ -465,8 +483,8 @@ class BroadcastRecord:
             ) from error
         self._written_at = self._clock.monotonic()
 
-    def _delete(self, name: str) -> None:
-        store = self._store(name)
+    def _delete(self, name: str, where: Callable[[str], Store | None] | None = None) -> None:
+        store = (where or self._store)(name)
         try:
             if store is not None:
                 in_one_piece(store.delete)

@@ -185,8 +185,12 @@ class WasslyBroadcastOperator(WasslyTask):
         from airflow_provider_wassly.broadcast.record import BroadcastRecord
         from airflow_provider_wassly.stores import store_of
 
-        store = partial(store_of, context, outlives_clear=True)
-        self._record = BroadcastRecord(store, Attempt.of(context), starts_over=self.on_clear == "restart")
+        store, earlier_store = partial(store_of, context, outlives_clear=True), None
+        if context.get("task_state_store") is not None and not _compat.CLEARING_KEEPS_TASK_STATE:
+            earlier_store = partial(store_of, context)
+        self._record = BroadcastRecord(
+            store, Attempt.of(context), starts_over=self.on_clear == "restart", earlier_store=earlier_store
+        )
         self._record.look()
 
     def execute(self, context: _compat.Context) -> dict[str, Any]:

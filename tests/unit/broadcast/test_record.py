@@ -723,6 +723,27 @@ def test_the_first_version_can_have_ended_before_it_wrote_a_chunk(stores: Stores
     assert outcomes(begun(stores, 2)) == OPEN * 5
 
 
+@pytest.mark.parametrize("effect", [False, True])
+@pytest.mark.parametrize("place", range(-1, 4))
+def test_what_the_first_version_kept_elsewhere_is_moved(stores: Stores, place: int, effect: bool) -> None:
+    """On Airflow 3.4 that was the state of the task, which is thrown away when somebody clears it."""
+    elsewhere = Stores({name: json.dumps(value) for name, value in OF_VERSION_1.items()})
+    stores.is_shared = True
+    if place >= 0:
+        stores.failing_writes = {place: effect}
+        with contextlib.suppress(WasslyRecordError):
+            begun(stores, 2, earlier_store=elsewhere)
+        stores.failing_writes = {}
+    begun(stores, 3, earlier_store=elsewhere)
+    assert (HEAD in elsewhere.values) <= (place >= 0)
+    elsewhere.values.clear()
+    record = begun(stores, 4, chain=4, earlier_store=elsewhere)
+    assert record.is_cleared
+    assert outcomes(record) == f"{ACCEPTED}{ANNOUNCED}{UNKNOWN}{OPEN}{OPEN}"
+    record.remove()
+    assert HEAD not in stores.values
+
+
 def test_what_the_first_version_knew_is_counted(stores: Stores) -> None:
     stores.values = {name: json.dumps(value) for name, value in OF_VERSION_1.items()}
     stores.change(HEAD, total=2)
