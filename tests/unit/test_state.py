@@ -459,11 +459,12 @@ def test_what_an_earlier_attempt_has_left_in_doubt_is_known_once_it_was_sent_aga
 def test_a_record_that_says_nothing_of_doubt_goes_and_one_of_the_first_version_stays(
     variables: dict[str, str], listeners: list[Any], of_version_1: bool
 ) -> None:
-    found(of())  # takes it over, and is killed
+    chain: dict[str, Any] = {"max_tries": 3, "task": SimpleNamespace(retries=3)}
+    found(of(**chain))  # takes it over, and is killed
     if of_version_1:
         (key,) = variables
         variables[key] = OF_VERSION_1.partition('"receipt"')[0] + '"receipt": null}'
-    chain: dict[str, Any] = {"max_tries": 3, "task": SimpleNamespace(retries=3), "try_number": 2}
+    chain["try_number"] = 2
     record = of(**chain)
     record.remove_at_the_end({"ti": task_instance(**chain)})
     found(record)

@@ -656,6 +656,17 @@ def test_of_two_processes_of_one_try_the_later_one_goes_on(stores: Stores, monke
     note(second, ANNOUNCED + OPEN * 4)
 
 
+def test_of_two_processes_that_have_both_looked_the_later_one_goes_on(stores: Stores) -> None:
+    stores.is_shared = True
+    note(begun(stores, 1), ACCEPTED + OPEN * 4)
+    first, second = on_try(stores, 2), on_try(stores, 2)
+    for record in (first, second):
+        record.resume(survey(RecipientList(people())))
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+        first.begin()
+    second.begin()
+
+
 @pytest.mark.parametrize("effect", [False, True])
 def test_a_head_that_could_not_be_written_is_still_known_as_its_own(stores: Stores, effect: bool) -> None:
     stores.is_shared = True
