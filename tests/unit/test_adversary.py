@@ -232,7 +232,9 @@ class Airflow(RuleBasedStateMachine):
     def is_in_doubt(self, process: Process) -> bool:
         """Tell whether anything of what it goes on with can have led to doubt."""
         return any(
-            (other.wassly.calls and self._looks_like_a_retry(process, other) and self._looks_cleared(process, other))
+            # Whether it may go on with what is there, it does not know.
+            (process.failing and other.wassly.calls and self.goes_on_with(process, other))
+            or (other.wassly.calls and self._looks_like_a_retry(process, other) and self._looks_cleared(process, other))
             or (
                 self.goes_on_with(process, other)
                 # One write that fails before the message leaves costs nothing.
@@ -492,9 +494,9 @@ class Broadcasting(Airflow):
     @rule(place=st.integers(0, 4))
     def correct_a_row_that_was_not_sent_to(self, place: int) -> None:
         may_have = {to for process in self.all for to in process.wassly.calls}
-        # Of one that was killed, nobody but its record knows what it was about to send.
-        was_killed = any(not process.is_over for process in self.all)
-        if self.live is None and not was_killed and number(self.places[place]) not in may_have:
+        # Of one that was killed, or could not write, nobody but its record knows what it was about to send.
+        may_have_more = any(not process.is_over or process.failing for process in self.all)
+        if self.live is None and not may_have_more and number(self.places[place]) not in may_have:
             self.places = [*self.places[:place], 50 + place, *self.places[place + 1 :]]
 
     @precondition(lambda self: self.changed is None)
@@ -531,7 +533,14 @@ class Broadcasting(Airflow):
         assert summary["accepted"] <= len(ever & listed)
         accepted &= listed
         assert summary["accepted"] + summary["unknown"] >= len(accepted), (summary, accepted)
-        assert summary["unknown"] <= summary["recipients"] - len(self.certain(process)), (summary, process.wassly.calls)
+        lost = [
+            other
+            for other in self.all
+            if other.chain == process.chain and (other.lost_after is not None or other.failing)
+        ]
+        # These may have announced some that they did not get to.
+        possible = summary["recipients"] - len(self.certain(process)) + 2 * WORKERS * len(lost)
+        assert summary["unknown"] <= possible, (summary, process.wassly.calls)
 
         if not any(self._looks_like_a_retry(process, other) for other in self.all if other.clears != process.clears):
             # Clearing opens what had failed for good.
