@@ -261,20 +261,21 @@ def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
     class Listener:
         @hookimpl
         def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-            if _has_ended(task_instance, "success"):
+            if _knows_the_end(task_instance, "success"):
                 tell(task_instance, True)
 
         @hookimpl
         def on_task_instance_failed(self, previous_state: Any, task_instance: Any) -> None:
-            if task_instance.state == "failed" and _has_ended(task_instance, "failed"):
+            # Airflow notes a failure only after the process has ended.
+            if task_instance.state == "failed" and _knows_the_end(task_instance, "running", "failed"):
                 tell(task_instance, False)
 
     _first_of("get_listener_manager", "airflow.sdk.listener", "airflow.listeners.listener")().add_listener(Listener())
 
 
-def _has_ended(ti: Any, state: str) -> bool:
+def _knows_the_end(ti: Any, *expected: str) -> bool:
     """
-    Tell whether Airflow has noted the end of a task instance.
+    Tell whether a task instance that ends is to Airflow in a state that was expected.
 
     From 3.2 on, listeners are called too when the report of the end was lost, or refused because Airflow has given this
     attempt up. Then another one comes.
@@ -282,7 +283,7 @@ def _has_ended(ti: Any, state: str) -> bool:
     if _VERSION < (3, 2):
         return True
     states = ti.get_task_states(dag_id=ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id])
-    return state in states.get(ti.run_id, {}).values()
+    return any(state in expected for state in states.get(ti.run_id, {}).values())
 
 
 # Variables without Variable.get, .set and .delete, because of what those do when Airflow's database or API fails:

@@ -84,13 +84,18 @@ def test_an_end_that_airflow_has_not_noted_is_none(end: str, map_index: int) -> 
     before = set(manager.pm.get_plugins())
     _compat.listen_for_end(lambda ti, succeeded: told.append(succeeded))
     try:
-        for state in ("", "running", "up_for_retry", "failed" if end == "success" else "success"):
+        others = ["running", "failed"] if end == "success" else ["queued", "success"]
+        for state in ["", "up_for_retry", *others]:
             noted.update({"state": state} if state else {})
             tell_of(end, ti)
         assert told == []
         noted["state"] = end
         tell_of(end, ti)
         assert told == [end == "success"]
+        # A failure is noted only after the process has ended.
+        noted["state"] = "running"
+        tell_of(end, ti)
+        assert len(told) == (1 if end == "success" else 2)
     finally:
         for listener in set(manager.pm.get_plugins()) - before:
             manager.pm.unregister(listener)
