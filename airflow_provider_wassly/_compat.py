@@ -252,7 +252,7 @@ def runs_here(ti: Any) -> bool:
 
 def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
     """
-    Have ``tell`` called with each task instance that ends in this process, if Airflow knows of it.
+    Call ``tell`` with each task instance that ends in this process, if Airflow knows that it has ended.
 
     Its second argument says whether it has succeeded; a failure after which Airflow retries is no end.
     """
@@ -275,10 +275,10 @@ def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
 
 def _knows_the_end(ti: Any, *expected: str) -> bool:
     """
-    Tell whether a task instance that ends is to Airflow in a state that was expected.
+    Tell whether Airflow has this task instance in one of the expected states.
 
-    From 3.2 on, listeners are called too when the report of the end was lost, or refused because Airflow has given this
-    attempt up. Then another one comes.
+    From 3.2 on, listeners are also called when the report of the end was lost, or refused because Airflow has given up
+    this attempt. Then another attempt follows.
     """
     if _VERSION < (3, 2):
         return True

@@ -70,7 +70,7 @@ class SendRecord:
 
     :param store: where it is kept, ``None`` to keep none.
     :param attempt: the one that runs.
-    :param earlier_store: where the first version of this package kept it, if that was somewhere else.
+    :param earlier_store: where the first version of this package kept it, if that was elsewhere.
     """
 
     def __init__(self, store: Store | None, attempt: Attempt, earlier_store: Store | None = None) -> None:

@@ -137,7 +137,7 @@ class BroadcastRecord:
     :param store: gives the store of a value by its name, ``None`` where none is kept.
     :param attempt: the one that runs.
     :param starts_over: whether to forget what was there before somebody cleared the task.
-    :param earlier_store: where the first version of this package kept its values, if that was somewhere else.
+    :param earlier_store: where an earlier version of this package or of Airflow kept the values, if that was elsewhere.
     """
 
     def __init__(
@@ -213,11 +213,12 @@ class BroadcastRecord:
             self._failure = _not_understood(error)
 
     def _move_here(self, earlier_store: Callable[[str], Store | None]) -> dict[str, Any] | None:
-        """Move a record of the first version to where this one keeps it, and return its head."""
+        """Move a record that was kept elsewhere to where this version keeps it, and return its head."""
         head = self._get(_HEAD, earlier_store)
         if head is not None:
             _check_head(head)
-            for name in map(_name, range(-(-head["total"] // CHUNK))):
+            chunks = -(-head["total"] // CHUNK) if head["version"] == 1 else head["begun"] + 1
+            for name in (_JOURNAL, *map(_name, range(chunks))):
                 if (value := self._get(name, earlier_store)) is not None:
                     self._set(name, value)
             # The head last: until it is here, it is read there.

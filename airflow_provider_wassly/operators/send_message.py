@@ -194,9 +194,9 @@ class WasslySendMessageOperator(WasslyTask):
         reason = {
             "announced": "an earlier attempt of this task ended after the message had left and before the answer was "
             "recorded",
-            "ambiguous": "the task's retries were lowered since its run began, so that a retry and a task that was "
-            "cleared look the same, and an earlier attempt may have sent the message. Clearing it once more, without a "
-            "change, sends it",
+            "ambiguous": "the task's retries were lowered during this run, so a retry and a cleared task look the "
+            "same, and an earlier attempt may have sent the message. To send it, clear the task once more without a "
+            "change",
         }[found]
         if self.on_outcome_unknown != "retry":
             raise WasslyOutcomeUnknown(reason)

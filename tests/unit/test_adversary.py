@@ -108,6 +108,8 @@ class Airflow(RuleBasedStateMachine):
         self.all: list[Process] = []
         self.accepted: list[tuple[Process, str]] = []
         self.listeners: list[Callable[[Any, bool], None]] = []
+        #: The process that is told of its end.
+        self.ending: Process | None = None
         #: What must not get two messages: changes when Airflow may send once more.
         self.chain = 0
         self.clears = 0
@@ -266,10 +268,10 @@ class Airflow(RuleBasedStateMachine):
             Process.running.pause()
 
     def _access_state(self, what: str) -> None:
-        process = Process.running
+        process = Process.running or self.ending
         if process is None:
             return
-        process.pause()
+        self._let_others_come_in_between(what)
         # It is asked of Airflow with the id of the task instance.
         if what != "written" and process is not self.live and process.instance != self.ti.id:
             raise ConnectionError("404: no such task instance")
@@ -346,6 +348,9 @@ class Airflow(RuleBasedStateMachine):
         is_noted = is_live and not self.loses_reports
         if not self.kind.has_instances and succeeded:
             is_noted = True  # Airflow 2 takes down the end of one that it has given up, and kills the one that runs
+        # An attempt that was given up hears of its own end too. Airflow notes a failure only after that.
+        is_last = isinstance(failure, FAIL) or process.ti["try_number"] > process.ti["max_tries"]
+        hears = is_last and self.ti.state in ("running", "failed") and not (is_live and self.reschedules)
         if is_noted:
             self.live = None
             if succeeded:
@@ -354,9 +359,12 @@ class Airflow(RuleBasedStateMachine):
                 self.ti.state = "up_for_reschedule"
             else:
                 self.ti.fail(not isinstance(failure, FAIL))
-        # An attempt that was given up hears of its own end too.
-        for tell in process.listeners if self.ti.state == ("success" if succeeded else "failed") else []:
+        if succeeded:
+            hears = self.ti.state == "success"
+        self.ending = process
+        for tell in process.listeners if hears else []:
             tell(ti, succeeded)
+        self.ending = None
         if is_noted and succeeded:
             self.succeeded()
         elif is_live and not is_noted:
@@ -541,7 +549,6 @@ class Broadcasting(Airflow):
         # These may have announced some that they did not get to.
         possible = summary["recipients"] - len(self.certain(process)) + 2 * WORKERS * len(lost)
         assert summary["unknown"] <= possible, (summary, process.wassly.calls)
-
         if not any(self._looks_like_a_retry(process, other) for other in self.all if other.clears != process.clears):
             # Clearing opens what had failed for good.
             tried = {to for other in self.all if other.clears == process.clears for to in other.wassly.calls}

@@ -755,6 +755,17 @@ def test_what_the_first_version_kept_elsewhere_is_moved(stores: Stores, place: i
     assert HEAD not in stores.values
 
 
+def test_what_an_earlier_airflow_kept_elsewhere_is_moved(stores: Stores) -> None:
+    elsewhere = Stores()
+    first = begun(elsewhere, 1)
+    note(first, ANNOUNCED * 3 + OPEN * 2)
+    note(first, ACCEPTED + FAILED_FOR_NOW + ACCEPTED + OPEN * 2)
+    assert elsewhere.writes[-1] == JOURNAL
+    stores.is_shared = True
+    record = begun(stores, 2, earlier_store=elsewhere)
+    assert outcomes(record) == ACCEPTED + FAILED_FOR_NOW + ACCEPTED + OPEN * 2
+
+
 def test_what_the_first_version_knew_is_counted(stores: Stores) -> None:
     stores.values = {name: json.dumps(value) for name, value in OF_VERSION_1.items()}
     stores.change(HEAD, total=2)
