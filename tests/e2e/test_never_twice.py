@@ -21,7 +21,7 @@ import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.e2e.play import SECONDS, Play
-from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
+from tests.support.airflow_server import IS_AIRFLOW_2, VERSION, AirflowServer
 from tests.support.records import check_record
 
 RETRIES = 3
@@ -409,7 +409,8 @@ def test_a_record_costs_few_calls_and_is_gone_when_the_outcome_is_known(
     # Airflow is asked whether it knows of the end.
     path = f"/execution/store/ti/{uuid.UUID(ti_id)}/"
     calls = re.findall(rf"method=(\w+) path={path}.* status_code=(?:2\d\d|404)", output)
-    assert calls == ["GET", "PUT", "PUT", "DELETE"]
+    # Where Airflow runs a try again, a first one looks for a record of the first version too.
+    assert calls == [*(["GET"] if VERSION >= (3, 4) else []), "GET", "PUT", "PUT", "DELETE"]
     kept = {dag_id for dag_id, _ in records_in(server)}
     dead = {"success_callback_dies"}  # before it could remove anything
     # That of a cleared one's earlier chain may be there or not.

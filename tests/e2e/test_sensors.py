@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.e2e.play import SECONDS, TRIGGERER, Play
@@ -61,10 +63,13 @@ class Waiting(Play):
 
     def wait_for_the_executor(self, task: str) -> None:
         """Wait until the scheduler knows that the process has ended; a task that is queued again before, it fails."""
-        key = f"TaskInstanceKey(dag_id='waiting', task_id='{task}'"
-        event = f"Received executor event with state success for task instance {key}"
+        # Airflow 3.4 puts the id of the task instance in between.
+        key = re.escape(f"TaskInstanceKey(dag_id='waiting', task_id='{task}'")
+        event = re.compile(f"Received executor event with state success for task instance .*{key}")
         log = self.server.home / "scheduler.log"
-        self.server.wait_for(lambda: event in log.read_text(errors="replace"), f"the event of {task}", seconds=SECONDS)
+        self.server.wait_for(
+            lambda: event.search(log.read_text(errors="replace")), f"the event of {task}", seconds=SECONDS
+        )
 
     def check_that_no_worker_is_busy(self) -> None:
         statement = "select task_id from task_instance where dag_id = 'waiting' and state in ('queued', 'running')"
