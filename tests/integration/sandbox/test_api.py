@@ -508,6 +508,7 @@ def strange_parts(draw: Callable[..., Any]) -> bytes:
     name=CHARSETS,
 )
 def test_no_form_is_a_server_error(shared: Sandbox, parts: bytes, rest: bytes, charset: str, name: str) -> None:
+    shared.reset()
     shared.conversations = 10
     content_type = FORM["Content-Type"] + charset + (name if charset else "")
     answer = requests.post(shared.url + SEND, headers=FORM | {"Content-Type": content_type}, data=parts + rest)
