@@ -810,7 +810,7 @@ def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.Monke
     for module in (recipients_module, record_module):
         monkeypatch.setattr(module, "CHUNK", 50)
     prepare(Row(1, people(1)[0]))  # loads what is known of phone numbers
-    few, many = 200, 1200
+    few, many = 100, 600
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
         assert peak_of_many - peak_of_few < (many - few) * 400  # of some 2 kB; other threads of the tests count too
