@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.attempts import Attempt
-from airflow_provider_wassly.client import SendReceipt, WasslyError
+from airflow_provider_wassly.client import SendObserver, SendReceipt, WasslyError
 from airflow_provider_wassly.stores import Store, in_one_piece, store_of, when_it_ends
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ class WasslyRecipientChanged(WasslyRecordError):
     advice = "Clear the task to send to the recipient that it has now."
 
 
-class SendRecord:
+class SendRecord(SendObserver):
     """
-    What is known of a message across the attempts of its task.
+    What is known of a message across the attempts of its task: an observer that writes down what it is told.
 
     It says whose it is, and what it is about in fingerprints too short to recover a number or a text from. It holds no
     phone number, no text, no path and no secret.
@@ -86,10 +86,7 @@ class SendRecord:
         self._tried: dict[str, Any] | None = None
         self._process = secrets.token_hex(4)
         self._content: dict[str, Any] = {}
-        #: Whether Wassly has accepted the message, in this attempt or an earlier one.
-        self._accepted = False
-        #: Whether this attempt's message may have left and nobody knows what became of it.
-        self.announced = False
+        self._lets_leave = True
 
     @classmethod
     def of(cls, context: Any) -> SendRecord:
@@ -180,34 +177,64 @@ class SendRecord:
             )
         if receipt is None:
             return "announced"
-        self._accepted = True
         if found.get("about", self._content["about"]) != self._content["about"]:
             log.warning("The message has changed since an earlier attempt. What Wassly accepted then is not sent again")
-        return SendReceipt(receipt["message_type"], receipt["conversation_id"], receipt["remaining_conversations"])
+        self.receipt = SendReceipt(
+            receipt["message_type"], receipt["conversation_id"], receipt["remaining_conversations"]
+        )
+        return self.receipt
 
-    def announce(self) -> None:
+    def hold_back(self) -> None:
+        """Let nothing leave from now on. May be called in a signal handler."""
+        self._lets_leave = False
+
+    def departing(self) -> None:
         """
         Write down that the message is about to leave.
 
         :raises WasslyRecordError: when that cannot be written, or another attempt has begun meanwhile; then the message
             must not leave.
+        :raises RuntimeError: after :meth:`hold_back`.
         """
-        if self.announced or self._store is None:
-            return
+        if not self._lets_leave:
+            raise RuntimeError("This task is being stopped; the message was not sent")
         try:
             self._refuse_if_overtaken()
             # First: whatever interrupts the write or becomes of it, it may have had its effect.
-            self.announced = True
+            super().departing()
             in_one_piece(lambda: self._put(self._value(True, None)))
         except WasslyError:
             raise
         except BaseException as error:
-            self.withdraw()
+            self._take_back()
             if not isinstance(error, Exception):
                 raise
             raise _unwritable(error) from error
 
-    def accept(self, receipt: SendReceipt) -> None:
+    def refused(self, error: WasslyError) -> None:
+        """
+        Write down that the message of this attempt certainly was not accepted.
+
+        That says nothing about the message of an earlier attempt, if there is any doubt about that.
+        """
+        self.refusal = error
+        self._take_back()
+
+    def _take_back(self) -> None:
+        def write() -> None:
+            if not self._is_mine():
+                return
+            assert self._store is not None
+            if self._store.is_shared or self._found:
+                self._put(self._claim())
+            else:
+                self._store.delete()
+
+        if self.in_doubt:
+            self.in_doubt = False
+            self._try_to(write, "that Wassly did not accept the message")
+
+    def accepted(self, receipt: SendReceipt) -> None:
         """Write down what Wassly answered."""
 
         def write() -> None:
@@ -218,28 +245,7 @@ class SendRecord:
             self._try_to(write, "that Wassly accepted the message")
         finally:
             # Whatever interrupts from here on: what became of the message is known.
-            self._accepted = True
-            self.announced = False
-
-    def withdraw(self) -> None:
-        """
-        Write down that this attempt's message was certainly not accepted, unless it was.
-
-        That says nothing about the message of an earlier attempt, if there is any doubt about that.
-        """
-
-        def write() -> None:
-            if not self._is_mine():
-                return
-            assert self._store is not None
-            if self._store.is_shared or self._found:
-                self._put(self._claim())
-            else:
-                self._store.delete()
-
-        if self.announced and not self._accepted:
-            self.announced = False
-            self._try_to(write, "that Wassly did not accept the message")
+            super().accepted(receipt)
 
     def remove_at_the_end(self, context: Any) -> None:
         """
@@ -249,16 +255,16 @@ class SendRecord:
         """
 
         def remove(succeeded: bool) -> None:
-            in_doubt = self.announced or (self._found or {}).get("announced", self._found is not None)
+            in_doubt = self.in_doubt or (self._found or {}).get("announced", self._found is not None)
             # Whether there is any doubt in one that could not be read is not known either.
-            if succeeded or self._accepted or not (in_doubt or self._failure):
+            if succeeded or self.receipt is not None or not (in_doubt or self._failure):
                 in_one_piece(lambda: self._store.delete() if self._store and self._is_mine() else None)
 
         when_it_ends(context, remove)
 
     def _refuse_if_overtaken(self) -> None:
         """Refuse where another process has made the record its own since. As good as reading and then writing is."""
-        if not in_one_piece(self._is_mine):
+        if self._store is not None and not in_one_piece(self._is_mine):
             self._store = None  # from now on it is the other's
             raise WasslyRecordError(
                 "another attempt of this task has begun meanwhile, so this one sent nothing", may_pass=False

@@ -24,7 +24,7 @@ from airflow_provider_wassly.broadcast.record import (
 )
 from airflow_provider_wassly.broadcast.remaining import Exchange, Remaining
 from airflow_provider_wassly.broadcast.report import Line, Outcome, Output, short
-from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER, Job, NotSent, Senders
+from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER, Job, Senders
 from airflow_provider_wassly.client import (
     OutgoingMessage,
     SendReceipt,
@@ -33,7 +33,6 @@ from airflow_provider_wassly.client import (
     WasslyDeviceDisconnected,
     WasslyError,
     WasslyInvalidMessage,
-    WasslyOutcomeUnknown,
     WasslyRateLimited,
     WasslyUnavailable,
     normalize,
@@ -354,7 +353,7 @@ class BroadcastRun:
             self._settle(place, "duplicate", reason="the number stands in another row too")
             return None
         self._numbers.add(number)
-        return Job(place, message)
+        return Job(place, message, self._senders)
 
     # The sending
 
@@ -383,7 +382,7 @@ class BroadcastRun:
             self.stopped_by = self._quota_reached()
         if room < min(self._limits.max_workers, len(self._ready)) and self._out:
             return _LOOK
-        waiting = sum(not job.departed for job in self._out)
+        waiting = sum(not job.may_be_accepted for job in self._out)
         due_in = self._pace.seconds_to_next(waiting) - _LEAD
         if due_in > 0:
             return min(_LOOK, due_in)
@@ -487,9 +486,7 @@ class BroadcastRun:
             self._senders.refuse()  # whatever has interrupted it
             rest = list(self._out)
             for job in rest:
-                if job.outcome is None:
-                    # It has not left and cannot, or is given up.
-                    job.outcome = WasslyOutcomeUnknown("no answer had come yet") if job.departed else NotSent()
+                job.give_up()
                 self._note(job)
             self._try_to_write()
             self._out.clear()
@@ -499,7 +496,7 @@ class BroadcastRun:
 
     def _await_answers(self, seconds_after_kill: float) -> None:
         is_written = False
-        while any(job.departed and job.outcome is None for job in self._out):
+        while any(job.may_be_accepted and job.outcome is None for job in self._out):
             wait = _LOOK
             if self._killed_at is not None:
                 wait = min(wait, self._killed_at + seconds_after_kill - self._clock.monotonic())
@@ -509,7 +506,7 @@ class BroadcastRun:
                     # There may be no time for it later.
                     is_written = True
                     for job in self._out:
-                        if not job.departed:
+                        if not job.may_be_accepted:
                             job.row.note(UNKNOWN if job.row.was_unknown else OPEN)
                     self._try_to_write()
             self._take_back(wait)

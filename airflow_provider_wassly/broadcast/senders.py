@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.client import (
     OutgoingMessage,
+    SendObserver,
     SendReceipt,
     WasslyAuthError,
     WasslyClient,
@@ -39,21 +40,37 @@ class NotSent(Exception):
 
 
 @dataclass(eq=False)
-class Job(Generic[T]):
+class Job(SendObserver, Generic[T]):
     """
     A message to be sent.
 
     :param row: what the message is about.
+    :param senders: they send it.
     """
 
     row: T
     message: OutgoingMessage
-    #: Whether it may have left without being certainly refused.
-    departed: bool = field(default=False, init=False)
+    senders: Senders[T]
     #: When it left, and when its outcome was known; by the monotonic clock.
     departed_at: float = field(default=0.0, init=False)
     answered_at: float = field(default=0.0, init=False)
     outcome: SendReceipt | WasslyError | NotSent | None = field(default=None, init=False)
+
+    def departing(self) -> None:
+        """Let the message leave, unless none is to leave any more."""
+        self.departed_at = self.senders.clock.monotonic()
+        # In this order, and so without a lock that an interruption could leave locked: either it is seen here that
+        # nothing may leave, or it is seen there that this has left.
+        super().departing()
+        if self.senders.refuses:
+            self.in_doubt = False
+            raise NotSent
+
+    def give_up(self) -> None:
+        """Let what is known of it by now be its outcome, if none has come. What was refused can be sent again."""
+        if self.outcome is None:
+            without_receipt = WasslyOutcomeUnknown("no answer had come yet") if self.in_doubt else NotSent()
+            self.outcome = self.receipt or without_receipt
 
 
 class Senders(Generic[T]):
@@ -67,14 +84,15 @@ class Senders(Generic[T]):
 
     def __init__(self, client: WasslyClient, pace: Pace, number: int) -> None:
         self._client = client
-        self._clock = client.clock
+        self.clock = client.clock
         self._pace = pace
-        self._refuses = False
-        self._jobs: queue.SimpleQueue[Job[T] | None] = self._clock.queue()
-        self._done: queue.SimpleQueue[Job[T]] = self._clock.queue()
+        #: Whether nothing may leave any more.
+        self.refuses = False
+        self._jobs: queue.SimpleQueue[Job[T] | None] = self.clock.queue()
+        self._done: queue.SimpleQueue[Job[T]] = self.clock.queue()
         self._number = number
         for thread in range(number):
-            self._clock.start(self._work, f"wassly-broadcast-{thread}")
+            self.clock.start(self._work, f"wassly-broadcast-{thread}")
 
     def give(self, job: Job[T]) -> None:
         """Have a message sent as soon as a thread is free and its turn has come."""
@@ -94,9 +112,9 @@ class Senders(Generic[T]):
         """
         Let nothing leave any more. May be called in a signal handler.
 
-        Of a job that has not left by then, ``departed`` is false, or soon will be, and stays so.
+        Of a job that has not left by then, ``may_be_accepted`` is false, or soon will be, and stays so.
         """
-        self._refuses = True
+        self.refuses = True
 
     def stop(self) -> None:
         """
@@ -122,7 +140,7 @@ class Senders(Generic[T]):
             except Exception as error:
                 log.exception("A message could not be sent")
                 outcome = WasslyOutcomeUnknown(f"{type(error).__name__}: {error}")
-            job.answered_at = self._clock.monotonic()
+            job.answered_at = self.clock.monotonic()
             job.outcome = outcome
             self._done.put(job)
 
@@ -133,16 +151,14 @@ class Senders(Generic[T]):
             if not self._pace.wait_for_turn():
                 raise NotSent
             try:
-                return self._client.send(job.message, on_departure=lambda: self._depart(job))
+                return self._client.send(job.message, observer=job)
             except WasslyAuthError:
-                job.departed = False
                 # The token may have been taken by what another thread, or another task of the account, met meanwhile.
                 # That must not stop a list; credentials that are wrong are refused here too.
-                if doubts_credentials or self._refuses or not self._credentials_are_good():
+                if doubts_credentials or self.refuses or not self._credentials_are_good():
                     raise
                 doubts_credentials = True
             except (WasslyRateLimited, WasslyUnavailable) as error:
-                job.departed = False
                 attempt += 1
                 asked = error.retry_after
                 if (asked or 0.0) > MAX_RETRY_AFTER:
@@ -164,12 +180,3 @@ class Senders(Generic[T]):
         except WasslyError:
             return False
         return True
-
-    def _depart(self, job: Job[T]) -> None:
-        # In this order, and so without a lock that an interruption could leave locked: either it is seen here that
-        # nothing may leave, or it is seen there that this has left.
-        job.departed_at = self._clock.monotonic()
-        job.departed = True
-        if self._refuses:
-            job.departed = False
-            raise NotSent

@@ -17,12 +17,14 @@ from airflow_provider_wassly.client.errors import (
 from airflow_provider_wassly.client.messages import OutgoingMessage
 from airflow_provider_wassly.client.models import Device, SendReceipt
 from airflow_provider_wassly.client.numbers import normalize, shorten
+from airflow_provider_wassly.client.observer import SendObserver
 
 __all__ = [
     "DEFAULT_BASE_URL",
     "Attachment",
     "Device",
     "OutgoingMessage",
+    "SendObserver",
     "SendReceipt",
     "WasslyAttachmentError",
     "WasslyAuthError",

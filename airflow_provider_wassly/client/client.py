@@ -46,6 +46,7 @@ from airflow_provider_wassly.client.errors import (
 from airflow_provider_wassly.client.messages import OutgoingMessage, prepare
 from airflow_provider_wassly.client.models import Device, SendReceipt
 from airflow_provider_wassly.client.numbers import check_region, normalize, shorten
+from airflow_provider_wassly.client.observer import SendObserver
 
 log = logging.getLogger(__name__)
 
@@ -248,20 +249,17 @@ class WasslyClient:
         self,
         message: OutgoingMessage,
         *,
-        on_departure: Callable[[], None] | None = None,
-        on_refusal: Callable[[], None] | None = None,
+        observer: SendObserver | None = None,
     ) -> SendReceipt:
         """
         Send a message that was prepared before.
 
-        :param on_departure: called in this thread when all of the request has left but its last part, without
-            which it is no valid request; so before it nothing can be accepted, and from then on it can. Once for
-            each attempt. If it raises, the request is given up and the exception passed on.
-        :param on_refusal: called when an attempt certainly was not accepted and another one follows, before the wait.
+        :param observer: is told what becomes of it, as soon as that is certain.
         :raises WasslyError: as :meth:`send_message`.
         """
+        watched = observer or SendObserver()
         try:
-            receipt = self._repeating(lambda: self._send_once(message, on_departure), on_refusal)
+            receipt = self._repeating(lambda: self._send_once(message, watched))
         except WasslyRejected as rejection:
             raise self._with_device_state(rejection, message.instance_id) from None
         if message.files and receipt.message_type == "text":
@@ -273,24 +271,32 @@ class WasslyClient:
             )
         return receipt
 
-    def _send_once(self, message: OutgoingMessage, on_departure: Callable[[], None] | None) -> SendReceipt:
-        def call(token: str) -> Answer:
-            with SendBody(message.texts, message.files) as body:
-                return self._exchange(
-                    "POST",
-                    _SEND,
-                    token=token,
-                    data=body.stream,
-                    content_type=body.content_type,
-                    harmless=body.harmless,
-                    on_departure=on_departure,
-                    number=message.contact_mobile_number,
-                )
+    def _send_once(self, message: OutgoingMessage, observer: SendObserver) -> SendReceipt:
+        def call(token: str) -> SendReceipt:
+            try:
+                with SendBody(message.texts, message.files) as body:
+                    answer = self._exchange(
+                        "POST",
+                        _SEND,
+                        token=token,
+                        data=body.stream,
+                        content_type=body.content_type,
+                        harmless=body.harmless,
+                        on_departure=observer.departing,
+                        number=message.contact_mobile_number,
+                    )
+                receipt = read_receipt(answer)
+            except WasslyError as error:
+                if error.accepted is False:
+                    observer.refused(error)
+                raise
+            observer.accepted(receipt)
+            return receipt
 
-        return read_receipt(self._authenticated(call))
+        return self._authenticated(call)
 
     def _list_devices_once(self) -> list[Device]:
-        return read_devices(self._authenticated(lambda token: self._exchange("GET", _DEVICES, token=token)))
+        return self._authenticated(lambda token: read_devices(self._exchange("GET", _DEVICES, token=token)))
 
     def _with_device_state(self, rejection: WasslyRejected, instance_id: str) -> WasslyRejected:
         """Return the rejection, made more exact if the device list, asked once, explains it."""
@@ -313,21 +319,19 @@ class WasslyClient:
             errors=rejection.errors,
         )
 
-    def _authenticated(self, call: Callable[[str], Answer]) -> Answer:
+    def _authenticated(self, call: Callable[[str], T]) -> T:
         """Make a call with a token; if it is not accepted, renew it and repeat the call, once."""
         token = self._tokens.current(self._fetch_token)
         self._redactor.add(token)
-        answer = call(token)
-        if not answer.is_unauthenticated:
-            return answer
-        if self._tokens.is_given(token):
-            log.warning(
-                "The token of the connection was rejected (HTTP %d); %s",
-                answer.status,
-                "logging in instead. Renew or remove it" if self._can_login else "there is no login to fetch another",
-            )
-        if not self._can_login:
-            return answer
+        try:
+            return call(token)
+        except WasslyAuthError as error:
+            if self._tokens.is_given(token):
+                can, cannot = "logging in instead. Renew or remove it", "there is no login to fetch another"
+                what = can if self._can_login else cannot
+                log.warning("The token of the connection was rejected (HTTP %d); %s", error.status, what)
+            if not self._can_login:
+                raise
         token = self._tokens.renew(token, self._fetch_token)
         self._redactor.add(token)
         return call(token)
@@ -346,7 +350,7 @@ class WasslyClient:
         log.info("Logged in to Wassly")
         return token
 
-    def _repeating(self, call: Callable[[], T], before_wait: Callable[[], None] | None = None) -> T:
+    def _repeating(self, call: Callable[[], T]) -> T:
         def may_be_repeated(error: BaseException) -> bool:
             return (
                 isinstance(error, (WasslyUnavailable, WasslyRateLimited))
@@ -368,8 +372,6 @@ class WasslyClient:
             return _BACKOFF(state) if asked is None else float(asked)
 
         def announce(state: tenacity.RetryCallState) -> None:
-            if before_wait is not None:
-                before_wait()
             if was_stale(state):
                 log.info("The service had ended the kept connection; sending on a fresh one, and so from now on")
                 return

@@ -14,6 +14,7 @@ from airflow_provider_wassly.client import (
     Attachment,
     Device,
     OutgoingMessage,
+    SendObserver,
     SendReceipt,
     WasslyClient,
     WasslyConfigError,
@@ -233,25 +234,19 @@ class WasslyHook(_compat.BaseHook):
         self,
         message: OutgoingMessage,
         *,
-        on_departure: Callable[[], None] | None = None,
-        on_refusal: Callable[[], None] | None = None,
-        on_receipt: Callable[[SendReceipt], None] | None = None,
+        observer: SendObserver | None = None,
     ) -> SendReceipt:
         """
         Send a message that was prepared before; keep what the answer says of the quota, and count it in the metrics.
 
-        :param on_departure: see :meth:`WasslyClient.send`.
-        :param on_refusal: see :meth:`WasslyClient.send`.
-        :param on_receipt: called with Wassly's answer before anything else is done with it.
+        :param observer: is told what becomes of it, as soon as that is certain.
         :raises WasslyError: as :meth:`send_message`.
         """
         try:
-            receipt = self.get_conn().send(message, on_departure=on_departure, on_refusal=on_refusal)
+            receipt = self.get_conn().send(message, observer=observer)
         except WasslyError as error:
             self.count(error)
             raise
-        if on_receipt is not None:
-            on_receipt(receipt)
         self.log_receipt(message, receipt)
         self.count(receipt)
         self.keep_quota(receipt, message.instance_id)

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_provider_wassly.client import (
     OutgoingMessage,
+    SendObserver,
     SendReceipt,
     WasslyClient,
     WasslyError,
@@ -148,7 +149,7 @@ def _send_all(
     return [delivery.outcome(deadline) for delivery in deliveries]
 
 
-class _Delivery:
+class _Delivery(SendObserver):
     """One message on its way, made by one thread and waited for by another."""
 
     def __init__(self, message: OutgoingMessage, clock: Clock) -> None:
@@ -157,7 +158,6 @@ class _Delivery:
         self._lock = threading.Lock()
         self._done = clock.event()
         self._outcome: SendReceipt | WasslyError | None = None
-        self._left = False
         self._given_up = False
 
     def make(self, client: WasslyClient) -> None:
@@ -165,12 +165,12 @@ class _Delivery:
         outcome: SendReceipt | WasslyError
         try:
             self._refuse_if_given_up()
-            outcome = client.send(self._message, on_departure=self._depart)
+            outcome = client.send(self._message, observer=self)
         except WasslyError as error:
             outcome = error
         except Exception as error:
             log.exception("The message could not be sent")
-            kind = WasslyOutcomeUnknown if self._left else WasslyUnavailable
+            kind = WasslyOutcomeUnknown if self.in_doubt else WasslyUnavailable
             outcome = kind(f"{type(error).__name__}: {error}")
         with self._lock:
             self._outcome = outcome
@@ -183,14 +183,18 @@ class _Delivery:
             if self._outcome is not None:
                 return self._outcome
             self._given_up = True
-            if self._left:
+            is_in_doubt = self.in_doubt
+            if (certain := self.receipt or self.refusal) is not None:
+                return certain
+            if is_in_doubt:
                 return WasslyOutcomeUnknown(f"no answer came within the {_BUDGET:.0f} s of a notification")
             return WasslyUnavailable(f"it could not be sent within the {_BUDGET:.0f} s of a notification")
 
-    def _depart(self) -> None:
+    def departing(self) -> None:
+        """Let the message leave, unless it was given up."""
         with self._lock:
             self._refuse_if_given_up()
-            self._left = True
+            super().departing()
 
     def _refuse_if_given_up(self) -> None:
         if self._given_up:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_wassly import _compat
@@ -102,7 +101,6 @@ class WasslySendMessageOperator(WasslyTask):
         self.on_empty_attachment = on_empty_attachment
         self.on_outcome_unknown = on_outcome_unknown
         self.wassly_conn_id = wassly_conn_id
-        self._stopping = False
         self._record: SendRecord | None = None
 
     def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
@@ -144,39 +142,33 @@ class WasslySendMessageOperator(WasslyTask):
             elif earlier is not None:
                 self.log.info("Wassly accepted the message of an earlier attempt of this task; not sending it again")
                 return _result("accepted", earlier)
-            receipt = self.hook.send(
-                self._outgoing(),
-                on_departure=partial(self._depart, record),
-                on_refusal=record.withdraw,
-                on_receipt=record.accept,
-            )
+            receipt = self.hook.send(self._outgoing(), observer=record)
         except WasslyOutcomeUnknown as error:
             return self._end_unknown(error)
         except WasslyError as error:
-            record.withdraw()
             self._fail(error)
         except BaseException as interruption:
-            if record.announced:
-                self.log.error(
-                    "UNKNOWN whether Wassly accepted it: this attempt was ended by %s after the message had left",
-                    type(interruption).__name__,
-                )
-            else:
-                record.withdraw()
+            self._tell_what_is_known(record, type(interruption).__name__)
             raise
         return _result("accepted", receipt)
 
     def on_kill(self) -> None:
         """Let no message leave from now on; an answer that is on its way is still written down."""
         # Only this: it runs inside of a signal handler, from which Airflow cannot be called.
-        self._stopping = True
+        if self._record is not None:
+            self._record.hold_back()
 
-    def _depart(self, record: SendRecord) -> None:
-        """Write down that the message leaves. Called when all of it has left but what makes it a valid request."""
-        if self._stopping:
-            record.withdraw()
-            raise RuntimeError("This task is being stopped; the message was not sent")
-        record.announce()
+    def _tell_what_is_known(self, record: SendRecord, interruption: str) -> None:
+        """Log what became of the message when something else than an answer has ended the attempt."""
+        if record.in_doubt:
+            self.log.error(
+                "UNKNOWN whether Wassly accepted it: this attempt was ended by %s after the message had left",
+                interruption,
+            )
+        elif record.receipt is not None:
+            self.log.error("Wassly accepted the message; after that, this attempt was ended by %s", interruption)
+        elif record.refusal is not None:
+            self.log.error("%s It was ended by %s", record.refusal.summary, interruption)
 
     def _identity_of_message(self) -> tuple[str, Any]:
         """Return the recipient, and what the message to them holds, as far as that is known without a look at files."""

@@ -9,9 +9,11 @@ from typing import Any
 from airflow_provider_wassly.client import (
     Device,
     OutgoingMessage,
+    SendObserver,
     SendReceipt,
     WasslyAuthError,
     WasslyDeviceDisconnected,
+    WasslyError,
     WasslyOutcomeUnknown,
     WasslyRateLimited,
     WasslyRejected,
@@ -98,10 +100,19 @@ class Service:
         self,
         message: OutgoingMessage,
         *,
-        on_departure: Callable[[], None] | None = None,
-        on_refusal: Callable[[], None] | None = None,
+        observer: SendObserver | None = None,
     ) -> SendReceipt:
-        depart = on_departure or (lambda: None)
+        watched = observer or SendObserver()
+        try:
+            receipt = self._answer(message, watched)
+        except WasslyError as error:
+            if error.accepted is False:
+                watched.refused(error)
+            raise
+        watched.accepted(receipt)
+        return receipt
+
+    def _answer(self, message: OutgoingMessage, observer: SendObserver) -> SendReceipt:
         to = message.contact_mobile_number
         fate = self.fates[to].pop(0) if self.fates.get(to) else "accept"
         self.calls.append(to)
@@ -109,17 +120,18 @@ class Service:
         self.met.append(fate)
         self.event("call")
         if self.asks_to_wait:
-            depart()
+            observer.departing()
             raise WasslyRateLimited("slower", retry_after=self.asks_to_wait.pop(0))
         if fate == "no connection":
             raise WasslyUnavailable("no connection")
-        depart()
+        observer.departing()
         is_accepted = FATES[fate]
         if is_accepted:
             self.on_the_way.append(to)
         self.event("departed")
         if fate == "accept after a new token":
-            depart()
+            observer.refused(WasslyAuthError("the token has ended", status=401))
+            observer.departing()
         if self.latency:
             self.clock.sleep(self.latency)
         remaining = None

@@ -643,7 +643,7 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Airflow]],
 
         for record, names in {
             BroadcastRecord: ("look", "begin", "write"),
-            SendRecord: ("look", "announce", "accept", "withdraw"),
+            SendRecord: ("look", "departing", "accepted", "refused"),
         }.items():
             for name in names:
                 monkeypatch.setattr(record, name, whole(getattr(record, name)))

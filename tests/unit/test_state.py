@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.attempts import Attempt
-from airflow_provider_wassly.client import SendReceipt, WasslyError
+from airflow_provider_wassly.client import SendReceipt, WasslyError, WasslyUnavailable
 from airflow_provider_wassly.state import (
     SendRecord,
     WasslyRecipientChanged,
@@ -31,6 +31,7 @@ from tests.support.variables import Variables
 
 KEY = "record"
 RECEIPT = SendReceipt(message_type="document", conversation_id=7, remaining_conversations=40969)
+NO = WasslyUnavailable("no connection")
 TO, TEXT = "+447700900123", ["Hello"]
 
 
@@ -53,12 +54,12 @@ def found(record: SendRecord, to: str = TO, text: Any = TEXT) -> Any:
 
 def announced(record: SendRecord, to: str = TO, text: Any = TEXT) -> SendRecord:
     found(record, to, text)
-    record.announce()
+    record.departing()
     return record
 
 
 def accepted(record: SendRecord, to: str = TO, text: Any = TEXT) -> SendRecord:
-    announced(record, to, text).accept(RECEIPT)
+    announced(record, to, text).accepted(RECEIPT)
     return record
 
 
@@ -73,20 +74,20 @@ def test_a_retry_gets_the_receipt(store: Kept) -> None:
 
 
 def test_what_was_not_accepted_leaves_nothing(store: Kept) -> None:
-    announced(on_try(store, 1)).withdraw()
+    announced(on_try(store, 1)).refused(NO)
     assert found(on_try(store, 2)) is None
     assert store.values == {}
 
 
 def test_what_an_earlier_attempt_left_in_doubt_stays_so_when_a_repetition_is_refused(store: Kept) -> None:
     announced(on_try(store, 1))
-    announced(on_try(store, 2)).withdraw()  # on_outcome_unknown="retry"
+    announced(on_try(store, 2)).refused(NO)  # on_outcome_unknown="retry"
     assert found(on_try(store, 3)) == "announced"
 
 
 def test_an_attempt_that_announced_nothing_withdraws_nothing(store: Kept) -> None:
     announced(on_try(store, 1))
-    on_try(store, 2).withdraw()
+    on_try(store, 2).refused(NO)
     assert found(on_try(store, 3)) == "announced"
 
 
@@ -147,12 +148,6 @@ def test_another_text_to_the_same_recipient_is_the_same_message(store: Kept, cap
     ]
 
 
-def test_an_attempt_that_is_repeated_is_announced_once(store: Kept) -> None:
-    record = announced(on_try(store, 1))
-    store.failure = RuntimeError("would be a second call")
-    record.announce()
-
-
 def test_a_message_costs_a_read_and_two_writes(store: Kept) -> None:
     record = on_try(store, 1)
     record.look()
@@ -192,9 +187,9 @@ def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Kept) 
     with pytest.raises(
         WasslyRecordError, match=r"could not be written \(ConnectionError: .*so nothing was sent"
     ) as caught:
-        record.announce()
+        record.departing()
     assert caught.value.may_pass
-    assert record.announced is False
+    assert record.in_doubt is False
 
 
 def test_an_announcement_whose_answer_was_lost_is_taken_back(store: Kept) -> None:
@@ -207,8 +202,8 @@ def test_an_announcement_whose_answer_was_lost_is_taken_back(store: Kept) -> Non
 
 def test_what_was_accepted_is_never_withdrawn(store: Kept) -> None:
     record = accepted(on_try(store, 1))
-    record.withdraw()
-    assert record.announced is False
+    record.refused(NO)
+    assert record.in_doubt is False
     assert found(on_try(store, 2)) == RECEIPT
 
 
@@ -233,8 +228,8 @@ def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Kept, caplog:
     record = announced(on_try(store, 1))
     store.failure = ConnectionError("409: the task was cleared")
     with caplog.at_level(logging.WARNING):
-        record.withdraw()
-        record.accept(RECEIPT)
+        record.refused(NO)
+        record.accepted(RECEIPT)
     assert "Could not record that Wassly accepted the message" in caplog.text
     assert "Could not record that Wassly did not accept the message" in caplog.text
     store.failure = None
@@ -315,7 +310,7 @@ def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, inter
     store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)
     with pytest.raises(Interruption):
-        record.accept(RECEIPT)
+        record.accepted(RECEIPT)
     assert found(on_try(store, 2)) == RECEIPT
 
 
@@ -326,16 +321,16 @@ def test_a_signal_before_the_message_left_leaves_no_record(store: Kept, interrup
     store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
     interrupt_after(0.1)
     with pytest.raises(Interruption):
-        record.announce()
-    assert not record.announced
+        record.departing()
+    assert not record.in_doubt
     assert found(on_try(store, 2)) is None
 
 
 def test_without_a_running_task_nothing_is_kept() -> None:
     record = SendRecord.of({})
     assert found(record) is None
-    record.announce()
-    record.accept(RECEIPT)
+    record.departing()
+    record.accepted(RECEIPT)
 
 
 def test_the_error_survives_the_way_between_processes() -> None:
@@ -490,12 +485,12 @@ def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has
     later = of(try_number=2)
     assert found(later) is None
     with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile") as caught:
-        orphan.announce()
+        orphan.departing()
     assert caught.value.may_pass is False
     # And it leaves the other's record alone, without a word.
-    orphan.withdraw()
+    orphan.refused(NO)
     assert caplog.text == ""
-    later.announce()
+    later.departing()
     assert found(of(try_number=3)) == "announced"
 
 
@@ -510,7 +505,7 @@ def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has
     listeners[0](task_instance(), True)
     assert variables == {}
     with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
-        orphan.announce()
+        orphan.departing()
 
 
 def test_of_two_processes_of_one_try_one_sends(variables: dict[str, str]) -> None:
@@ -518,8 +513,8 @@ def test_of_two_processes_of_one_try_one_sends(variables: dict[str, str]) -> Non
     found(first)
     found(second)
     with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
-        first.announce()
-    second.announce()
+        first.departing()
+    second.departing()
 
 
 def test_a_record_that_cannot_be_taken_over_lets_nothing_leave(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,7 +527,7 @@ def test_a_record_that_cannot_be_taken_over_lets_nothing_leave(monkeypatch: pyte
 
 def test_a_record_without_doubt_that_cannot_be_taken_over_is_no(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = Variables(monkeypatch)
-    announced(of()).withdraw()
+    announced(of()).refused(NO)
     variables.failing_writes = {len(variables.writes): False}
     with pytest.raises(WasslyRecordError, match="ConnectionError: Airflow's API does not answer") as caught:
         found(of(try_number=2))
@@ -571,25 +566,25 @@ def test_an_answer_does_not_replace_the_record_of_a_later_attempt(variables: dic
     orphan = announced(of(try_number=1))
     later = of(try_number=2)
     assert found(later) == "announced"
-    later.announce()  # on_outcome_unknown="retry"
-    orphan.withdraw()
+    later.departing()  # on_outcome_unknown="retry"
+    orphan.refused(NO)
     assert found(of(try_number=3)) == "announced"
-    orphan.accept(RECEIPT)
+    orphan.accepted(RECEIPT)
     assert found(of(try_number=3)) == "announced"
 
 
 def test_an_answer_of_before_the_clear_does_not_replace_the_record_of_after_it(variables: dict[str, str]) -> None:
     before = announced(of(max_tries=3, try_number=3))
     cleared = announced(of(max_tries=7, try_number=4))
-    before.accept(RECEIPT)
+    before.accepted(RECEIPT)
     assert found(of(max_tries=7, try_number=5)) == "announced"
-    cleared.accept(RECEIPT)
+    cleared.accepted(RECEIPT)
 
 
 def test_an_attempt_that_ended_before_it_sent_leaves_nothing(variables: dict[str, str], listeners: list[Any]) -> None:
     record = of()
     record.remove_at_the_end({"ti": task_instance()})
-    announced(record).withdraw()
+    announced(record).refused(NO)
     listeners[0](task_instance(), False)
     assert variables == {}
     assert found(of(try_number=2)) is None
@@ -675,7 +670,7 @@ def test_a_retry_that_is_to_send_again_may(variables: dict[str, str]) -> None:
 
 def test_a_retry_that_sent_nothing_leaves_what_the_attempt_before_has_left(variables: dict[str, str]) -> None:
     announced(of(try_number=1))
-    of(try_number=2).withdraw()
+    of(try_number=2).refused(NO)
     assert found(of(try_number=3)) == "announced"
 
 

@@ -14,6 +14,7 @@ import pytest
 import tenacity
 
 from airflow_provider_wassly.client import (
+    SendObserver,
     SendReceipt,
     WasslyAuthError,
     WasslyClient,
@@ -30,7 +31,7 @@ from .servers import INSTANCE, NUMBER, SUCCESS, SUCCESS_BODY, Behaviour, Peer, P
 from .test_classification import ACCEPTED, PATIENCE, Serve, failure, send
 
 
-class Departure:
+class Departure(SendObserver):
     """What happens while a message is announced: the announcement waits for what the service does meanwhile."""
 
     def __init__(self) -> None:
@@ -39,13 +40,15 @@ class Departure:
         self._begun = threading.Event()
         self._over = threading.Event()
 
-    def __call__(self) -> None:
+    def departing(self) -> None:
         self.count += 1
+        super().departing()
         self._begun.set()
         assert self._over.wait(PATIENCE)
 
-    def refuse(self) -> None:
+    def refused(self, error: WasslyError) -> None:
         self.refusals += 1
+        super().refused(error)
 
     def meanwhile(self, act: Callable[[], None]) -> None:
         """Called by the service."""
@@ -57,7 +60,7 @@ class Departure:
 
     def send(self, client: WasslyClient) -> SendReceipt:
         message = client.prepare(contact_mobile_number=NUMBER, instance_id=INSTANCE, message="hello")
-        return client.send(message, on_departure=self, on_refusal=self.refuse)
+        return client.send(message, observer=self)
 
     def failure(self, client: WasslyClient) -> WasslyError:
         with pytest.raises(WasslyError) as caught:
@@ -126,7 +129,7 @@ def test_a_fresh_connection_that_ends_under_a_message_is_a_no(how: str, serve: S
     assert type(error) is WasslyUnavailable
     assert "did not leave whole" in str(error)
     assert (server.connections, valid(server)) == (1, 0)
-    assert (departure.count, departure.refusals) == (1, 0)
+    assert (departure.count, departure.refusals) == (1, 1)
 
 
 def test_after_the_end_of_a_kept_connection_there_is_no_wait(connect: Connect) -> None:
@@ -302,7 +305,7 @@ def test_after_an_early_no_the_last_part_does_not_leave(
     server = serve(behave)
     assert type(departure.failure(connect(server.url))) is expected
     assert valid(server) == 0
-    assert departure.refusals == 0
+    assert departure.refusals == 1
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,10 @@ import io
 import json
 import os
 import re
-import signal
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sandbox.store import Store
 from tests.support.kept import HAS_TASK_STATE_STORE, Kept
 from tests.support.log import Log
+from tests.support.signals import signalled
 from tests.support.storages import attach
 from tests.support.task import Stopped, Task
 from tests.support.variables import Variables
@@ -120,44 +118,6 @@ def one_task(monkeypatch: pytest.MonkeyPatch) -> Task:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Log:
     return Log(caplog, capsys)
-
-
-@contextmanager
-def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[None]:
-    """Have ``then`` called in the main thread, as Airflow's signals do, as soon as ``when`` says so."""
-    over, lost = threading.Event(), threading.Event()
-    report = sys.unraisablehook
-
-    def wait() -> None:
-        due = when
-        while not over.is_set():
-            if due():
-                lost.clear()
-                due = lost.is_set
-                os.kill(os.getpid(), signal.SIGUSR1)
-            time.sleep(0.001)
-
-    def handle(signum: int, frame: Any) -> None:
-        then()
-
-    def find(unraisable: Any) -> None:
-        # Python drops what is raised while it happens to call back for a weak reference: the signal comes again.
-        if isinstance(unraisable.exc_value, Stopped):
-            lost.set()
-        else:
-            report(unraisable)
-
-    before = signal.signal(signal.SIGUSR1, handle)
-    sys.unraisablehook = find
-    thread = threading.Thread(target=wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        sys.unraisablehook = report
-        signal.signal(signal.SIGUSR1, before)
 
 
 def after(seconds: float) -> Callable[[], bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import threading
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from airflow_provider_wassly.client import (
     OutgoingMessage,
+    SendObserver,
     SendReceipt,
     WasslyClient,
     WasslyConfigError,
@@ -61,10 +61,10 @@ class Sent(list[OutgoingMessage]):
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     messages = Sent()
 
-    def send(client: WasslyClient, message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
+    def send(client: WasslyClient, message: OutgoingMessage, *, observer: SendObserver) -> SendReceipt:
         if failure := messages.failures.get(message.contact_mobile_number):
             raise failure
-        on_departure()
+        observer.departing()
         messages.append(message)
         return SendReceipt(message_type="text", conversation_id=1, remaining_conversations=None)
 
@@ -335,8 +335,8 @@ def test_one_bad_recipient_does_not_stop_the_others(sent: Sent, caplog: pytest.L
 
 
 def test_a_defect_after_the_request_has_left_is_an_unknown_outcome(sent: Sent, monkeypatch: pytest.MonkeyPatch) -> None:
-    def send(client: WasslyClient, message: OutgoingMessage, *, on_departure: Callable[[], None]) -> SendReceipt:
-        on_departure()
+    def send(client: WasslyClient, message: OutgoingMessage, *, observer: SendObserver) -> SendReceipt:
+        observer.departing()
         raise KeyError("a defect")
 
     monkeypatch.setattr(WasslyClient, "send", send)

@@ -1,0 +1,52 @@
+"""Signals, as Airflow sends them to the process of a task."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.task import Stopped
+
+
+@contextmanager
+def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[None]:
+    """Have ``then`` called in the main thread, as Airflow's signals do, as soon as ``when`` says so."""
+    over, lost = threading.Event(), threading.Event()
+    report = sys.unraisablehook
+
+    def wait() -> None:
+        due = when
+        while not over.is_set():
+            if due():
+                lost.clear()
+                due = lost.is_set
+                os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.001)
+
+    def handle(signum: int, frame: Any) -> None:
+        then()
+
+    def find(unraisable: Any) -> None:
+        # Python drops what is raised while it happens to call back for a weak reference: the signal comes again.
+        if isinstance(unraisable.exc_value, Stopped):
+            lost.set()
+        else:
+            report(unraisable)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    sys.unraisablehook = find
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        sys.unraisablehook = report
+        signal.signal(signal.SIGUSR1, before)
