@@ -23,7 +23,7 @@ from airflow_provider_wassly import _compat
 
 log = logging.getLogger(__name__)
 
-#: A time that is further ahead was written by a wrong clock; believed, it would stay for as long.
+#: A time that is further ahead was written by a wrong clock, and its age is unknown.
 _CLOCKS_DIFFER = timedelta(hours=1)
 
 #: What reading a Variable raises that somebody else has written.
@@ -73,6 +73,9 @@ class Quota:
     Airflow has no atomic operation on Variables. Of two workers that write at the same moment the
     later write stays, even if its reading is the older one by that moment; the next answer mends it.
 
+    The clocks of workers can differ. One that is ahead lets its reading look younger than it is, and defers the next
+    probe, by as much, for an hour at most; it keeps no newer reading out.
+
     :param conn_id: the connection.
     """
 
@@ -118,7 +121,8 @@ class Quota:
             return
         try:
             kept = self.read()
-            if kept is not None and kept.read_at > reading.read_at:
+            # One from the future was written by a clock that is ahead, and before the answer that has just come.
+            if kept is not None and reading.read_at < kept.read_at <= now():
                 return
             values = {"version": 1, **reading.as_dict()}
             _compat.set_variable(self._key, json.dumps(values), "The remaining quota, as Wassly told it last.")

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly._signals import in_one_piece
 from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.client import SendObserver, SendReceipt, WasslyError
-from airflow_provider_wassly.stores import Store, in_one_piece, store_of, when_it_ends
+from airflow_provider_wassly.stores import Store, store_of, when_it_ends
 
 log = logging.getLogger(__name__)
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 import json
 import logging
-import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from airflow_provider_wassly import _compat
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Store(Protocol):
@@ -140,41 +136,3 @@ def _identity(ti: Any) -> list[Any]:
     region = getattr(ti, "region_id", None)
     is_in_loop = region is not None and getattr(region, "int", 1) != 0
     return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, *([str(region)] if is_in_loop else [])]
-
-
-def in_one_piece(access: Callable[[], T]) -> T:
-    """
-    Read or write in a thread of its own and wait for its end, come what may.
-
-    A signal (``execution_timeout``, SIGTERM on Airflow 2) raises in the main thread. In the middle of
-    it, the record, or the task's channel to Airflow, would be left in a state that nobody knows.
-    """
-    results: list[T] = []
-    failures: list[BaseException] = []
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            results.append(access())
-        except BaseException as error:
-            failures.append(error)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="wassly-send-record")
-    interruption: BaseException | None = None
-    while not done.is_set():
-        try:
-            if thread.ident is None:
-                thread.start()
-            done.wait()
-        except RuntimeError:
-            if thread.ident is None:  # the system gives no thread
-                raise
-        except BaseException as error:
-            interruption = interruption or error
-    if interruption is not None:
-        raise interruption
-    if failures:
-        raise failures[0]
-    return results[0]

@@ -17,11 +17,12 @@ from operator import xor
 from typing import Any
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly._signals import in_one_piece
 from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.broadcast.recipients import CHUNK, Row, Survey, mark
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.state import WasslyRecordError, WasslyRecordUnreadable
-from airflow_provider_wassly.stores import Store, in_one_piece
+from airflow_provider_wassly.stores import Store
 
 log = logging.getLogger(__name__)
 

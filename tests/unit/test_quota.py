@@ -63,14 +63,33 @@ def test_a_reading_that_has_waited_does_not_replace_one_that_came_meanwhile(airf
     assert remaining() == 88
 
 
-def test_a_newer_reading_of_another_worker_stays(airflow: Variables) -> None:
-    Quota("work").record(9, "one")
-    airflow.wait(seconds=-60)
+def test_a_newer_reading_of_another_worker_stays(airflow: Variables, monkeypatch: pytest.MonkeyPatch) -> None:
+    get = _compat.get_variable
+
+    def get_late(key: str) -> str | None:
+        # Another worker has its answer, and writes it down, before this one has looked.
+        monkeypatch.setattr(_compat, "get_variable", get)
+        airflow.wait(seconds=1)
+        Quota("work").record(9, "one")
+        return get(key)
+
+    monkeypatch.setattr(_compat, "get_variable", get_late)
     Quota("work").record(10, "two")
     assert remaining() == 9
-    airflow.wait(seconds=120)
-    Quota("work").record(8, "two")
-    assert remaining() == 8
+
+
+@pytest.mark.parametrize("seconds_ahead", [2, 60, 3599, 3601, 10**6])
+def test_a_worker_whose_clock_is_ahead_keeps_no_newer_reading_out(airflow: Variables, seconds_ahead: int) -> None:
+    airflow.wait(seconds=seconds_ahead)
+    Quota("work").record(10, "ahead")
+    airflow.wait(seconds=1 - seconds_ahead)
+    Quota("work").record(9, "right")
+    assert remaining() == 9
+    airflow.wait(seconds=1 + seconds_ahead)
+    Quota("work").record(8, "ahead")
+    airflow.wait(seconds=1 - seconds_ahead)
+    Quota("work").record(7, "right", timedelta(seconds=1))
+    assert remaining() == 7
 
 
 def test_connections_have_readings_of_their_own(airflow: Variables) -> None:
