@@ -66,3 +66,13 @@ class WasslyTask(_compat.BaseOperator):
 def as_template(location: Any) -> Any:
     """Return a :mod:`pathlib` path as text, because Airflow renders only that; an ``ObjectStoragePath`` as it is."""
     return str(location) if isinstance(location, PurePath) and not hasattr(location, "protocol") else location
+
+
+def check_content(message: Any, document: Any, media: Any) -> None:
+    """
+    Refuse a message in which there is nothing, when the DAG is parsed.
+
+    :raises ValueError: names what is missing.
+    """
+    if all(value is None or (isinstance(value, str) and not value) for value in (message, document, media)):
+        raise ValueError("message must be given if there is neither document nor media")

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,16 @@ def mark(row: Row) -> int:
     return int.from_bytes(hashed.digest()[:2], "big")
 
 
+def content_of(row: Row) -> int:
+    """Return what tells whether two rows say the same but for the number, with 32 bits."""
+    values = sorted((str(name), repr(value)) for name, value in row.values.items() if name != NUMBER)
+    return zlib.crc32(repr(values).encode(errors="surrogatepass"))
+
+
+#: Names of columns that are remembered; a list that has more makes them up as it goes.
+_MAX_COLUMNS = 10_000
+
+
 @dataclass(frozen=True)
 class Survey:
     """
@@ -171,10 +182,12 @@ class Survey:
 
     :param total: the number of rows.
     :param digests: those of all chunks, one after the other.
+    :param columns: the names of all columns that a row has; ``None`` if they are too many.
     """
 
     total: int
     digests: str
+    columns: frozenset[str] | None
 
 
 def survey(recipients: RecipientList) -> Survey:
@@ -184,12 +197,15 @@ def survey(recipients: RecipientList) -> Survey:
     :raises WasslyInvalidMessage: when it cannot be read or is empty.
     """
     total, digests = 0, []
+    columns: set[str] = set()
     for rows in recipients.chunks():
         total += len(rows)
         digests.append(digest(rows))
+        if len(columns) <= _MAX_COLUMNS:
+            columns.update(*(map(str, row.values) for row in rows))
     if not total:
         raise _invalid("empty; there is nobody to send to")
-    return Survey(total, "".join(digests))
+    return Survey(total, "".join(digests), frozenset(columns) if len(columns) <= _MAX_COLUMNS else None)
 
 
 def _from_mappings(source: Iterable[Any]) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, get_args
 
 from airflow_provider_wassly.broadcast.pace import Pace
-from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, digest
+from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest
 from airflow_provider_wassly.broadcast.record import (
     ACCEPTED,
     ANNOUNCED,
@@ -48,14 +48,25 @@ _LEAD = 0.5
 #: Seconds between two looks at whether the task is being stopped.
 _LOOK = 0.25
 
-_PROGRESS_SECONDS = 10.0
+#: Seconds between two lines about the progress: a share of the time that has passed, so that a broadcast of days leaves
+#: some hundreds of them.
+_PROGRESS_SHARE = 0.03
+_PROGRESS_LEAST = 10.0
+_PROGRESS_MOST = 900.0
+
 _QUOTA_SECONDS = 30.0
 
 #: So many recipients one after the other that fail for a reason that may pass: it is not the recipients.
 _GIVE_UP_AFTER = 10
 
+#: So many recipients, the first of a try, that are refused for the same reason: it is the message.
+_REFUSED_FROM_THE_START = 20
+
+#: Rows with the same number and another content that get a line of their own in the log.
+_MAX_DUPLICATES = 20
+
 #: Failures that get a line of their own in the log; the report has them all.
-_MAX_LOGGED = 1000
+_MAX_LOGGED = 200
 
 
 class WasslyBroadcastIncomplete(WasslyError):
@@ -68,16 +79,22 @@ class WasslyBroadcastIncomplete(WasslyError):
 
     accepted = None
     verdict = "The broadcast is not complete"
-    advice = "A retry, or clearing the task, resumes without sending to anyone twice."
 
     def __init__(self, message: str, *, may_pass: bool) -> None:
         super().__init__(message)
         self._may_pass = may_pass
+        self.advice = how_to_resume(may_pass)
 
     @property
     def may_pass(self) -> bool:
         """Whether a later try can go on without anybody changing anything."""
         return self._may_pass
+
+
+def how_to_resume(is_retried: bool) -> str:
+    """Return what the reader of a log can do about a broadcast that is not complete."""
+    how = "A retry, or clearing the task," if is_retried else "Clearing the task"
+    return f"{how} resumes without sending to anyone twice."
 
 
 @dataclass(frozen=True)
@@ -88,11 +105,13 @@ class Limits:
     :param max_workers: how many messages are on their way at the same time.
     :param reserve_conversations: the quota does not fall below it; ``None`` for no such limit.
     :param repeats_unknown: whether those are sent again of whom an earlier try left nobody knows what.
+    :param repeats_numbers: whether a number that stands in several rows gets the message of each.
     """
 
     max_workers: int
     reserve_conversations: int | None
     repeats_unknown: bool
+    repeats_numbers: bool = False
 
 
 @dataclass
@@ -210,6 +229,11 @@ class BroadcastRun:
         self._ready: list[Job[_Place]] = []
         self._numbers: set[int] = set()
         self._failures_in_a_row = 0
+        #: The recipients of this try, as long as all of them were refused for one reason; and that reason.
+        self._refused: list[_Place] | None = []
+        self._refusal = ""
+        #: Of the sending sessions that are not connected: what a row says of its session, and the error.
+        self._parked: dict[str, WasslyDeviceDisconnected] = {}
         self._logged = 0
         # With the session that sent, and the moment of the answer by the monotonic clock.
         self._latest: tuple[SendReceipt, str, float] | None = None
@@ -237,11 +261,12 @@ class BroadcastRun:
         :raises WasslyRecordUnreadable: before anything is sent, when it is not known who was sent to.
         """
         jobs = (job for place in self._places() if (job := self._job(place)) is not None)
-        self._next_progress = self._clock.monotonic() + _PROGRESS_SECONDS
+        self._next_progress = self._clock.monotonic() + _PROGRESS_LEAST
         self._next_quota = self._clock.monotonic() + _QUOTA_SECONDS
         self._remaining = Remaining(self._limits.reserve_conversations, self.tally.remaining_conversations)
         is_under_way = False
         try:
+            self._tell_of_duplicates()
             self._log_start(self._remember_who_was_sent_to())
             is_under_way = True
             self._loop(jobs)
@@ -283,7 +308,7 @@ class BroadcastRun:
         error.accepted = None
         error.verdict = WasslyBroadcastIncomplete.verdict
         if not isinstance(error, WasslyBroadcastIncomplete):
-            error.advice = f"{error.advice} {WasslyBroadcastIncomplete.advice}".strip()
+            error.advice = f"{error.advice} {how_to_resume(error.may_pass)}".strip()
         return error
 
     # Who is next
@@ -296,7 +321,8 @@ class BroadcastRun:
             if digest(rows) != self._survey.digests[number * length : (number + 1) * length]:
                 raise _list_changed()
             chunk = self._record.chunk(number, rows)
-            self._record.forget({chunk, *(job.row.chunk for job in (*self._out, *self._ready))})
+            places = (*(job.row for job in (*self._out, *self._ready)), *(self._refused or ()))
+            self._record.forget({chunk, *(place.chunk for place in places)})
             for index, row in enumerate(rows):
                 yield _Place(row, chunk, index, chunk[index])
         if total != self._survey.total:
@@ -338,8 +364,11 @@ class BroadcastRun:
                     reason = "an earlier attempt was killed before the answer was recorded"
                 self._settle(place, "unknown", reason=reason)
                 return None
-        if self._is_over:
+        if self._is_over or self._killed_at is not None:
             self._settle(place, "not_sent")
+            return None
+        if (parked := self._parked.get(_session(place))) is not None:
+            self._settle(place, "not_sent", reason=parked.message)
             return None
         try:
             if place.row.error:
@@ -349,7 +378,7 @@ class BroadcastRun:
             self._settle(place, "invalid", reason=error.message)
             return None
         number = _as_integer(message.contact_mobile_number)
-        if number in self._numbers and not place.was_unknown:
+        if number in self._numbers and not place.was_unknown and not self._limits.repeats_numbers:
             self._settle(place, "duplicate", reason="the number stands in another row too")
             return None
         self._numbers.add(number)
@@ -371,6 +400,8 @@ class BroadcastRun:
             elif self._ready and len(self._out) <= most:
                 wait = self._announce_in_time()
             elif is_exhausted and not self._ready and not self._out:
+                for error in self._parked.values():
+                    self._stop(error)
                 return
             self._take_back(wait)
             self._tell()
@@ -435,7 +466,7 @@ class BroadcastRun:
         elif place.was_unknown or (isinstance(outcome, WasslyError) and outcome.accepted is None):
             # A repetition that certainly was not accepted says nothing about the message before it.
             place.note(UNKNOWN)
-        elif not isinstance(outcome, WasslyError) or _concerns_everybody(outcome):
+        elif not isinstance(outcome, WasslyError) or _says_nothing_of_its_recipient(outcome):
             place.note(OPEN)
         else:
             place.note(FAILED_FOR_NOW if outcome.may_pass else FAILED)
@@ -448,6 +479,7 @@ class BroadcastRun:
         if isinstance(outcome, SendReceipt):
             self.tally.sent += 1
             self._failures_in_a_row = 0
+            self._refused = None
             if is_latest:
                 self._latest = outcome, job.message.instance_id, job.answered_at
             self._hook.count(outcome)
@@ -459,6 +491,10 @@ class BroadcastRun:
             self._settle(place, "not_sent")
 
     def _make_failure_known(self, place: _Place, error: WasslyError) -> None:
+        if isinstance(error, WasslyDeviceDisconnected):
+            self._settle(place, "not_sent", reason=error.message)
+            self._park(_session(place), error)
+            return
         if _concerns_everybody(error):
             self._settle(place, "not_sent", reason=error.message)
             self._stop(error)
@@ -466,14 +502,43 @@ class BroadcastRun:
         is_unknown = error.accepted is None
         self._settle(place, "unknown" if is_unknown else "failed", reason=error.message)
         if not is_unknown and not error.may_pass:
-            self._failures_in_a_row = 0
+            self._count_refusal(place, error)
             return
+        self._refused = None
         self.tally.may_pass += not is_unknown
         # Those of an earlier try do not count: it would never come to the rows after them.
         self._failures_in_a_row += not (place.was_unknown or place.known == FAILED_FOR_NOW)
-        if self._failures_in_a_row >= _GIVE_UP_AFTER and self.stopped_by is None:
-            self.stopped_by = WasslyBroadcastIncomplete(
-                f"{self._failures_in_a_row} recipients in a row failed; the last: {error.message}", may_pass=True
+        if self._failures_in_a_row >= _GIVE_UP_AFTER:
+            self._stop(
+                WasslyBroadcastIncomplete(
+                    f"{self._failures_in_a_row} recipients in a row failed; the last: {error.message}", may_pass=True
+                )
+            )
+
+    def _park(self, session: str, error: WasslyDeviceDisconnected) -> None:
+        """Leave alone, for this try, all rows whose sending session is not connected."""
+        self._parked.setdefault(session, error)
+        for job in [job for job in self._ready if _session(job.row) == session]:
+            self._ready.remove(job)
+            self._settle(job.row, "not_sent", reason=error.message)
+
+    def _count_refusal(self, place: _Place, error: WasslyError) -> None:
+        """Stop if nobody has been sent to yet and all were refused for the same reason: it is the message then."""
+        if self._refused is None or (self._refused and error.message != self._refusal):
+            self._refused = None
+            return
+        self._refusal = error.message
+        self._refused.append(place)
+        if len(self._refused) == _REFUSED_FROM_THE_START:
+            for refused in self._refused:
+                # They are sent to when the message is corrected.
+                refused.note(FAILED_FOR_NOW)
+            self._stop(
+                WasslyBroadcastIncomplete(
+                    f"the first {len(self._refused)} recipients were all refused for one reason, so it is the message: "
+                    f"{error.message}",
+                    may_pass=False,
+                )
             )
 
     def _wind_up(self, seconds_after_kill: float) -> None:
@@ -542,6 +607,34 @@ class BroadcastRun:
         if self._logged == _MAX_LOGGED:
             log.warning("Further recipients that fail are in the report only")
 
+    def _tell_of_duplicates(self) -> None:
+        """Warn of rows whose message nobody gets because another row has the same number and says something else."""
+        if self._limits.repeats_numbers:
+            return
+        region = self._hook.get_conn().default_region
+        first: dict[int, tuple[int, int]] = {}
+        told = 0
+        for rows in self._recipients.chunks():
+            for row in rows:
+                try:
+                    number = _as_integer(normalize(row.number, region))
+                except WasslyInvalidMessage:
+                    continue
+                position, content = first.setdefault(number, (row.position, content_of(row)))
+                if content == content_of(row):
+                    continue
+                told += 1
+                if told <= _MAX_DUPLICATES:
+                    log.warning(
+                        "Rows %d and %d have the same number (%s) and differ: it gets one message, that of the first "
+                        "row that can be sent (on_duplicate='skip')",
+                        position,
+                        row.position,
+                        short(row.number),
+                    )
+        if told > _MAX_DUPLICATES:
+            log.warning("%d more rows have the number of a row before them and differ from it", told - _MAX_DUPLICATES)
+
     def _log_start(self, before: int) -> None:
         left = self.tally.total - before
         pace = self._pace.messages_per_minute
@@ -567,7 +660,7 @@ class BroadcastRun:
         now = self._clock.monotonic()
         self._hook.mask_tokens()
         if now >= self._next_progress:
-            self._next_progress = now + _PROGRESS_SECONDS
+            self._next_progress = now + min(max(_PROGRESS_LEAST, self.tally.seconds * _PROGRESS_SHARE), _PROGRESS_MOST)
             self._log_progress()
         if now >= self._next_quota:
             self._next_quota = now + _QUOTA_SECONDS
@@ -589,7 +682,16 @@ def _concerns_everybody(error: WasslyError) -> bool:
     """Tell whether a failure says nothing about its recipient, and all others would fail as well."""
     if isinstance(error, (WasslyRateLimited, WasslyUnavailable)):
         return (error.retry_after or 0.0) > MAX_RETRY_AFTER
-    return isinstance(error, (WasslyAuthError, WasslyConfigError, WasslyDeviceDisconnected))
+    return isinstance(error, (WasslyAuthError, WasslyConfigError))
+
+
+def _says_nothing_of_its_recipient(error: WasslyError) -> bool:
+    return isinstance(error, WasslyDeviceDisconnected) or _concerns_everybody(error)
+
+
+def _session(place: _Place) -> str:
+    """Return what a row says of the session that is to send to it. Rows that say the same have the same."""
+    return str(place.row.values.get("instance_id") or "").strip()
 
 
 def _as_integer(number: str) -> int:

@@ -28,6 +28,7 @@ from airflow_provider_wassly.client._answers import (
     refusal,
 )
 from airflow_provider_wassly.client._auth import Tokens, WasslyAuth
+from airflow_provider_wassly.client._devices import DeviceStates
 from airflow_provider_wassly.client._multipart import SendBody
 from airflow_provider_wassly.client._redaction import Redactor
 from airflow_provider_wassly.client._wire import WatchedAdapter, Wire
@@ -134,6 +135,7 @@ class WasslyClient:
         self._max_retry_after = max_retry_after
         self._on_new_token = on_new_token
         self.clock = clock
+        self._device_states = DeviceStates(self._list_devices_once, clock)
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
         for proxy in self._proxies.values():
@@ -299,11 +301,9 @@ class WasslyClient:
         return self._authenticated(lambda token: read_devices(self._exchange("GET", _DEVICES, token=token)))
 
     def _with_device_state(self, rejection: WasslyRejected, instance_id: str) -> WasslyRejected:
-        """Return the rejection, made more exact if the device list, asked once, explains it."""
-        try:
-            devices = self._list_devices_once()
-        except WasslyError as error:
-            log.debug("The device list could not be read after a rejection: %s", error)
+        """Return the rejection, made more exact if the device list explains it."""
+        devices = self._device_states.devices_for(instance_id)
+        if devices is None:
             return rejection
         device = next((device for device in devices if device.instance_id == instance_id), None)
         if device is None:

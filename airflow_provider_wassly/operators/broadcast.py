@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask, as_template
+from airflow_provider_wassly._task import WasslyTask, as_template, check_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class WasslyBroadcastOperator(WasslyTask):
 
     :param recipients: a list of mappings, or the path or URI of a CSV file with a header line or of a JSON-lines file
         (UTF-8). Columns: ``contact_mobile_number``, and if wanted ``contact_name``, ``instance_id`` and any others.
-        A number that is in it twice is sent to once. (templated)
+        A number that is in it twice is sent to once, see ``on_duplicate``. (templated)
     :param message: the text, rendered for each recipient with the task's context and ``recipient``, as in
         ``{{ recipient.invoice }}``. A name that ends in ``.j2`` is a template file.
     :param document: a document, path or URI, likewise.
@@ -71,6 +71,8 @@ class WasslyBroadcastOperator(WasslyTask):
     :param on_outcome_unknown: what is done with recipients of whom nobody knows whether the message was accepted:
         ``fail``: they count as failed and are left alone; ``ignore``: they are left alone; ``retry``: a later try
         sends to them again, and they may get the message twice.
+    :param on_duplicate: what is done with a row whose number stands in a row before it: ``skip`` it, with a warning if
+        the two differ in anything else, or ``send``: each row gets its message.
     :param validate_first: check every row (number, texts, files) before the first message leaves, and send none if
         one is wrong.
     :param report: path or URI of a CSV file to write: one row for each recipient, with what came of it. (templated)
@@ -104,6 +106,7 @@ class WasslyBroadcastOperator(WasslyTask):
         reserve_conversations: int | None = None,
         max_failures: float = 0,
         on_outcome_unknown: Literal["fail", "retry", "ignore"] = "fail",
+        on_duplicate: Literal["skip", "send"] = "skip",
         validate_first: bool = False,
         report: Any = None,
         report_numbers: Literal["short", "full"] = "short",
@@ -125,10 +128,13 @@ class WasslyBroadcastOperator(WasslyTask):
             _check_whole("max_failures", max_failures, least=0, otherwise=", or a share such as 0.01")
         if on_outcome_unknown not in ("fail", "retry", "ignore"):
             raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
+        if on_duplicate not in ("skip", "send"):
+            raise ValueError(f"on_duplicate must be 'skip' or 'send', not {on_duplicate!r}")
         if on_clear not in ("resume", "restart"):
             raise ValueError(f"on_clear must be 'resume' or 'restart', not {on_clear!r}")
         if report_numbers not in ("short", "full"):
             raise ValueError(f"report_numbers must be 'short' or 'full', not {report_numbers!r}")
+        check_content(message, document, media)
         self.recipients = as_template(recipients)
         self.message = message
         self.document = as_template(document)
@@ -142,6 +148,7 @@ class WasslyBroadcastOperator(WasslyTask):
         self.reserve_conversations = reserve_conversations
         self.max_failures = max_failures
         self.on_outcome_unknown = on_outcome_unknown
+        self.on_duplicate = on_duplicate
         self.validate_first = validate_first
         self.report = as_template(report)
         self.report_numbers = report_numbers
@@ -220,6 +227,7 @@ class WasslyBroadcastOperator(WasslyTask):
                 outputs.append(Report(self.report, self.attachment_conn_id, self.report_numbers == "full"))
             if self.unsent is not None:
                 outputs.append(Unsent(self.unsent, self.attachment_conn_id))
+            self._check_columns(surveyed)
             prepare = self._preparer(context)
             if self.validate_first and not record.is_resumed:
                 self._validate(recipients, prepare)
@@ -272,7 +280,12 @@ class WasslyBroadcastOperator(WasslyTask):
             record=record,
             prepare=prepare,
             pace=Pace(self.messages_per_minute, self.jitter, clock=self.hook.get_conn().clock),
-            limits=Limits(self.max_workers, self.reserve_conversations, self.on_outcome_unknown == "retry"),
+            limits=Limits(
+                self.max_workers,
+                self.reserve_conversations,
+                repeats_unknown=self.on_outcome_unknown == "retry",
+                repeats_numbers=self.on_duplicate == "send",
+            ),
             outputs=outputs,
         )
         run.tally.remaining_conversations = recorded_quota
@@ -366,6 +379,34 @@ class WasslyBroadcastOperator(WasslyTask):
             return env.get_template(value) if name == "message" and value.endswith(".j2") else env.from_string(value)
         except jinja2.TemplateError as error:
             raise WasslyInvalidMessage(_reason(error), field=name) from None
+
+    def _check_columns(self, surveyed: Survey) -> None:
+        """
+        Refuse templates that name a column which no row of the list has: each row would be invalid.
+
+        :raises WasslyInvalidMessage: names it.
+        """
+        from airflow_provider_wassly.broadcast.columns import columns_needed
+        from airflow_provider_wassly.client import WasslyInvalidMessage
+
+        env = self.text_environment()
+        for name in _PER_RECIPIENT:
+            value = getattr(self, name)
+            if not isinstance(value, str) or name in self._verbatim or surveyed.columns is None:
+                continue
+            for column in sorted(columns_needed(self._source(name, value, env), env) - surveyed.columns):
+                raise WasslyInvalidMessage(
+                    f"names recipient.{column}, but the list has no such column; its columns: "
+                    f"{', '.join(sorted(surveyed.columns)[:_MAX_NAMED])}",
+                    field=name,
+                )
+
+    def _source(self, name: str, value: str, env: jinja2.Environment) -> str:
+        """Return the text of a template that is one."""
+        self._template(name, value, env)  # says what is wrong with it, if anything is
+        if env.loader is None or not (name == "message" and value.endswith(".j2")):
+            return value
+        return env.loader.get_source(env, value)[0]
 
     def _check_order(self, name: str, output: Any) -> None:
         """Refuse the output of a task that may not have run: in ``partial``, Airflow looks at template fields only."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask, as_template
+from airflow_provider_wassly._task import WasslyTask, as_template, check_content
 
 if TYPE_CHECKING:
     import jinja2
@@ -89,6 +89,7 @@ class WasslySendMessageOperator(WasslyTask):
             raise ValueError(f"on_empty_attachment must be 'fail' or 'skip', not {on_empty_attachment!r}")
         if on_outcome_unknown not in ("fail", "retry", "ignore"):
             raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
+        check_content(message, document, media)
         self.contact_mobile_number = contact_mobile_number
         self.message = message
         self.contact_name = contact_name

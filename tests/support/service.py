@@ -41,7 +41,8 @@ FATES = {
 #: After these there is an answer that tells the quota.
 TOLD = {"accept", "accept after a new token"}
 
-_ERRORS: dict[str, Callable[[], Exception]] = {
+#: What is raised then.
+ERRORS: dict[str, Callable[[], Exception]] = {
     "a bug": lambda: RuntimeError("a bug"),
     "accept, then a bug": lambda: RuntimeError("a bug"),
     "accept, answer lost": lambda: WasslyOutcomeUnknown("no answer came"),
@@ -137,8 +138,8 @@ class Service:
         remaining = None
         if is_accepted:
             remaining = self._accept(message)
-        if fate in _ERRORS:
-            raise _ERRORS[fate]()
+        if fate in ERRORS:
+            raise ERRORS[fate]()
         return SendReceipt("text", next(self.conversations), remaining)
 
     def _accept(self, message: OutgoingMessage) -> int | None:

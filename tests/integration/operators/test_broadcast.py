@@ -703,6 +703,36 @@ def test_a_device_that_is_disconnected_and_comes_back(box: Sandbox, task: Task, 
     assert sent_to(box) == numbers(1, 20)
 
 
+def test_a_device_that_is_disconnected_keeps_the_rows_of_others_going(one_task: Task) -> None:
+    on, off = "one", "two"
+    with Sandbox(devices=[on, off]) as box, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", box.connection)
+        box.disconnect_device(off)
+        rows = [{**row, "instance_id": off if place % 2 == 0 else on} for place, row in enumerate(people(40))]
+        ended = one_task.run(recipients=rows)
+        assert isinstance(ended.error, WasslyDeviceDisconnected)
+        assert ended.counts == {"accepted": 20, "not_sent": 20}
+        assert len([call for call in box.calls if call.endpoint == "devices"]) == 1
+        box.connect_device(off)
+        assert one_task.run(recipients=rows).counts == {"accepted": 40}
+        assert sent_to(box) == numbers(1, 40)
+
+
+def test_a_message_that_wassly_does_not_take_is_not_sent_to_everybody(box: Sandbox, task: Task, log: Log) -> None:
+    box.fail_next("http_413", times=1000)
+    ended = task.run(recipients=people(300))
+    assert isinstance(ended.error, FAIL)
+    assert "the first 20 recipients were all refused for one reason, so it is the message: " in str(ended.error)
+    assert "Clearing the task resumes without sending to anyone twice" in str(ended.error)
+    assert "retry" not in str(ended.error)
+    calls = Counter(call.endpoint for call in box.calls)
+    assert 20 <= calls["send"] <= 22
+    assert calls["devices"] == 1
+    box.clear_faults()
+    task.clear()
+    assert task.run(recipients=people(300)).counts["accepted"] >= 298
+
+
 def test_a_service_that_is_away_is_not_asked_for_everybody(box: Sandbox, task: Task, log: Log) -> None:
     box.fail_next("maintenance", times=1000, retry_after="0")
     ended = task.run(recipients=people(50))
@@ -1079,7 +1109,7 @@ def test_the_log_says_how_long_it_will_take(box: Sandbox, one_task: Task, log: L
 def test_progress_is_told_now_and_then_and_at_the_end(
     box: Sandbox, one_task: Task, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_PROGRESS_SECONDS", 0.3)
+    monkeypatch.setattr(run, "_PROGRESS_LEAST", 0.3)
     box.latency = 0.05
     box.fail_next("http_413", to=number(1))
     ended = one_task.run(recipients=people(20), max_failures=1)

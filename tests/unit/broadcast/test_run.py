@@ -36,11 +36,12 @@ from airflow_provider_wassly.client import (
     WasslyError,
     WasslyInvalidMessage,
     WasslyRateLimited,
+    WasslyRejected,
 )
 from airflow_provider_wassly.state import WasslyRecordError
 from tests.support.broadcast import Broadcast, Snapshot, World, number, outcomes_in, people, prepare
 from tests.support.clock import VirtualClock
-from tests.support.service import FATES, TOLD
+from tests.support.service import ERRORS, FATES, TOLD
 
 #: Rows that are kept together.
 CHUNK = 3
@@ -393,10 +394,88 @@ def test_failures_with_successes_in_between_stop_nothing() -> None:
     assert told == {"accepted": 8, "failed": 32}
 
 
-def test_recipients_that_are_refused_for_good_stop_nothing() -> None:
+@pytest.mark.parametrize("max_workers", [1, 4])
+def test_the_first_twenty_that_are_refused_for_one_reason_stop_all(max_workers: int) -> None:
     world = World()
-    world.fates = {number(place): ["refuse"] for place in range(30)}
-    assert set(Broadcast(world, people(30)).go().outcomes()) == {"failed"}
+    world.fates = {number(place): ["refuse"] for place in range(300)}
+    broadcast = Broadcast(world, people(300), max_workers=max_workers).go()
+    stopped_by = broadcast.run.stopped_by
+    assert isinstance(stopped_by, WasslyBroadcastIncomplete)
+    assert not stopped_by.may_pass
+    assert str(stopped_by) == ("the first 20 recipients were all refused for one reason, so it is the message: never")
+    assert 20 <= len(world.calls) <= 20 + 2 * max_workers
+    # When the message is right, they get it too.
+    world.fates = {}
+    told = Counter(Broadcast(world, people(300), 2).go().outcomes())
+    assert told["accepted"] >= 300 - 2 * max_workers
+    assert told["accepted"] + told["failed"] == 300
+
+
+@pytest.mark.parametrize("exception", ["accept", "refuse for now", "file changed", "lose it, answer lost"])
+@pytest.mark.parametrize("place", [0, 10, 18])
+def test_twenty_that_are_refused_stop_nothing_if_one_before_was_not(exception: str, place: int) -> None:
+    world = World()
+    world.fates = {number(each): ["refuse"] for each in range(40)} | {number(place): [exception] * 3}
+    broadcast = Broadcast(world, people(40)).go()
+    assert broadcast.run.stopped_by is None
+    assert len(set(world.calls)) == 40
+
+
+def test_refusals_for_different_reasons_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons = itertools.cycle(["too large", "no such number"])
+    monkeypatch.setitem(ERRORS, "refuse", lambda: WasslyRejected(next(reasons), status=422))
+    world = World()
+    world.fates = {number(place): ["refuse"] for place in range(40)}
+    assert set(Broadcast(world, people(40)).go().outcomes()) == {"failed"}
+
+
+def test_refusals_in_between_do_not_hide_that_nobody_is_reached() -> None:
+    world = World()
+    world.fates = {number(place): ["refuse" if place % 3 else "lose it, answer lost"] for place in range(100)}
+    broadcast = Broadcast(world, people(100)).go()
+    assert "10 recipients in a row failed" in str(broadcast.run.stopped_by)
+    assert len(world.calls) <= 30
+
+
+# Several sending sessions
+
+
+def of_two_sessions(total: int) -> list[dict[str, Any]]:
+    return [{NUMBER: number(place), "instance_id": "off" if place % 2 == 0 else "on"} for place in range(total)]
+
+
+@pytest.mark.parametrize("max_workers", [1, 3])
+def test_a_session_that_is_not_connected_keeps_nobody_but_its_own_rows_waiting(max_workers: int) -> None:
+    world = World()
+    world.fates = {number(place): ["device disconnected"] for place in range(0, 40, 2)}
+    broadcast = Broadcast(world, of_two_sessions(40), max_workers=max_workers).go()
+    assert isinstance(broadcast.run.stopped_by, WasslyDeviceDisconnected)
+    assert broadcast.outcomes() == ["not_sent", "accepted"] * 20
+    assert len(world.calls) <= 20 + 2 * max_workers
+    # The phone is on again.
+    world.fates = {}
+    broadcast = Broadcast(world, of_two_sessions(40), 2, max_workers=max_workers).go()
+    assert broadcast.outcomes() == ["accepted"] * 40
+    assert broadcast.run.stopped_by is None
+    assert max(Counter(world.delivered).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("off", "on"),
+    [(["off", " off "], ["on", None, ""]), ([None, "", "  ", "absent"], ["on"])],
+    ids=["named", "default"],
+)
+def test_a_session_is_the_same_however_a_row_writes_it(off: list[str | None], on: list[str | None]) -> None:
+    world = World()
+    # Two are on their way together; after that, whoever is tried would be reached.
+    world.fates = {number(0): ["device disconnected"]}
+    names = [off[0], *on * 3, *off * 3]
+    rows = [{NUMBER: number(place), "instance_id": name} for place, name in enumerate(names)]
+    for row in rows:
+        if row["instance_id"] == "absent":
+            del row["instance_id"]
+    outcomes = Broadcast(world, rows).go().outcomes()
+    assert outcomes == ["not_sent"] + ["accepted"] * 3 * len(on) + ["not_sent"] * 3 * len(off)
 
 
 def test_recipients_that_fail_in_every_try_do_not_keep_the_others_from_being_sent_to() -> None:
@@ -888,7 +967,7 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
 ) -> None:
     # Nobody stops it, and nobody reads how far it is.
     monkeypatch.setattr(run_module, "_LOOK", 60.0)
-    monkeypatch.setattr(run_module, "_PROGRESS_SECONDS", 3600.0)
+    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 3600.0)
     world = World()
     world.latency = 2
     people_of_a_day = [{NUMBER: f"+4477009{place:05}"} for place in range(1440)]

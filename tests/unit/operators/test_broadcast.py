@@ -64,6 +64,9 @@ def rendered(context: dict[str, Any], dag_options: Any = None, **arguments: Any)
         ("max_failures", None, "max_failures must be a whole number from 0 up, or a share such as 0.01, not None"),
         ("on_outcome_unknown", "skip", "on_outcome_unknown must be 'fail', 'retry' or 'ignore', not 'skip'"),
         ("report_numbers", "none", "report_numbers must be 'short' or 'full', not 'none'"),
+        ("on_duplicate", "fail", "on_duplicate must be 'skip' or 'send', not 'fail'"),
+        ("message", None, "message must be given if there is neither document nor media"),
+        ("message", "", "message must be given if there is neither document nor media"),
     ],
 )
 def test_a_wrong_value_shows_when_the_dag_is_parsed(name: str, value: Any, error: str) -> None:

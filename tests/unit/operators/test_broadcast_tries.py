@@ -98,6 +98,15 @@ def test_a_message_file_is_rendered_for_each(task: Task, service: Service, tmp_p
         ("{{ recipient.name ", "message: unexpected end of template"),
         ("{{ recipient.name | unheard_of }}", "message: No filter named 'unheard_of'"),
         ("no-such.j2", "message: .*no-such.j2"),
+        (
+            "Dear {{ recipient.nam }}",
+            r"message: names recipient\.nam, but the list has no such column; "
+            "its columns: contact_mobile_number, name",
+        ),
+        (
+            "{% if recipient['vip'] %}Dear{% endif %} you",
+            r"message: names recipient\.vip, but the list has no such col",
+        ),
     ],
 )
 def test_a_template_that_is_wrong_for_all_fails_before_anything_is_sent(
@@ -107,6 +116,45 @@ def test_a_template_that_is_wrong_for_all_fails_before_anything_is_sent(
     with pytest.raises(FAIL, match=words):
         raise ended.error
     assert service.calls == []
+
+
+def test_a_column_that_is_missing_is_named_for_files_and_template_files_too(
+    task: Task, service: Service, tmp_path: Path
+) -> None:
+    (tmp_path / "text.j2").write_text("Dear {{ recipient.nam }}")
+    (tmp_path / "list.csv").write_text(f"contact_mobile_number,name\n{number(1)},Ann\n")
+    task.dag_options = {"template_searchpath": str(tmp_path)}
+    for parameters in (
+        {"message": "text.j2"},
+        {"document": "/{{ recipient.nam }}.pdf"},
+        {"media_name": "{{ recipient.nam }}"},
+    ):
+        for recipients in (people(3), tmp_path / "list.csv"):
+            ended = task.run(recipients=recipients, **parameters)
+            assert isinstance(ended.error, FAIL)
+            assert f"{next(iter(parameters))}: names recipient.nam, but the list has no such column" in str(ended.error)
+    assert service.calls == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Dear {{ recipient.nam | default('friend') }}",
+        "Dear {{ recipient.nam | d('friend') | upper }}",
+        "{% if recipient.nam is defined %}Dear {{ recipient.nam }}{% endif %} Hello",
+        "{{ recipient['nam'] if 'nam' in recipient else 'Hello' }}",
+        "{% for recipient in [{'nam': 'friend'}] %}{{ recipient.nam }}{% endfor %}",
+        "{{ recipient[params.which | default('name')] if params is defined else 'Hello' }}",
+    ],
+)
+def test_a_column_that_a_template_can_do_without_may_be_missing(task: Task, service: Service, message: str) -> None:
+    assert task.run(recipients=people(2), message=message).counts == {"accepted": 2}
+
+
+def test_a_column_that_only_some_rows_have_is_missing_in_the_others_only(task: Task, service: Service) -> None:
+    rows = [*people(2), *people(3, nam="Bea")[2:]]
+    ended = task.run(recipients=rows, message="Dear {{ recipient.nam }}")
+    assert ended.counts == {"accepted": 1, "invalid": 2}
 
 
 def test_rows_that_are_wrong_stop_no_other_and_count_as_failures(
@@ -202,6 +250,73 @@ def test_a_device_that_was_disconnected_costs_a_try_and_no_message(task: Task, s
     assert ended.counts == {"accepted": 2, "not_sent": 3}
     assert task.run(recipients=people(5)).counts == {"accepted": 5}
     assert service.delivered == [number(row) for row in range(1, 6)]
+
+
+def test_a_row_with_the_number_of_another_and_a_text_of_its_own_is_named(
+    task: Task, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        {"contact_mobile_number": number(1), "name": "Ann"},
+        {"contact_mobile_number": number(2), "name": "Bea"},
+        {"contact_mobile_number": f"00{number(1)[1:]}", "name": "Ann"},
+        {"contact_mobile_number": number(2), "name": "Bob"},
+    ]
+    assert task.run(recipients=rows).counts == {"accepted": 2, "duplicate": 2}
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "Rows 2 and 4 have the same number (+44…0002) and differ: it gets one message, that of the first row that can "
+        "be sent (on_duplicate='skip')"
+    ]
+
+
+def test_of_many_such_rows_some_are_named_and_the_others_counted(
+    task: Task, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"contact_mobile_number": number(1), "name": f"Ann {each}"} for each in range(50)]
+    task.run(recipients=rows)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 21
+    assert lines[-1] == "29 more rows have the number of a row before them and differ from it"
+
+
+def test_each_row_gets_its_message_if_that_is_wanted(
+    task: Task, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"contact_mobile_number": number(1), "name": name} for name in ("invoice 7", "invoice 8", "invoice 8")]
+    rows.append({"contact_mobile_number": number(2), "name": "invoice 9"})
+    service.fates = {number(2): ["refuse for now"]}
+    arguments: dict[str, Any] = {"recipients": rows, "on_duplicate": "send"}
+    assert task.run(**arguments).counts == {"accepted": 3, "failed": 1}
+    assert "differ" not in caplog.text
+    # Each under its own record: the retry sends what is left.
+    assert task.run(**arguments).counts == {"accepted": 4}
+    texts = [message.texts["message"] for message in service.messages]
+    assert texts == ["Hello invoice 7", "Hello invoice 8", "Hello invoice 8", "Hello invoice 9"]
+
+
+@pytest.mark.parametrize(
+    ("fates", "more"),
+    [
+        ({1: "wrong key"}, {}),
+        ({1: "device disconnected"}, {}),
+        ({1: "refuse"}, {}),
+        ({1: "refuse for now"}, {}),
+        ({1: "lose it, answer lost"}, {}),
+        ({1: "lose it, answer lost"}, {"on_outcome_unknown": "retry"}),
+        (dict.fromkeys(range(1, 31), "refuse"), {}),
+        (dict.fromkeys(range(1, 31), "refuse for now"), {}),
+        ({}, {"reserve_conversations": 10}),
+    ],
+    ids=str,
+)
+def test_a_retry_is_spoken_of_where_there_is_one(
+    task: Task, service: Service, fates: dict[int, str], more: dict[str, Any]
+) -> None:
+    service.fates = {number(row): [fate] for row, fate in fates.items()}
+    service.remaining = 11
+    error = task.run(recipients=people(30), **more).error
+    text = error.summary if isinstance(error, WasslyError) else str(error)
+    assert "without sending to anyone twice" in text
+    assert ("retry" in text or "retries" in text) is isinstance(error, WasslyError)
 
 
 def test_credentials_that_are_wrong_fail_at_once(task: Task, service: Service) -> None:
@@ -360,7 +475,7 @@ def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, servi
             super().__init__(**arguments)
             self.message = write()
 
-    ended = Task(Unordered, None, []).run(recipients=people(1))
+    ended = Task(Unordered, None, [], message="later").run(recipients=people(1))
     assert isinstance(ended.error, FAIL)
     assert "message: the output of write, for which this task does not wait; set write >> send" in str(ended.error)
 
@@ -368,7 +483,7 @@ def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, servi
 def test_progress_is_told_at_the_pace_of_the_clock(
     task: Task, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PROGRESS_SECONDS", 60.0)
+    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 60.0)
     task.run(recipients=people(31))  # three minutes of sending
     lines = [record.getMessage() for record in caplog.records if " of 31 recipients: " in record.getMessage()]
     assert [line.split()[0] for line in lines] == ["11", "21", "31"]

@@ -103,6 +103,15 @@ def test_text_without_markup_is_rendered_as_it_is(text: str) -> None:
     assert rendered({}, message=plain).message == plain
 
 
+@pytest.mark.parametrize("message", [None, ""])
+def test_a_message_with_nothing_in_it_shows_when_the_dag_is_parsed(message: str | None) -> None:
+    with pytest.raises(ValueError, match="message must be given if there is neither document nor media"):
+        WasslySendMessageOperator(task_id="send", contact_mobile_number="+447700900123", message=message)
+    files: list[dict[str, Any]] = [{"document": "/a.pdf"}, {"media": "/a.png"}]
+    for file in files:
+        WasslySendMessageOperator(task_id="send", contact_mobile_number="+447700900123", message=message, **file)
+
+
 def test_a_wrong_on_empty_attachment_shows_when_the_dag_is_parsed() -> None:
     with pytest.raises(ValueError, match="on_empty_attachment must be 'fail' or 'skip', not 'ignore'"):
         WasslySendMessageOperator(

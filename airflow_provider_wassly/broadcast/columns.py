@@ -1,0 +1,56 @@
+"""Which columns of the list the templates of a message need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import jinja2
+from jinja2 import nodes
+
+#: What makes a template work without the column that stands before it.
+_DEFAULTS = ("default", "d")
+_TESTS = ("defined", "undefined")
+
+
+def columns_needed(source: str, env: jinja2.Environment) -> set[str]:
+    """
+    Return the columns without which a template cannot be rendered, as far as it names them.
+
+    One for which the template has a default, or asks whether it is there, is not needed.
+
+    :param source: the template's text.
+    :param env: its environment.
+    :raises jinja2.TemplateSyntaxError: when it is no template.
+    """
+    tree = env.parse(source)
+    if any(name.name == "recipient" for name in tree.find_all(nodes.Name) if name.ctx == "store"):
+        return set()  # it calls something else so
+    named = {name for node in tree.find_all((nodes.Getattr, nodes.Getitem)) if (name := _column(node)) is not None}
+    return named - set(_optional(tree))
+
+
+def _optional(tree: nodes.Template) -> Iterator[str]:
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        if node.name in (*_DEFAULTS, *_TESTS) and (name := _column(node.node)) is not None:
+            yield name
+    for comparison in tree.find_all(nodes.Compare):
+        for operand in comparison.ops:
+            if operand.op in ("in", "notin") and _is_recipient(operand.expr) and _text(comparison.expr) is not None:
+                yield str(_text(comparison.expr))
+
+
+def _column(node: nodes.Node | None) -> str | None:
+    """Return the column that an expression names, ``None`` if it is none."""
+    if isinstance(node, nodes.Getattr) and _is_recipient(node.node):
+        return node.attr
+    if isinstance(node, nodes.Getitem) and _is_recipient(node.node):
+        return _text(node.arg)
+    return None
+
+
+def _is_recipient(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "recipient"
+
+
+def _text(node: nodes.Node) -> str | None:
+    return node.value if isinstance(node, nodes.Const) and isinstance(node.value, str) else None
