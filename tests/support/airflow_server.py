@@ -117,8 +117,8 @@ class AirflowServer:
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            # A task that calls back has no heartbeat any more. The beta's API server can keep the report of a task's end
-            # waiting for a minute, and a task that is over must not be taken for a dead one meanwhile.
+            # A task that calls back has no heartbeat any more. The beta's API server can keep a report waiting for a
+            # minute: that of a task's end must be there before the task is taken for dead.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "100" if _AIRFLOW == "3.4.0b2" else "40",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "15",

@@ -409,9 +409,11 @@ def test_a_column_that_is_missing_is_named_wherever_it_stands(
 ) -> None:
     (tmp_path / "a").write_text("a")
     given = {"document": str(tmp_path / "a"), "media": str(tmp_path / "a"), field: "{{ recipient.colour }}"}
-    ended = one_task.run(recipients=people(1), **given)
-    assert ended.counts == {"invalid": 1}
-    assert box.calls == []
+    rows = people(2)
+    rows[0]["colour"] = str(tmp_path / "a")
+    ended = one_task.run(recipients=rows, **given)
+    assert ended.counts == {"accepted": 1, "invalid": 1}
+    assert sent_to(box) == [number(1)]
     assert f"{field}: the list has no value in column 'colour'" in log.text
 
 
@@ -568,7 +570,8 @@ def test_nothing_leaves_if_a_row_is_wrong_and_everything_is_to_be_right(
 
 
 def test_a_long_list_of_what_is_wrong_is_cut(one_task: Task) -> None:
-    ended = one_task.run(recipients=people(500), message="{{ recipient.invoice }}", validate_first=True)
+    rows = [*people(500), *people(501, invoice="7")[500:]]
+    ended = one_task.run(recipients=rows, message="{{ recipient.invoice }}", validate_first=True)
     assert "500 rows cannot be sent to" in str(ended.error)
     assert "row 20 (" in str(ended.error)
     assert "row 21 (" not in str(ended.error)
