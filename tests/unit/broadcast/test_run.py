@@ -986,6 +986,26 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
     assert world.called_at[-1] - world.called_at[0] == pytest.approx(24 * 3600 + 2 * 540, rel=0.02)
 
 
+def test_a_broadcast_of_days_leaves_some_hundreds_of_lines(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run_module, "_LOOK", 10.0)
+    world = World()
+    with caplog.at_level(logging.INFO):
+        Broadcast(world, people(400), pace=Pace(0.1, clock=world.clock)).go()
+    assert world.clock.monotonic() > 66 * 3600
+    lines = [record for record in caplog.records if " of 400 recipients: " in record.getMessage()]
+    assert 200 < len(lines) < 500
+    assert len(caplog.records) < 500
+
+
+def test_a_short_broadcast_is_told_of_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    with caplog.at_level(logging.INFO):
+        Broadcast(world, people(31), pace=Pace(60, clock=world.clock)).go()
+    assert 3 <= sum(" of 31 recipients: " in record.getMessage() for record in caplog.records) <= 4
+
+
 def test_progress_is_told_even_if_the_clock_has_not_moved(caplog: pytest.LogCaptureFixture) -> None:
     class Still(VirtualClock):
         """As coarse as the clocks of some systems are."""
