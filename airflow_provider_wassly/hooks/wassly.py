@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -166,8 +166,13 @@ class WasslyHook(_compat.BaseHook):
         """
         Check a message as far as that is possible without a call; the parameters are those of :meth:`send_message`.
 
+        Where no ``instance_id`` is set, the device list is asked for, once, to name those that there are.
+
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
+        instance = instance_id or self.settings.instance_id
+        if not instance:
+            raise WasslyInvalidMessage(self._missing_instance, field="instance_id")
         files: dict[str, Attachment | None] = {
             parameter: None
             if location is None
@@ -178,7 +183,7 @@ class WasslyHook(_compat.BaseHook):
         }
         return self.get_conn().prepare(
             contact_mobile_number=contact_mobile_number,
-            instance_id=instance_id or self.settings.instance_id or "",
+            instance_id=instance,
             message=message,
             contact_name=contact_name,
             document=files["document"],
@@ -314,16 +319,23 @@ class WasslyHook(_compat.BaseHook):
         :raises WasslyError: see :meth:`WasslyClient.list_devices`.
         """
         wanted = instance_id or self.settings.instance_id
-        devices = self.list_devices()
-        known = ", ".join(sorted(device.instance_id for device in devices if device.instance_id)) or "none"
         if not wanted:
-            raise WasslyInvalidMessage(
-                f"empty; set it here or in the connection's extra. The account has: {known}", field="instance_id"
-            )
+            raise WasslyInvalidMessage(self._missing_instance, field="instance_id")
+        devices = self.list_devices()
+        known = _names(devices)
         found = next((device for device in devices if device.instance_id == wanted), None)
         if found is None:
             raise WasslyInvalidMessage(f"the account has no {wanted!r}, only: {known}", field="instance_id")
         return found
+
+    @cached_property
+    def _missing_instance(self) -> str:
+        try:
+            known = f"The account has: {_names(self.list_devices())}"
+        except WasslyError as error:
+            log.debug("The device list could not be read: %s", error)
+            known = "Wassly's device list shows those that there are"
+        return f"missing; set it here, or in the extra of connection {self.wassly_conn_id!r}. {known}"
 
     def test_connection(self) -> tuple[bool, str]:
         """Return whether the device list can be read, and what it says. Sends no message and costs nothing."""
@@ -338,6 +350,10 @@ class WasslyHook(_compat.BaseHook):
             return False, f"instance_id: the account has no {instance!r}, only: {', '.join(known) or 'none'}"
         names = f" ({', '.join(connected)})" if connected else ""
         return True, f"Connection works: {len(connected)} of {len(devices)} devices connected{names}"
+
+
+def _names(devices: Sequence[Device]) -> str:
+    return ", ".join(sorted(device.instance_id for device in devices if device.instance_id)) or "none"
 
 
 def _or_unknown(value: object) -> object:

@@ -89,9 +89,25 @@ def test_the_instance_and_the_region_of_the_connection_and_of_the_call(connect: 
     assert box.messages[0].contact_mobile_number == NUMBER
     with pytest.raises(WasslyRejected, match="the account has no instance nobody, only: sandbox-instance"):
         hook.send_message(NUMBER, "Hello")
-    with pytest.raises(WasslyInvalidMessage, match="instance_id: empty"):
-        connect({"instance_id": None}).send_message(NUMBER, "Hello")
     assert len(box.messages) == 1
+
+
+def test_where_no_instance_is_set_those_that_there_are_are_named_and_asked_for_once(
+    connect: Connect, box: Sandbox
+) -> None:
+    hook = connect({"instance_id": None})
+    for _ in range(3):
+        with pytest.raises(WasslyInvalidMessage) as raised:
+            hook.send_message(NUMBER, "Hello")
+        assert str(raised.value) == (
+            f"instance_id: missing; set it here, or in the extra of connection {hook.wassly_conn_id!r}. "
+            "The account has: sandbox-instance"
+        )
+    assert [call.endpoint for call in box.calls].count("devices") == 1
+    box.fail_next("http_500", endpoint="devices", times=9)
+    with pytest.raises(WasslyInvalidMessage, match=r"Wassly's device list shows those that there are$"):
+        connect({"instance_id": None}).send_message(NUMBER, "Hello")
+    assert box.messages == []
 
 
 def test_what_is_refused_makes_no_call(connect: Connect, box: Sandbox, tmp_path: Path) -> None:
