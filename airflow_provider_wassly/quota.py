@@ -194,37 +194,44 @@ def judge(
     :param probing: whether a probe may be sent.
     :param on_unknown: what the absence of a reading means when there is no probing.
     """
-    wanted = f"at least {needed} wanted"
     if reading is None:
-        what = f"No quota reading yet, {wanted}"
+        what = f"no reading yet, {needed} needed"
         if probing:
-            return Verdict.PROBE, f"{what}: a probe has to tell", logging.INFO
+            return Verdict.PROBE, f"Quota unknown: {what}; only a probe can tell", logging.INFO
         return {
-            "proceed": (Verdict.ENOUGH, f"{what}: going on all the same, the send itself will tell", logging.WARNING),
-            "wait": (Verdict.WAIT, f"{what}: waiting until something is sent with this connection", logging.INFO),
-            "fail": (Verdict.FAIL, f"{what} (on_unknown='fail')", logging.ERROR),
+            "proceed": (Verdict.ENOUGH, f"Quota unknown: {what}; going on, the send itself will tell", logging.WARNING),
+            "wait": (Verdict.WAIT, f"Waiting: {what}; something must be sent with this connection", logging.INFO),
+            "fail": (Verdict.FAIL, f"Quota unknown: {what} (on_unknown='fail')", logging.ERROR),
         }[on_unknown]
-    what = f"{reading.remaining_conversations} conversations remained {_in_words(reading.age)} ago, {wanted}"
+    what = f"{reading.remaining_conversations} left (reading {_in_words(reading.age)} old), {needed} needed"
     enough = reading.remaining_conversations >= needed
     fresh = reading.age < max_age
     if enough and fresh:
-        return Verdict.ENOUGH, what, logging.INFO
+        return Verdict.ENOUGH, f"Quota OK: {what}", logging.INFO
     if probing:
-        return Verdict.PROBE, f"{what}: a probe has to tell", logging.INFO
+        return Verdict.PROBE, f"Quota {'too old' if enough else 'too low'}: {what}; only a probe can tell", logging.INFO
+    too_old = f"older than max_age ({_in_words(max_age)})"
     if enough:
-        return Verdict.ENOUGH, f"{what}: that is older than max_age ({_in_words(max_age)})", logging.WARNING
+        return Verdict.ENOUGH, f"Quota OK, but {too_old}: {what}", logging.WARNING
     if fresh:
-        return Verdict.WAIT, f"{what}: waiting", logging.INFO
+        return Verdict.WAIT, f"Waiting, quota too low: {what}", logging.INFO
     return (
         Verdict.WAIT,
-        f"{what}: that is older than max_age ({_in_words(max_age)}), and only a message that is sent, "
-        "a probe (probe_to) or hook.forget_quota() can end the waiting",
+        f"Waiting, quota too low: {what}; the reading is {too_old}, so that only a message that is sent, a probe "
+        "(probe_to) or hook.forget_quota() can end this",
         logging.WARNING,
     )
 
 
 def _in_words(duration: timedelta) -> str:
-    return str(timedelta(seconds=round(duration.total_seconds())))
+    """Return a duration in its two largest units: ``5 s``, ``3 min 20 s``, ``1 d 12 h``."""
+    left = round(duration.total_seconds())
+    parts = []
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, left = divmod(left, seconds)
+        if number:
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -285,13 +285,41 @@ def judged(reading: QuotaReading | None, *, probing: bool = False, on_unknown: U
             Verdict.ENOUGH,
             Verdict.ENOUGH,
             logging.INFO,
-            "200 conversations remained 1 day, 11:54:00 ago, at least 200 wanted",
+            r"^Quota OK: 200 left \(reading 1 d 11 h old\), 200 needed$",
         ),
-        (199, 35.9, Verdict.WAIT, Verdict.PROBE, logging.INFO, "199 conversations remained .*: waiting"),
-        (0, 0, Verdict.WAIT, Verdict.PROBE, logging.INFO, "0 conversations remained 0:00:00 ago"),
-        (200, 36, Verdict.ENOUGH, Verdict.PROBE, logging.WARNING, r"older than max_age \(1 day, 12:00:00\)"),
+        (
+            199,
+            35.9,
+            Verdict.WAIT,
+            Verdict.PROBE,
+            logging.INFO,
+            r"^Waiting, quota too low: 199 left \(reading 1 d 11 h",
+        ),
+        (
+            0,
+            0,
+            Verdict.WAIT,
+            Verdict.PROBE,
+            logging.INFO,
+            r"^Waiting, quota too low: 0 left \(reading 0 s old\)",
+        ),
+        (
+            200,
+            36,
+            Verdict.ENOUGH,
+            Verdict.PROBE,
+            logging.WARNING,
+            r"^Quota OK, but older than max_age \(1 d 12 h\): 2",
+        ),
         (199, 36, Verdict.WAIT, Verdict.PROBE, logging.WARNING, r"only a message .*probe_to.*forget_quota\(\)"),
-        (None, 0, Verdict.ENOUGH, Verdict.PROBE, logging.WARNING, "No quota reading yet.*the send itself will tell"),
+        (
+            None,
+            0,
+            Verdict.ENOUGH,
+            Verdict.PROBE,
+            logging.WARNING,
+            "^Quota unknown: no reading yet.*the send itself",
+        ),
     ],
 )
 def test_what_a_reading_means(
@@ -309,7 +337,7 @@ def test_what_a_reading_means(
     reading = Quota("work").read()
     found, words, logged_at = judged(reading)
     assert (found, logged_at) == (verdict, level)
-    assert "at least 200 wanted" in words
+    assert "200 needed" in words
     assert re.search(text, words), words
     assert judged(reading, probing=True)[0] is with_probe
 

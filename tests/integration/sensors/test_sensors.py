@@ -266,7 +266,7 @@ def test_each_poke_logs_one_line(
         sensor.poke(CONTEXT)
     # Airflow 3 does not log by way of the standard library.
     printed = caplog.text or capsys.readouterr().out
-    assert printed.count("199 conversations remained 0:03:00 ago, at least 200 wanted: waiting") == 2
+    assert printed.count("Waiting, quota too low: 199 left (reading 3 min old), 200 needed") == 2
     # Its own lines; Airflow has others.
     assert sum("WasslyQuotaSensor" in line for line in printed.splitlines()) == 2
 

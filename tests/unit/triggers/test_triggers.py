@@ -158,7 +158,7 @@ def test_the_quota_trigger_ends_when_the_reading_is_enough(airflow: Variables) -
     trigger = quota_trigger()
     assert (
         events(trigger, quota_trigger(**trigger.arguments()))
-        == [["200 conversations remained 0:00:00 ago, at least 200 wanted"]] * 2
+        == [["Quota OK: 200 left (reading 0 s old), 200 needed"]] * 2
     )
     # As after a restart of the triggerer.
     assert len(events(quota_trigger(**trigger.arguments()))[0]) == 1
@@ -168,12 +168,12 @@ def test_the_quota_trigger_ends_when_a_probe_is_due_and_claims_none(airflow: Var
     def trigger() -> QuotaTrigger:
         return quota_trigger(probe_interval=3600.0)
 
-    assert "a probe has to tell" in events(trigger())[0][0]
+    assert "only a probe can tell" in events(trigger())[0][0]
     assert airflow.values == {}
     assert Quota("work").claim_probe(timedelta(hours=1), sleep=lambda seconds: None)
     assert still_waits(trigger())
     airflow.wait(hours=1)
-    assert "a probe has to tell" in events(trigger())[0][0]
+    assert "only a probe can tell" in events(trigger())[0][0]
 
 
 def test_the_quota_trigger_ends_when_airflow_does_not_answer(airflow: Variables) -> None:
