@@ -11,15 +11,14 @@ import hashlib
 import json
 import logging
 import re
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly.client.clock import SYSTEM, Clock
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,8 @@ _CLOCKS_DIFFER = timedelta(hours=1)
 #: What reading a Variable raises that somebody else has written.
 _GARBAGE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
-#: Between writing an own mark and reading it back: two that claim at the same time see who was last.
-_CLAIM_SECONDS = 2.0
+#: Between writing an own mark and reading it back, and at most for looking and writing it; see ``claim_probe``.
+_CLAIM_SECONDS = 5.0
 
 
 def now() -> datetime:
@@ -78,6 +77,9 @@ class Quota:
 
     :param conn_id: the connection.
     """
+
+    #: Of the class, so that a test can put its own in place for all that make one.
+    clock: ClassVar[Clock] = SYSTEM
 
     def __init__(self, conn_id: str) -> None:
         # Airflow 3.0 loses keys with a slash, and a key has 250 characters at the most.
@@ -138,33 +140,49 @@ class Quota:
         if _compat.get_variable(self._key) is not None:
             _compat.delete_variable(self._key)
 
-    def may_probe(self, interval: timedelta) -> bool:
+    def last_probe(self) -> datetime | None:
         """
-        Tell whether the last probe of this connection, whoever made it, is long enough ago.
+        Return when the last probe of this connection was claimed, whoever made it; ``None`` if there was none.
 
-        :param interval: the time between two probes.
         :raises Exception: when Airflow does not answer.
         """
         text = _compat.get_variable(self._probe_key)
+        if text is None:
+            return None
         try:
-            return text is None or now() - _time(_parsed(text)["at"]) >= interval
+            return _time(_parsed(text)["at"])
         except _GARBAGE:
             log.warning("The Variable %s holds no time of a probe; it is taken for absent", self._probe_key)
-            return True
+            return None
 
-    def claim_probe(self, interval: timedelta, *, sleep: Callable[[float], None] = time.sleep) -> bool:
+    def claim_probe(self, interval: timedelta) -> bool:
         """
-        Take the right to make a probe now, for this process alone. It is used up whatever comes of the probe.
+        Take the right to send a probe now, for this process alone. It is used up whatever comes of the probe.
+
+        Airflow has no atomic operation on Variables. So a worker writes its mark, waits, and reads it back: one that was
+        overwritten meanwhile gives up. A worker that is slow to look and write could overwrite a mark that was already
+        read back, so it gives up too. Two workers never win at once, however slow Airflow is; if it always is, none
+        wins. What remains: a worker whose clock is ahead takes the interval for over too early, by as much.
 
         :param interval: the time between two probes.
         :raises Exception: when Airflow does not answer.
         """
-        if not self.may_probe(interval):
+        began = self.clock.monotonic()
+        if not is_due(self.last_probe(), interval):
             return False
         mine = json.dumps({"version": 1, "at": now().isoformat(), "by": uuid.uuid4().hex})
         _compat.set_variable(self._probe_key, mine, "When a Wassly quota sensor sent its last probe.")
-        sleep(_CLAIM_SECONDS)
+        took = self.clock.monotonic() - began
+        if took > _CLAIM_SECONDS:
+            log.warning("No probe is sent: claiming it took %.1f seconds, so another worker may have sent one", took)
+            return False
+        self.clock.sleep(_CLAIM_SECONDS)
         return _compat.get_variable(self._probe_key) == mine
+
+
+def is_due(last_probe: datetime | None, interval: timedelta) -> bool:
+    """Tell whether a probe may follow the last one, ``None`` if there was none, after ``interval``."""
+    return last_probe is None or now() - last_probe >= interval
 
 
 class Verdict(Enum):

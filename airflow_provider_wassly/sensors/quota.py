@@ -81,9 +81,11 @@ class WasslyQuotaSensor(WasslySensor):
             )
         # At every look: a probe that cannot be sent must not show only when the quota is low.
         probe = None if self.probe_to is None else self._prepare(self.probe_to)
-        verdict, reading = self._judge(probing=probe is not None)
-        if verdict is Verdict.PROBE and probe is not None and self._sent(probe):
-            verdict, reading = self._judge(probing=False)
+        reading = self.hook.get_quota()
+        verdict = self._judge(reading, probing=probe is not None)
+        if verdict is Verdict.PROBE and probe is not None and (found := self._found_by(probe)):
+            reading = found
+            verdict = self._judge(reading, probing=False)
         if verdict is Verdict.FAIL:
             raise _compat.fail_exception("There is no quota reading yet (on_unknown='fail'); probe_to can find it out")
         return verdict is Verdict.ENOUGH, None if reading is None else reading.as_dict()
@@ -100,19 +102,18 @@ class WasslyQuotaSensor(WasslySensor):
             **waiting,
         )
 
-    def _judge(self, *, probing: bool) -> tuple[Verdict, QuotaReading | None]:
+    def _judge(self, reading: QuotaReading | None, *, probing: bool) -> Verdict:
         from airflow_provider_wassly.quota import judge
 
-        reading = self.hook.get_quota()
         verdict, text, level = judge(
             reading,
             needed=self.min_remaining_conversations,
             max_age=self.max_age,
             probing=probing,
-            on_unknown="wait" if self.probe_to is not None else self.on_unknown,
+            on_unknown=self.on_unknown,
         )
         self.log.log(level, text)
-        return verdict, reading
+        return verdict
 
     def _prepare(self, number: str) -> OutgoingMessage:
         from airflow_provider_wassly.client import WasslyInvalidMessage
@@ -126,22 +127,30 @@ class WasslyQuotaSensor(WasslySensor):
             reason = error.message.removeprefix(f"{error.field}: ")
             raise WasslyInvalidMessage(reason, field=names.get(error.field, error.field)) from None
 
-    def _sent(self, probe: OutgoingMessage) -> bool:
-        """Send a probe, if none was sent lately; return whether Wassly accepted it."""
+    def _found_by(self, probe: OutgoingMessage) -> QuotaReading | None:
+        """
+        Send a probe, if none was sent lately; return what its answer said, ``None`` if that was nothing.
+
+        Not what is recorded then: where the answer holds no figure, or could not be recorded, that is the old reading.
+        """
         from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
-        from airflow_provider_wassly.quota import Quota
+        from airflow_provider_wassly.quota import Quota, QuotaReading, now
 
         if not Quota(self.wassly_conn_id).claim_probe(self.probe_interval):
-            self.log.info("The last probe is less than %s ago; waiting", self.probe_interval)
-            return False
+            self.log.info("Waiting: another probe was claimed less than %s ago", self.probe_interval)
+            return None
         try:
-            self.hook.send(probe)
+            receipt = self.hook.send(probe)
         except WasslyError as error:
             if not (error.may_pass or isinstance(error, WasslyOutcomeUnknown)):
                 raise
-            self.log.warning("The probe did not tell: %s The next one is due in %s", error.summary, self.probe_interval)
-            return False
-        return True
+            why = error.summary
+        else:
+            if receipt.remaining_conversations is not None:
+                return QuotaReading(receipt.remaining_conversations, now(), probe.instance_id)
+            why = "Wassly's answer does not say how many conversations remain."
+        self.log.warning("The probe returned no quota reading: %s The next one is due in %s", why, self.probe_interval)
+        return None
 
 
 def _duration(value: timedelta | float, name: str) -> timedelta:

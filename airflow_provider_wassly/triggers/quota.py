@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Literal
 
-from airflow_provider_wassly.quota import Quota, Verdict, judge
+from airflow_provider_wassly.quota import Quota, Verdict, is_due, judge
 from airflow_provider_wassly.triggers.base import PollTrigger
 
 
@@ -58,6 +58,6 @@ class QuotaTrigger(PollTrigger):
         self.log.log(level, text)
         if verdict is Verdict.WAIT:
             return None
-        if verdict is Verdict.PROBE and not quota.may_probe(timedelta(seconds=self.probe_interval or 0)):
+        if verdict is Verdict.PROBE and not is_due(quota.last_probe(), timedelta(seconds=self.probe_interval or 0)):
             return None
         return text

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import re
-import threading
-import time
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
@@ -13,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly.quota import Quota, QuotaReading, Verdict, judge
+from airflow_provider_wassly.client.clock import Clock
+from airflow_provider_wassly.quota import Quota, QuotaReading, Verdict, is_due, judge
+from tests.support.clock import VirtualClock
 from tests.support.variables import Variables
 
 KEY = "wassly_quota__work"
@@ -24,6 +25,13 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Variables:
     return Variables(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
+    clock = VirtualClock()
+    monkeypatch.setattr(Quota, "clock", clock)
+    return clock
 
 
 def remaining() -> int | None:
@@ -101,7 +109,7 @@ def test_connections_have_readings_of_their_own(airflow: Variables) -> None:
 @pytest.mark.parametrize("conn_id", ["a/b", "a b", "a\nb", "ü", "x" * 250, "a\n", "", "a'; drop table variable --"])
 def test_any_connection_id_has_a_key_that_every_airflow_takes(airflow: Variables, conn_id: str) -> None:
     Quota(conn_id).record(7, None)
-    assert Quota(conn_id).claim_probe(HOUR, sleep=lambda seconds: None)
+    assert Quota(conn_id).claim_probe(HOUR)
     for key in airflow.values:
         assert len(key) <= 250
         assert key.isascii()
@@ -146,7 +154,7 @@ def test_no_text_in_the_variable_is_an_error(text: str) -> None:
         airflow = Variables(monkeypatch)
         airflow.values[KEY] = airflow.values[PROBE_KEY] = text
         assert remaining() is None
-        assert Quota("work").may_probe(HOUR)
+        assert may_probe()
 
 
 def test_the_reading_of_a_clock_that_is_a_little_ahead_is_fresh(airflow: Variables) -> None:
@@ -193,22 +201,26 @@ def test_forgetting(airflow: Variables) -> None:
 
 def test_an_error_of_airflow_while_reading_or_forgetting_is_raised(airflow: Variables) -> None:
     airflow.failure = ConnectionError("Airflow's API does not answer")
-    for action in (Quota("work").read, Quota("work").forget, lambda: Quota("work").may_probe(HOUR)):
+    for action in (Quota("work").read, Quota("work").forget, Quota("work").last_probe):
         with pytest.raises(ConnectionError):
             action()
 
 
 def claim(interval: timedelta = HOUR) -> bool:
-    return Quota("work").claim_probe(interval, sleep=lambda seconds: None)
+    return Quota("work").claim_probe(interval)
+
+
+def may_probe() -> bool:
+    return is_due(Quota("work").last_probe(), HOUR)
 
 
 def test_a_probe_is_claimed_once_in_an_interval_whatever_became_of_it(airflow: Variables) -> None:
     assert claim()
     airflow.wait(minutes=59)
     assert not claim()
-    assert not Quota("work").may_probe(HOUR)
+    assert not may_probe()
     airflow.wait(minutes=1)
-    assert Quota("work").may_probe(HOUR)
+    assert may_probe()
     assert claim()
 
 
@@ -219,39 +231,72 @@ def test_the_interval_is_that_of_who_asks(airflow: Variables) -> None:
     assert claim(timedelta(minutes=10))
 
 
-def test_of_two_that_claim_at_once_one_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    airflow = Variables(monkeypatch)
-    get = _compat.get_variable
-    both_have_looked = threading.Barrier(2)
-    looked = threading.local()
+class SlowVariables:
+    """
+    Airflow's Variables, in which each access takes its time before and after it has its effect.
 
-    def get_at_once(key: str) -> str | None:
-        value = get(key)
-        if not hasattr(looked, "once"):
-            looked.once = True
-            both_have_looked.wait(10)
-        return value
+    :param longest: seconds that one of the two takes at most.
+    """
 
-    monkeypatch.setattr(_compat, "get_variable", get_at_once)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: VirtualClock, longest: float) -> None:
+        get, set_ = _compat.get_variable, _compat.set_variable
+
+        def get_slowly(key: str) -> str | None:
+            clock.sleep(random.uniform(0, longest))
+            value = get(key)
+            clock.sleep(random.uniform(0, longest))
+            return value
+
+        def set_slowly(key: str, value: str, description: str) -> None:
+            clock.sleep(random.uniform(0, longest))
+            set_(key, value, description)
+            clock.sleep(random.uniform(0, longest))
+
+        monkeypatch.setattr(_compat, "get_variable", get_slowly)
+        monkeypatch.setattr(_compat, "set_variable", set_slowly)
+
+
+def claim_in_several_workers(clock: VirtualClock, workers: int) -> int:
+    """Return how many of them may probe."""
     won: list[bool] = []
-    threads = [
-        threading.Thread(target=lambda: won.append(Quota("work").claim_probe(HOUR, sleep=lambda _: time.sleep(0.2))))
-        for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert sorted(won) == [False, True]
-    assert PROBE_KEY in airflow.values
+    for _ in range(workers):
+        clock.start(lambda: won.append(claim()), "worker")
+    clock.wait(lambda: len(won) == workers)
+    return sum(won)
 
 
-def test_a_claim_that_crashes_is_used_up(airflow: Variables) -> None:
-    def crash(seconds: float) -> None:
+@pytest.mark.parametrize("longest", [0.0, 0.1, 1.0, 2.0, 4.0, 10.0])
+def test_of_several_that_claim_at_once_never_two_win_however_slow_airflow_is(
+    airflow: Variables, monkeypatch: pytest.MonkeyPatch, clock: VirtualClock, longest: float
+) -> None:
+    SlowVariables(monkeypatch, clock, longest)
+    for _ in range(300):
+        airflow.values.clear()
+        won = claim_in_several_workers(clock, random.choice([2, 2, 3]))
+        assert won <= 1
+        # Looking and writing take up to four of these times.
+        assert won == 1 or longest > 1
+
+
+def test_a_claim_that_took_too_long_is_used_up_and_says_so(
+    airflow: Variables, monkeypatch: pytest.MonkeyPatch, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    airflow.on_event = lambda what: clock.sleep(6) if what == "write" else None
+    assert not claim()
+    assert "claiming it took 6.0 seconds" in caplog.text
+    airflow.on_event = lambda what: None
+    assert not claim()
+    airflow.wait(hours=1)
+    assert claim()
+
+
+def test_a_claim_that_crashes_is_used_up(airflow: Variables, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(clock: Clock, seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        Quota("work").claim_probe(HOUR, sleep=crash)
+    with monkeypatch.context() as patch:
+        patch.setattr(VirtualClock, "sleep", crash)
+        pytest.raises(KeyboardInterrupt, claim)
     assert not claim()
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 import tenacity
 from airflow.models.trigger import Trigger
 
-from airflow_provider_wassly import _compat, quota
+from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import client
+from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.quota import Quota
 from airflow_provider_wassly.sandbox import Sandbox
@@ -31,10 +33,15 @@ TO = "+447700900199"
 CONTEXT: Any = {}
 
 
+class NoWait(Clock):
+    def sleep(self, seconds: float) -> None:
+        pass
+
+
 @pytest.fixture(autouse=True)
 def airflow(monkeypatch: pytest.MonkeyPatch, wassly_default: Sandbox) -> Variables:
     monkeypatch.setattr(client, "_BACKOFF", tenacity.wait_none())
-    monkeypatch.setattr(quota, "_CLAIM_SECONDS", 0)
+    monkeypatch.setattr(Quota, "clock", NoWait())
     return Variables(monkeypatch)
 
 
@@ -207,6 +214,43 @@ def test_a_probe_whose_outcome_is_unknown_is_not_repeated_before_its_time(
     airflow.wait(hours=1)
     run(quota_sensor(mode, probe_to=TO))
     assert probes(box) == 2
+
+
+@pytest.mark.parametrize("old", [None, 1000])
+def test_a_probe_whose_answer_says_nothing_of_the_quota_lets_no_old_reading_pass(
+    mode: str, box: Sandbox, airflow: Variables, old: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if old is not None:
+        Quota("wassly_default").record(old, None)
+        airflow.wait(hours=37)
+    read = client.read_receipt
+    monkeypatch.setattr(client, "read_receipt", lambda answer: replace(read(answer), remaining_conversations=None))
+    failure(quota_sensor(mode, probe_to=TO, timeout=0.3), "AirflowSensorTimeout")
+    assert probes(box) == 1
+
+
+@pytest.mark.parametrize(("remains", "is_enough"), [(300, True), (100, False)])
+def test_the_answer_to_a_probe_counts_although_it_cannot_be_recorded(
+    mode: str, box: Sandbox, airflow: Variables, remains: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Quota("wassly_default").record(1000, None)
+    airflow.wait(hours=37)
+    box.conversations = remains + 1
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("Airflow's API does not answer")
+
+    set_variable = _compat.set_variable
+    key = "wassly_quota__wassly_default"
+    monkeypatch.setattr(
+        _compat, "set_variable", lambda *values: refuse() if values[0] == key else set_variable(*values)
+    )
+    sensor = quota_sensor(mode, probe_to=TO, timeout=0.3)
+    if is_enough:
+        assert run(sensor)["remaining_conversations"] == remains
+    else:
+        failure(sensor, "AirflowSensorTimeout")
+    assert probes(box) == 1
 
 
 def test_a_probe_that_the_quota_does_not_allow_waits(mode: str, box: Sandbox, airflow: Variables) -> None:

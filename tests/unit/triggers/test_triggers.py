@@ -22,6 +22,7 @@ from tests.support.variables import Variables
 def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     clock = VirtualClock()
     monkeypatch.setattr(PollTrigger, "clock", clock)
+    monkeypatch.setattr(Quota, "clock", clock)
     return clock
 
 
@@ -170,7 +171,7 @@ def test_the_quota_trigger_ends_when_a_probe_is_due_and_claims_none(airflow: Var
 
     assert "only a probe can tell" in events(trigger())[0][0]
     assert airflow.values == {}
-    assert Quota("work").claim_probe(timedelta(hours=1), sleep=lambda seconds: None)
+    assert Quota("work").claim_probe(timedelta(hours=1))
     assert still_waits(trigger())
     airflow.wait(hours=1)
     assert "only a probe can tell" in events(trigger())[0][0]
