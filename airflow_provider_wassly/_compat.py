@@ -6,7 +6,7 @@ import datetime
 import importlib
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,11 +29,13 @@ __all__ = [
     "can_reach_airflow",
     "count",
     "default_deferrable",
+    "deferral_error",
     "delete_variable",
     "depend_on",
     "fail_exception",
     "gauge",
     "get_variable",
+    "has_deferral_timed_out",
     "identity",
     "listen_for_end",
     "mask_secret",
@@ -51,6 +53,7 @@ __all__ = [
     "skip_exception",
     "task_states",
     "task_url",
+    "what_ends_a_sensor",
 ]
 
 _VERSION = tuple(map(int, _airflow_version.split(".")[:2]))
@@ -113,6 +116,25 @@ def sensor_timeout(message: str) -> Exception:
     """Return the exception that ends a sensor whose time is over."""
     exception: Exception = _first_of("AirflowSensorTimeout", "airflow.sdk.exceptions", "airflow.exceptions")(message)
     return exception
+
+
+def what_ends_a_sensor() -> tuple[type[BaseException], ...]:
+    """Return the exceptions of a poke that ``silent_fail`` does not pass over, and that ``soft_fail`` makes a skip."""
+    return tuple(
+        _first_of(name, "airflow.sdk.exceptions", "airflow.exceptions")
+        for name in ("AirflowSensorTimeout", "AirflowTaskTimeout", "AirflowFailException")
+    )
+
+
+def deferral_error() -> type[Exception]:
+    """Return the exception that a deferred task is resumed with when its trigger did not end by itself."""
+    error: type[Exception] = _first_of("TaskDeferralError", "airflow.sdk.exceptions", "airflow.exceptions")
+    return error
+
+
+def has_deferral_timed_out(method_name: str, kwargs: Mapping[str, Any] | None) -> bool:
+    """Tell whether a deferred task is resumed because the ``timeout`` of its deferral is over."""
+    return method_name == "__fail__" and (kwargs or {}).get("error") in ("Trigger timeout", "Trigger/execution timeout")
 
 
 def default_deferrable() -> bool:

@@ -159,8 +159,8 @@ class Quota:
         """
         Take the right to send a probe now, for this process alone. It is used up whatever comes of the probe.
 
-        Airflow has no atomic operation on Variables. So a worker writes its mark, waits, and reads it back: one that was
-        overwritten meanwhile gives up. A worker that is slow to look and write could overwrite a mark that was already
+        Airflow has no atomic operation on Variables. So a worker writes its mark, waits, and reads it back: if another
+        mark is there, it gives up. A worker that is slow to look and write could overwrite a mark that was already
         read back, so it gives up too. Two workers never win at once, however slow Airflow is; if it always is, none
         wins. What remains: a worker whose clock is ahead takes the interval for over too early, by as much.
 

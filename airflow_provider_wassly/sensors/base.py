@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly._task import WasslyTask
 
 if TYPE_CHECKING:
     from airflow_provider_wassly.triggers.base import PollTrigger
+
+
+#: More than a year nobody waits, and not every database holds every date.
+_LONGEST = timedelta(days=365).total_seconds()
+
+#: After the deadline, at which a triggerer wakes the task, Airflow does so if there is none.
+_GRACE = timedelta(minutes=1)
 
 
 class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
@@ -83,24 +90,35 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
-        return self._look_or_defer(context, datetime.now(timezone.utc) + timedelta(seconds=self.timeout))
+        return self._look_or_defer(context, datetime.now(timezone.utc) + timedelta(seconds=min(self.timeout, _LONGEST)))
 
     def execute_complete(self, context: _compat.Context, event: dict[str, Any]) -> Any:
         """Go on after the triggerer found that it is worth to look again, or that the time is over."""
         self.log.info(event["message"])
         return self._look_or_defer(context, datetime.fromisoformat(event["deadline"]))
 
-    def _look_or_defer(self, context: _compat.Context, deadline: datetime) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: _compat.Context) -> Any:
+        """Go on after a deferral, also one that no triggerer has ended."""
+        if _compat.has_deferral_timed_out(next_method, next_kwargs):
+            self.log.warning("No triggerer has woken this task; is one running?")
+            return self._look_or_defer(context, datetime.now(timezone.utc))
         try:
-            found = self.poke(context)
-        except Exception as error:
-            self._end_without_success(error)
+            # Not the base class's: after a deferral it skips for more than it does in the other modes.
+            return super(_compat.BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except _compat.deferral_error() as error:
+            # With silent_fail too: nothing is there to wait with.
+            if self.never_fail:
+                raise _compat.skip_exception(f"{error} (skipped because of never_fail)") from error
+            raise
+
+    def _look_or_defer(self, context: _compat.Context, deadline: datetime) -> Any:
+        found = self._look_as_in_other_modes(context)
         if found:
             return found.xcom_value
-        if datetime.now(timezone.utc) >= deadline:
-            self._end_without_success(
-                _compat.sensor_timeout(f"Sensor has timed out; it was told to wait {self.timeout:g} seconds")
-            )
+        left = deadline - datetime.now(timezone.utc)
+        if left <= timedelta(0):
+            message = f"Sensor has timed out; it was told to wait {self.timeout:g} seconds"
+            raise (_compat.skip_exception if self.soft_fail else _compat.sensor_timeout)(message)
         self.defer(
             trigger=self.trigger(
                 wassly_conn_id=self.wassly_conn_id,
@@ -110,10 +128,23 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
                 max_wait=self.max_wait.total_seconds() if self.max_wait else None,
             ),
             method_name="execute_complete",
+            timeout=left + _GRACE,
         )
 
-    def _end_without_success(self, error: Exception) -> NoReturn:
-        # Airflow does so by itself for what a poke raises, but not on every version after a deferral.
-        if self.soft_fail or self.never_fail:
-            raise _compat.skip_exception(f"{error} (skipped because of soft_fail or never_fail)") from error
-        raise error
+    def _look_as_in_other_modes(self, context: _compat.Context) -> Any:
+        """Poke, with what Airflow's own ``execute`` makes of each exception."""
+        try:
+            return self.poke(context)
+        except _compat.what_ends_a_sensor() as error:
+            if self.soft_fail or self.never_fail:
+                raise _compat.skip_exception(f"{error} (skipped because of soft_fail or never_fail)") from error
+            raise
+        except type(_compat.skip_exception("")):
+            raise
+        except Exception as error:
+            if self.silent_fail:
+                self.log.exception("Looking failed. Waiting on because of silent_fail")
+                return False
+            if self.never_fail:
+                raise _compat.skip_exception(f"{error} (skipped because of never_fail)") from error
+            raise

@@ -296,7 +296,8 @@ def test_a_claim_that_crashes_is_used_up(airflow: Variables, monkeypatch: pytest
 
     with monkeypatch.context() as patch:
         patch.setattr(VirtualClock, "sleep", crash)
-        pytest.raises(KeyboardInterrupt, claim)
+        with pytest.raises(KeyboardInterrupt):
+            claim()
     assert not claim()
 
 

@@ -20,6 +20,7 @@ from airflow.models.trigger import Trigger
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import client
+from airflow_provider_wassly.client._answers import read_receipt
 from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.quota import Quota
@@ -126,9 +127,9 @@ def test_soft_fail_and_never_fail_skip_on_bad_input(mode: str, how: str) -> None
     failure(device_sensor(mode, instance_id="nobody", **{how: True}), "AirflowSkipException")
 
 
-def test_never_fail_skips_a_deferred_sensor_when_the_time_is_over() -> None:
-    sensor = quota_sensor("deferrable", on_unknown="wait", timeout=0.2, never_fail=True)
-    failure(sensor, "AirflowSkipException")
+def test_never_fail_does_not_skip_when_the_time_is_over(mode: str) -> None:
+    sensor = quota_sensor(mode, on_unknown="wait", timeout=0.2, never_fail=True)
+    failure(sensor, "AirflowSensorTimeout")
 
 
 def test_reschedule_looks_once_and_comes_back(airflow: Variables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,8 +224,9 @@ def test_a_probe_whose_answer_says_nothing_of_the_quota_lets_no_old_reading_pass
     if old is not None:
         Quota("wassly_default").record(old, None)
         airflow.wait(hours=37)
-    read = client.read_receipt
-    monkeypatch.setattr(client, "read_receipt", lambda answer: replace(read(answer), remaining_conversations=None))
+    monkeypatch.setattr(
+        client, "read_receipt", lambda answer: replace(read_receipt(answer), remaining_conversations=None)
+    )
     failure(quota_sensor(mode, probe_to=TO, timeout=0.3), "AirflowSensorTimeout")
     assert probes(box) == 1
 
