@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import copy
+import json
 import os
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_wassly import _compat
@@ -27,8 +30,11 @@ class WasslyNotifier(_compat.BaseNotifier):
 
     One instance can serve many tasks, in ``default_args`` for instance.
 
-    :param contact_mobile_number: one number or several, as a list or separated by commas, each with ``+`` and country
-        code or in the national form of the connection's ``default_region``. (templated)
+    Every templated parameter can also be a callable, which gets ``context`` and ``jinja_env``, as in any operator.
+
+    :param contact_mobile_number: one number or several, as a list, a template that renders to one, or separated by
+        commas, each with ``+`` and country code or in the national form of the connection's ``default_region``.
+        (templated)
     :param message: the text. By default one that says what has happened, for people on a phone. A name that ends in
         ``.j2`` is a template file beside the DAG; not in a deadline alert, which has no DAG. (templated)
     :param document: a document: local path, or URI that Airflow's ``ObjectStoragePath`` reads. (templated)
@@ -51,18 +57,20 @@ class WasslyNotifier(_compat.BaseNotifier):
     def __init__(
         self,
         *,
-        contact_mobile_number: str | Iterable[str],
-        message: str | None = None,
+        contact_mobile_number: Any,
+        message: Any = None,
         document: Any = None,
         media: Any = None,
-        instance_id: str | None = None,
-        wassly_conn_id: str = "wassly_default",
+        instance_id: Any = None,
+        wassly_conn_id: Any = "wassly_default",
         context: _compat.Context | None = None,
     ) -> None:
         super().__init__()
         self.context = context or {}
+        # What has "resolve" is the output of a task, which is no list yet.
+        is_whole = isinstance(contact_mobile_number, str) or hasattr(contact_mobile_number, "resolve")
         self.contact_mobile_number = (
-            contact_mobile_number if isinstance(contact_mobile_number, str) else list(contact_mobile_number)
+            contact_mobile_number if is_whole or callable(contact_mobile_number) else list(contact_mobile_number)
         )
         self.message = message
         self.document = as_template(document)
@@ -94,10 +102,19 @@ class WasslyNotifier(_compat.BaseNotifier):
         return env
 
     def render_template_fields(self, context: _compat.Context, jinja_env: jinja2.Environment | None = None) -> None:
-        """Render all fields. Before 3.3, Airflow itself would leave a template in place that renders to nothing."""
+        """
+        Render or call all fields.
+
+        Before 3.3, Airflow itself would call none, and leave a template in place that renders to nothing.
+        """
         env = jinja_env or self.get_template_env(context.get("dag"))
         for name in self.template_fields:
-            setattr(self, name, self.render_template(getattr(self, name), context, env, set()))
+            value = getattr(self, name)
+            if callable(value):
+                rendered = value(context=context, jinja_env=env)
+            else:
+                rendered = self.render_template(value, context, env, set())
+            setattr(self, name, rendered)
 
     def render_template(
         self,
@@ -140,9 +157,8 @@ class WasslyNotifier(_compat.BaseNotifier):
         from airflow_provider_wassly.notifications.default_message import default_message
         from airflow_provider_wassly.notifications.delivery import notify_everybody
 
-        numbers = self.contact_mobile_number
         notify_everybody(
-            [each for text in ([numbers] if isinstance(numbers, str) else numbers) for each in _separate(text)],
+            list(_separate(self.contact_mobile_number)),
             wassly_conn_id=self.wassly_conn_id,
             # A deadline alert can run in a process that never answers when a Variable is set.
             keep_quota="deadline" not in context,
@@ -153,11 +169,30 @@ class WasslyNotifier(_compat.BaseNotifier):
         )
 
 
-def _separate(numbers: Any) -> list[Any]:
-    if not isinstance(numbers, str):
-        return [numbers]
-    # What is empty as a whole stays: somebody who was to be notified is not.
-    return [number for number in re.split(r"[,;\n]", numbers) if number.strip()] or [""]
+def _separate(numbers: Any) -> Iterator[Any]:
+    """Yield one number after the other, whichever way they are written."""
+    if isinstance(numbers, str) and (written := _written_list(numbers)) is not None:
+        numbers = written or [""]
+    if isinstance(numbers, str):
+        # What is empty as a whole stays: somebody who was to be notified is not.
+        yield from [number for number in re.split(r"[,;\n]", numbers) if number.strip()] or [""]
+    elif isinstance(numbers, Iterable) and not isinstance(numbers, (bytes, Mapping)):
+        for each in numbers:
+            yield from _separate(each)
+    else:
+        yield numbers
+
+
+def _written_list(text: str) -> list[Any] | None:
+    """Return what a list holds that a template has made text of, as JSON or as Python writes it."""
+    if not text.strip().startswith(("[", "(", "{")):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        # What neither of them can read is a number, such as (0170) 1234567.
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = read(text.strip())
+            return list(value) if isinstance(value, (list, tuple, set)) else None
+    return None
 
 
 send_wassly_notification = WasslyNotifier

@@ -54,6 +54,7 @@ def airflow(box: Sandbox, tmp_path: Path) -> AirflowCli:
         {
             "AIRFLOW_CONN_WASSLY_DEFAULT": box.connection,
             "AIRFLOW_CONN_BROKEN": json.dumps(broken),
+            "AIRFLOW_VAR_ON_CALL": '["+447700900123", "+447700900124"]',
             "TMPDIR": str(tmp_path),
         },
     )
@@ -173,13 +174,27 @@ with DAG("file_of_a_dag", on_success_callback=tell(message="texts/failed.j2"), *
 with DAG("attached", on_success_callback=tell(message="{{ reason }}", document=HERE / "{{ 'report' }}.txt"), **OPTIONS):
     works()
 
+@task
+def on_duty():
+    return [TO]
+
+with DAG("on_call", **OPTIONS):
+    works.override(on_success_callback=[
+        tell(contact_mobile_number="{{ var.json.on_call }}", message="on call"),
+        tell(message=lambda context, jinja_env: "called in " + context["dag"].dag_id),
+    ])()
+
+with DAG("output", **OPTIONS):
+    people = on_duty()
+    people >> works.override(on_success_callback=tell(contact_mobile_number=people, message="on duty"))()
+
 with DAG("undefined", **OPTIONS):
     works.override(on_success_callback=[
         tell(message="{{ no_such_thing }}"), tell(message="{{ '' }}"), tell(message="no-such.j2"), tell(message="last")
     ])()
 """
     )
-    output = airflow.test_dag("native", "file_of_a_task", "file_of_a_dag", "attached", "undefined")
+    output = airflow.test_dag("native", "file_of_a_task", "file_of_a_dag", "attached", "on_call", "output", "undefined")
     assert set(runs(airflow).values()) == {"success"}, output
     native, *both = box.messages[:3]
     assert (native.contact_mobile_number, native.message) == ("+447700900123", "2")
@@ -191,6 +206,10 @@ with DAG("undefined", **OPTIONS):
         "*file_of_a_task* manual\nfrom a file",
         "*file_of_a_dag* manual\nfrom a file",
         "success",
+        "on call",
+        "on call",
+        "called in on_call",
+        "on duty",
         "last",
     ]
     attached = box.messages[5].document

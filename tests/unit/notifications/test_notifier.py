@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import threading
@@ -132,12 +133,112 @@ def test_what_looks_like_a_number_stays_text(sent: Sent, native: bool) -> None:
         ["{{ params.both }}"],
         [f"{FIRST}, {SECOND}", "{{ params.first }}"],
         [FIRST, SECOND, "0044 7700 900123", "0170 1234567", "+44 (7700) 900-123"],
+        # A template that renders to a list, as an on-call list in a JSON Variable.
+        "{{ params.on_call }}",
+        "{{ params.on_call | tojson }}",
+        "{{ params.on_call | list | string }}",
+        "{{ (params.first, params.second) }}",
+        "\n{{ params.written }} ",
+        "{{ params.spread }}",
+        ["{{ params.on_call }}", "{{ params.first }}"],
+        # What is called, as in any template field.
+        lambda context, jinja_env: [context["params"]["first"], SECOND],
+        lambda context, jinja_env: (number for number in context["params"]["on_call"]),
+        lambda context, jinja_env: {FIRST: "Amira", SECOND: "Björn"}.keys(),
+        lambda context, jinja_env: context["params"]["both"],
+        lambda context, jinja_env: jinja_env.from_string("{{ params.on_call }}").render(context),
     ],
 )
 def test_the_ways_to_write_two_numbers(sent: Sent, numbers: Any) -> None:
-    told = context(params={"first": FIRST, "both": f"{FIRST}, {SECOND}"})
-    WasslyNotifier(contact_mobile_number=numbers, message="Hello")(told)
+    params = {
+        "first": FIRST,
+        "second": SECOND,
+        "both": f"{FIRST}, {SECOND}",
+        "on_call": [FIRST, SECOND],
+        "written": json.dumps([FIRST, SECOND], indent=1),
+        "spread": [[FIRST], f"{SECOND}, {FIRST}"],
+    }
+    WasslyNotifier(contact_mobile_number=numbers, message="Hello")(context(params=params))
     assert (sent.numbers, sent.texts) == ({FIRST, SECOND}, ["Hello", "Hello"])
+
+
+def test_a_national_number_that_begins_with_a_bracket_is_no_list(sent: Sent) -> None:
+    WasslyNotifier(contact_mobile_number="(0170) 1234567", message="Hello")(context())
+    assert sent.numbers == {SECOND}
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("[447700900123]", "of type int, which cannot hold a leading"),
+        ("[null]", "empty"),
+        (f"[{FIRST}", "holds '\\['"),
+        ("[" * 5000, "holds '\\['"),
+    ],
+)
+def test_what_a_list_holds_is_checked_as_any_number(sent: Sent, written: str, reason: str) -> None:
+    with pytest.raises(WasslyInvalidMessage, match=f"contact_mobile_number: {reason}"):
+        WasslyNotifier(contact_mobile_number=written, message="Hello").notify(context())
+    assert sent == []
+
+
+def test_a_number_that_is_no_text_is_refused_when_the_dag_is_parsed() -> None:
+    number: Any = 447700900123
+    with pytest.raises(TypeError):
+        WasslyNotifier(contact_mobile_number=number)
+
+
+def test_every_field_can_be_called(sent: Sent, tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(b"1")
+
+    def of(name: str, value: Any) -> Any:
+        def call(context: Any, jinja_env: jinja2.Environment) -> Any:
+            asked.append(name)
+            assert context["ds"] == "2026-11-24"
+            assert jinja_env.from_string("{{ 1 }}").render() == "1"
+            return value
+
+        return call
+
+    asked: list[str] = []
+    notifier = WasslyNotifier(
+        contact_mobile_number=of("number", FIRST),
+        message=of("message", "{{ not rendered again }}"),
+        document=of("document", tmp_path / "report.pdf"),
+        media=of("media", None),
+        instance_id=of("instance", "two"),
+        wassly_conn_id=of("connection", "wassly_default"),
+    )
+    for _ in range(2):
+        notifier(context())
+    assert sorted(asked) == sorted(2 * ["number", "message", "document", "media", "instance", "connection"])
+    assert sent.texts == ["{{ not rendered again }}"] * 2
+    assert [(message.instance_id, message.files["document"].name) for message in sent] == [("two", "report.pdf")] * 2
+
+
+def test_where_a_call_gives_no_text_the_default_one_is_sent(sent: Sent) -> None:
+    WasslyNotifier(contact_mobile_number=FIRST, message=lambda context, jinja_env: None)(context(reason="success"))
+    assert str(sent.texts[0]).startswith("✅ *DAG succeeded*: `reports`")
+
+
+def test_the_output_of_a_task_can_be_a_field(sent: Sent) -> None:
+    # Airflow 2 knows it by its class, and all others by its method.
+    kind: Any = importlib.import_module("airflow.utils.mixins").ResolveMixin if IS_AIRFLOW_2 else object
+
+    class Output(kind):  # type: ignore[misc]
+        """In the shape of what a task in a DAG file returns: it can be looped over only to say that it cannot."""
+
+        def resolve(self, context: Any, **options: Any) -> Any:
+            return context["params"]["on_call"]
+
+        def __iter__(self) -> Any:
+            raise TypeError("not iterable")
+
+        def iter_references(self) -> Any:
+            return ()
+
+    WasslyNotifier(contact_mobile_number=Output(), message="Hello")(context(params={"on_call": [FIRST, SECOND]}))
+    assert sent.numbers == {FIRST, SECOND}
 
 
 def test_the_numbers_can_come_out_of_a_generator_and_serve_many_calls(sent: Sent) -> None:
@@ -147,7 +248,9 @@ def test_the_numbers_can_come_out_of_a_generator_and_serve_many_calls(sent: Sent
     assert len(sent) == 4
 
 
-@pytest.mark.parametrize("numbers", ["", " , ", [], [""], [None], "{{ params.nobody }}"])
+@pytest.mark.parametrize(
+    "numbers", ["", " , ", [], [""], [None], "{{ params.nobody }}", "[]", "{{ [] }}", lambda context, jinja_env: []]
+)
 def test_nobody_to_notify_is_an_error(sent: Sent, numbers: Any) -> None:
     notifier = WasslyNotifier(contact_mobile_number=numbers, message="Hello")
     told = context(params={"nobody": ""})
