@@ -55,7 +55,8 @@ class WasslyBroadcastOperator(WasslyTask):
         (UTF-8). Columns: ``contact_mobile_number``, and if wanted ``contact_name``, ``instance_id`` and any others.
         A number that is in it twice is sent to once, see ``on_duplicate``. (templated)
     :param message: the text, rendered for each recipient with the task's context and ``recipient``, as in
-        ``{{ recipient.invoice }}``. A name that ends in ``.j2`` is a template file.
+        ``{{ recipient.invoice }}``. A name that ends in ``.j2`` is a template file. A callable is called for each
+        recipient, with that ``context`` and ``jinja_env``.
     :param document: a document, path or URI, likewise.
     :param document_name: the file name that the recipient sees, likewise; by default the last part of the path.
     :param media: an image, a video or an audio file, likewise.
@@ -363,6 +364,8 @@ class WasslyBroadcastOperator(WasslyTask):
         if isinstance(value, str) and name not in self._verbatim:
             template = self._template(name, value, env)
             return lambda: _compat.render_to_string(template, context)
+        if callable(value):
+            return lambda: value(context=context, jinja_env=env)
         if hasattr(value, "protocol"):
             return lambda: self.render_template(value, context, env)
         if hasattr(value, "iter_references"):

@@ -245,6 +245,46 @@ def test_files_and_names_of_their_own(box: Sandbox, one_task: Task, tmp_path: Pa
     assert (second.media.name, second.media.bytes) == ("2.png", b"content of 1.png")
 
 
+def test_what_can_be_called_is_called_for_each_recipient(box: Sandbox, one_task: Task, tmp_path: Path) -> None:
+    for row in (1, 2):
+        (tmp_path / f"Ann {row}.pdf").write_text(f"for {row}")
+
+    def named(end: str) -> Callable[..., str]:
+        return lambda context, jinja_env: f"{context['recipient']['name']} at {context['ds']}{end}"
+
+    ended = one_task.run(
+        recipients=people(3),
+        message=lambda context, jinja_env: jinja_env.from_string("Hello {{ recipient.name }}").render(context),
+        document=lambda context, jinja_env: tmp_path / f"{context['recipient'].name}.pdf",
+        document_name=named(".pdf"),
+        media=lambda context, jinja_env: str(tmp_path / "Ann 1.pdf") if context["recipient"].name == "Ann 2" else None,
+        media_name=named(".png"),
+    )
+    assert ended.counts == {"accepted": 2, "invalid": 1}  # there is no file for the third
+    assert texts(box) == {number(1): "Hello Ann 1", number(2): "Hello Ann 2"}
+    first, second = box.messages
+    assert first.document is not None
+    assert second.document is not None
+    assert second.media is not None
+    assert (first.document.name, first.document.bytes) == ("Ann 1 at 2026-11-24.pdf", b"for 1")
+    assert (second.document.name, second.document.bytes) == ("Ann 2 at 2026-11-24.pdf", b"for 2")
+    assert first.media is None
+    assert second.media.name == "Ann 2 at 2026-11-24.png"
+
+
+def test_a_call_that_fails_for_one_stops_no_other(box: Sandbox, one_task: Task, log: Log) -> None:
+    def by_row(context: Any, jinja_env: Any) -> Any:
+        row = context["recipient"].row
+        return "Hi" if row == 1 else 1 / 0 if row == 2 else 5 if row == 3 else f"Hi {context['recipient'].colour}"
+
+    ended = one_task.run(recipients=[{**person, "row": row} for row, person in enumerate(people(4), 1)], message=by_row)
+    assert ended.counts == {"accepted": 1, "invalid": 3}
+    assert texts(box) == {number(1): "Hi"}
+    assert "Row 2 (+44…0002): invalid: message: ZeroDivisionError: division by zero" in log.text
+    assert "Row 3 (+44…0003): invalid: message: of type int, but it must be text" in log.text
+    assert "Row 4 (+44…0004): invalid: message: the list has no value in column 'colour'" in log.text
+
+
 def test_an_object_storage_path_can_be_a_template_of_each_recipient(
     box: Sandbox, one_task: Task, tmp_path: Path
 ) -> None:

@@ -89,6 +89,9 @@ with DAG("ways", **TEMPLATES, **OPTIONS):
     sharded = partial("sharded", message="{{ recipient.name }}").expand(recipients=shards())
     varied = partial("varied", recipients=PEOPLE[:1]).expand(message=texts())
     literal = partial("literal", recipients=people()).expand(message=["{{ ds }} {{ recipient.name }}"])
+    called = partial("called", message=lambda context, jinja_env: "called for " + context["recipient"].name).expand(
+        recipients=[PEOPLE[:2]]
+    )
     before = text.override(task_id="before")()
     ordered = partial("ordered", message=before).expand(recipients=[PEOPLE[:1]])
     before >> ordered
@@ -97,7 +100,7 @@ with DAG("ways", **TEMPLATES, **OPTIONS):
     def group():
         broadcast("grouped", recipients=people(), message="{{ ti.task_id }}")
 
-    from_xcom >> from_csv >> worded >> path >> sharded >> varied >> literal >> ordered >> group()
+    from_xcom >> from_csv >> worded >> path >> sharded >> varied >> literal >> called >> ordered >> group()
 """
 
 NATIVE = """
@@ -139,8 +142,8 @@ with DAG("tested", **OPTIONS):
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
     names = (
-        "xcom", "csv", "worded", "path", "sharded", "varied", "literal", "ordered", "group.grouped", "grouped",
-        "params", "pulled", "printed", "unordered", "some", "tested",
+        "xcom", "csv", "worded", "path", "sharded", "varied", "literal", "called", "ordered", "group.grouped",
+        "grouped", "params", "pulled", "printed", "unordered", "some", "tested",
     )  # fmt: skip
     with Sandbox(devices=names) as box:
         yield box
@@ -240,6 +243,10 @@ def test_shards(airflow: AirflowCli, box: Sandbox) -> None:
     assert sent_by(box, "sharded") == {AMIRA: "Amira", BOB: "{{ ds }}", CHLOE: "Chloé"}
     returned = airflow.returned("ways")
     assert [returned[f"sharded[{index}]"]["accepted"] for index in (0, 1)] == [2, 1]
+
+
+def test_a_text_that_is_called_in_a_mapped_task(airflow: AirflowCli, box: Sandbox) -> None:
+    assert sent_by(box, "called") == {AMIRA: "called for Amira", BOB: "called for 2026-11-24"}
 
 
 def test_texts_that_are_expanded_over(airflow: AirflowCli, box: Sandbox) -> None:
