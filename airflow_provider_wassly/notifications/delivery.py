@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_wassly.client import (
+    Attachment,
     OutgoingMessage,
     SendObserver,
     SendReceipt,
@@ -16,18 +17,21 @@ from airflow_provider_wassly.client import (
     WasslyError,
     WasslyInvalidMessage,
     WasslyOutcomeUnknown,
+    WasslyRateLimited,
     WasslyUnavailable,
     shorten,
 )
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
+from airflow_provider_wassly.hooks.files import local_path, remote_path
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 log = logging.getLogger(__name__)
 
-#: Seconds for all that one call sends. Airflow kills callbacks after 20; the rest is for noting what came of it.
+#: Seconds for all that one call does. Airflow kills callbacks after 20; the rest is for noting what came of it.
 _BUDGET = 14.0
 
-#: One attempt fits into that, with a connection that is not made or an answer that does not come.
+#: One attempt fits into that, with a connection that is not made or an answer that does not come. What comes after it
+#: depends on the time that is left, which the client does not know.
 _CLIENT_OPTIONS = {"connect_timeout": 5.0, "read_timeout": 9.0, "max_attempts": 1}
 
 #: As many connections as the client keeps by default.
@@ -61,26 +65,30 @@ def notify_everybody(
     keep_quota: bool,
     document: Any,
     media: Any,
+    began: float | None = None,
     clock: Clock = SYSTEM,
     **message: Any,
 ) -> None:
     """
-    Send one message to every number, once, and wait for what comes of it.
+    Send one message to every number, and wait for what comes of it.
+
+    What certainly was not accepted and may pass is sent again while there is time.
 
     :param numbers: the recipients; one that is there twice gets one message.
     :param keep_quota: whether the remaining quota is kept for the sensors.
+    :param began: the moment from which the time counts; by default the present one.
     :param clock: what the time is counted by.
     :param message: the rest of it, with the names of :meth:`WasslyHook.send_message`.
     :raises WasslyError: what went wrong with the only recipient, or with the message to all of them.
     :raises WasslyNotificationError: what went wrong with some of several.
     """
-    began = clock.monotonic()
+    deadline = (clock.monotonic() if began is None else began) + _BUDGET
     hook = WasslyHook(wassly_conn_id, client_options=_CLIENT_OPTIONS)
     if not numbers:
         raise WasslyInvalidMessage("empty; there is nobody to notify", field="contact_mobile_number")
     # Looked at once and not for each recipient.
     files: dict[str, Any] = {
-        parameter: None if location is None else hook.attachment(location, parameter=parameter)
+        parameter: None if location is None else _look_at(location, parameter, hook, deadline, clock)
         for parameter, location in (("document", document), ("media", media))
     }
     messages: dict[str, tuple[str, OutgoingMessage]] = {}
@@ -93,7 +101,7 @@ def notify_everybody(
         except WasslyInvalidMessage as error:
             failures[who] = error
     recipients = len(messages) + len(failures)
-    outcomes = _send_all(hook.get_conn(), [prepared for _, prepared in messages.values()], began + _BUDGET, clock)
+    outcomes = _send_all(hook.get_conn(), [prepared for _, prepared in messages.values()], deadline, clock)
     hook.mask_tokens()
     receipts = []
     for (who, prepared), outcome in zip(messages.values(), outcomes, strict=True):
@@ -116,6 +124,39 @@ def notify_everybody(
         raise WasslyNotificationError(failures, recipients)
 
 
+def _look_at(location: Any, parameter: str, hook: WasslyHook, deadline: float, clock: Clock) -> Attachment:
+    """
+    Find a file, in a thread: a storage that does not answer must not hold up what called us.
+
+    :raises WasslyInvalidMessage: when it cannot or may not be sent, or is not found in time.
+    """
+    # Airflow is asked for connections in the caller's thread alone; it keeps what comes of it.
+    hook.get_conn()
+    if local_path(location) is None:
+        try:
+            _ = remote_path(location, None).fs
+        except Exception:
+            return hook.attachment(location, parameter=parameter)  # fails too, and says what is wrong
+    answers: queue.SimpleQueue[Attachment | Exception] = clock.queue()
+
+    def look() -> None:
+        try:
+            answers.put(hook.attachment(location, parameter=parameter))
+        except Exception as error:
+            answers.put(error)
+
+    clock.start(look, f"wassly-notifier-{parameter}")
+    try:
+        found = answers.get(timeout=max(0.0, deadline - clock.monotonic()))
+    except queue.Empty:
+        raise WasslyInvalidMessage(
+            f"{location} could not be looked at within the {_BUDGET:.0f} s of a notification", field=parameter
+        ) from None
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
 def _in_words(error: WasslyError) -> str:
     # Not its summary: that speaks of a task's retries, and a callback has none.
     return f"{'UNKNOWN whether notified' if error.accepted is None else 'NOT notified'}: {error.message}"
@@ -131,7 +172,7 @@ def _send_all(
 
     :param client: it alone is used in other threads than the caller's.
     """
-    deliveries = [_Delivery(message, clock) for message in messages]
+    deliveries = [_Delivery(message, deadline, clock) for message in messages]
     waiting: queue.SimpleQueue[_Delivery] = clock.queue()
     for delivery in deliveries:
         waiting.put(delivery)
@@ -146,14 +187,15 @@ def _send_all(
 
     for number in range(min(len(deliveries), _MAX_THREADS)):
         clock.start(work, f"wassly-notifier-{number}")
-    return [delivery.outcome(deadline) for delivery in deliveries]
+    return [delivery.outcome() for delivery in deliveries]
 
 
 class _Delivery(SendObserver):
     """One message on its way, made by one thread and waited for by another."""
 
-    def __init__(self, message: OutgoingMessage, clock: Clock) -> None:
+    def __init__(self, message: OutgoingMessage, deadline: float, clock: Clock) -> None:
         self._message = message
+        self._deadline = deadline
         self._clock = clock
         self._lock = threading.Lock()
         self._done = clock.event()
@@ -164,8 +206,7 @@ class _Delivery(SendObserver):
         """Send the message, unless it was given up."""
         outcome: SendReceipt | WasslyError
         try:
-            self._refuse_if_given_up()
-            outcome = client.send(self._message, observer=self)
+            outcome = self._send(client)
         except WasslyError as error:
             outcome = error
         except Exception as error:
@@ -176,9 +217,24 @@ class _Delivery(SendObserver):
             self._outcome = outcome
         self._done.set()
 
-    def outcome(self, deadline: float) -> SendReceipt | WasslyError:
+    def _send(self, client: WasslyClient) -> SendReceipt:
+        least = 1.0
+        while True:
+            self._refuse_if_given_up()
+            try:
+                return client.send(self._message, observer=self)
+            except (WasslyUnavailable, WasslyRateLimited) as error:
+                seconds = max(error.retry_after or 0.0, least)
+                if self._clock.monotonic() + seconds >= self._deadline:
+                    raise
+                who = shorten(self._message.contact_mobile_number)
+                log.warning("Not accepted for %s: %s. Trying again in %.1f s", who, error, seconds)
+            self._clock.sleep(seconds)
+            least *= 2
+
+    def outcome(self) -> SendReceipt | WasslyError:
         """Wait for what comes of it; give it up at the deadline."""
-        self._done.wait(max(0.0, deadline - self._clock.monotonic()))
+        self._done.wait(max(0.0, self._deadline - self._clock.monotonic()))
         with self._lock:
             if self._outcome is not None:
                 return self._outcome

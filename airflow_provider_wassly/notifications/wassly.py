@@ -8,6 +8,7 @@ import copy
 import json
 import os
 import re
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,9 @@ class WasslyNotifier(_compat.BaseNotifier):
     For ``on_failure_callback``, ``on_retry_callback``, ``on_success_callback`` and the like of tasks and DAGs, and for
     deadline alerts (Airflow 3.1+): ``AsyncCallback(WasslyNotifier, kwargs={"contact_mobile_number": …})``.
 
-    A call ends within 15 seconds, whatever Wassly does, so that it does not hold up what called it. No message is
-    repeated within a call. Who was not reached is logged and named in the error.
+    A call ends within 15 seconds, whatever Wassly and the storage of a file do, so that it does not hold up what called
+    it. In that time it tries again what was definitely not accepted and may pass, and never what is unknown. The log
+    and the error list everyone who was not, or may not have been, reached.
 
     One instance can serve many tasks, in ``default_args`` for instance.
 
@@ -54,6 +56,8 @@ class WasslyNotifier(_compat.BaseNotifier):
         "wassly_conn_id",
     )
 
+    _began: float | None = None
+
     def __init__(
         self,
         *,
@@ -78,15 +82,20 @@ class WasslyNotifier(_compat.BaseNotifier):
         self.instance_id = instance_id
         self.wassly_conn_id = wassly_conn_id
 
-    # Airflow renders in place. The second task of a shared instance would tell the text of the first.
-
     def __call__(self, *args: Any) -> None:
         """Render and send, on a copy."""
-        super(WasslyNotifier, copy.copy(self)).__call__(*args)
+        super(WasslyNotifier, self._for_one_call()).__call__(*args)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Render and send, on a copy."""
-        return super(WasslyNotifier, copy.copy(self)).__await__()
+        return super(WasslyNotifier, self._for_one_call()).__await__()
+
+    def _for_one_call(self) -> WasslyNotifier:
+        # Airflow renders in place. The second task of a shared instance would tell the text of the first.
+        own = copy.copy(self)
+        # What is called for a field takes its time too.
+        own._began = time.monotonic()
+        return own
 
     def get_template_env(self, dag: Any = None) -> jinja2.Environment:
         """Return the DAG's environment; one that knows no filters of the user's where there is no whole DAG."""
@@ -166,6 +175,7 @@ class WasslyNotifier(_compat.BaseNotifier):
             document=self.document,
             media=self.media,
             instance_id=self.instance_id,
+            began=self._began,
         )
 
 

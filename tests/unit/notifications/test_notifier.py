@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import pickle
 import threading
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from airflow_provider_wassly.client import (
     WasslyRejected,
     WasslyUnavailable,
 )
+from airflow_provider_wassly.notifications import delivery
 from airflow_provider_wassly.notifications.delivery import WasslyNotificationError
 from airflow_provider_wassly.notifications.wassly import WasslyNotifier, send_wassly_notification
 
@@ -214,6 +217,26 @@ def test_every_field_can_be_called(sent: Sent, tmp_path: Path) -> None:
     assert sorted(asked) == sorted(2 * ["number", "message", "document", "media", "instance", "connection"])
     assert sent.texts == ["{{ not rendered again }}"] * 2
     assert [(message.instance_id, message.files["document"].name) for message in sent] == [("two", "report.pdf")] * 2
+
+
+def test_what_a_field_takes_to_be_called_is_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[float] = []
+    began: list[float] = []
+
+    def number(context: Any, jinja_env: jinja2.Environment) -> str:
+        called.append(time.monotonic())
+        return FIRST
+
+    async def alert() -> None:
+        await notifier
+
+    monkeypatch.setattr(delivery, "notify_everybody", lambda numbers, **options: began.append(options["began"]))
+    notifier = WasslyNotifier(contact_mobile_number=number, context=context(reason="success"))
+    notifier(context())
+    if not IS_AIRFLOW_2:  # which awaits none
+        asyncio.run(alert())
+    assert len(began) == len(called) > 0
+    assert all(before <= after for before, after in zip(began, called, strict=True))
 
 
 def test_where_a_call_gives_no_text_the_default_one_is_sent(sent: Sent) -> None:
