@@ -35,16 +35,23 @@ class Row:
     :param position: its place in the list, from 1; blank lines do not count.
     :param values: its columns.
     :param error: what is wrong with the row itself, if anything is.
+    :param line: the line of the file on which it begins, from 1; ``None`` if the list is not a file.
     """
 
     position: int
     values: Mapping[str, Any]
     error: str | None = None
+    line: int | None = None
 
     @property
     def number(self) -> Any:
         """The number as it was written."""
         return self.values.get(NUMBER)
+
+    @property
+    def where(self) -> str:
+        """Its place as logs and errors name it."""
+        return f"row {self.position}" if self.line is None else f"row {self.position}, line {self.line}"
 
 
 class Recipient:
@@ -209,11 +216,14 @@ def survey(recipients: RecipientList) -> Survey:
 
 
 def _from_mappings(source: Iterable[Any]) -> Iterator[Row]:
-    for position, values in enumerate(source, start=1):
-        if isinstance(values, Mapping):
-            yield Row(position, values, None if NUMBER in values else f"has no {NUMBER}")
-        else:
-            yield Row(position, {}, f"is of type {type(values).__name__}; must be a mapping with {NUMBER}")
+    for position, item in enumerate(source, start=1):
+        yield _row(position, item)
+
+
+def _row(position: int, item: Any, line: int | None = None) -> Row:
+    if isinstance(item, Mapping):
+        return Row(position, item, None if NUMBER in item else f"has no {NUMBER}", line)
+    return Row(position, {}, f"is of type {type(item).__name__}; must be a mapping with {NUMBER}", line)
 
 
 @contextmanager
@@ -235,25 +245,28 @@ def _from_file(text: io.TextIOWrapper, name: str) -> Iterator[Row]:
         if first.strip():
             break
     if first.lstrip().startswith("{"):
-        yield from _from_json_lines(first, text)
+        yield from _from_json_lines(first, text, number)
     elif first.lstrip().startswith("["):
         raise _invalid(f"{name} holds a JSON array; write one JSON object in each line")
     elif first.strip():
         yield from _from_csv(first, text, name, number)
 
 
-def _from_json_lines(first: str, text: Iterable[str]) -> Iterator[Row]:
+def _from_json_lines(first: str, text: Iterable[str], number: int) -> Iterator[Row]:
     position = 0
-    for line in _with_first(first, text):
-        if not line.strip():
+    for line, content in enumerate(_with_first(first, text), start=number):
+        if not content.strip():
             continue
         position += 1
         try:
-            values = json.loads(line)
+            item = json.loads(content)
+        except json.JSONDecodeError as error:
+            # Its own text would call each line the first.
+            yield Row(position, {}, f"is not valid JSON: {error.msg}, column {error.colno}", line)
         except (RecursionError, ValueError) as error:
-            yield Row(position, {}, f"is not valid JSON: {error}")
-            continue
-        yield from (Row(position, row.values, row.error) for row in _from_mappings([values]))
+            yield Row(position, {}, f"is not valid JSON: {error}", line)
+        else:
+            yield _row(position, item, line)
 
 
 def _from_csv(first: str, text: Iterable[str], name: str, number: int) -> Iterator[Row]:
@@ -262,6 +275,7 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int) -> Iterat
     columns: list[str] = []
     position = 0
     while True:
+        line = number + reader.line_num
         try:
             cells = next(reader)
         except StopIteration:
@@ -280,7 +294,7 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int) -> Iterat
             wrong = f"has {len(cells)} fields, the header {len(columns)}"
         elif NUMBER not in values:
             wrong = f"ends before the column {NUMBER}"
-        yield Row(position, values, wrong)
+        yield Row(position, values, wrong, line)
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

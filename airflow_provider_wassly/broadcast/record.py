@@ -290,7 +290,10 @@ class BroadcastRecord:
                     raise _list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
             if not chunk.is_about(rows):
                 first, last = number * CHUNK + 1, number * CHUNK + len(rows)
-                raise _list_changed(f"among rows {first} to {last} some were sent to that have other numbers now")
+                lines = f" (lines {rows[0].line} to {rows[-1].line})" if rows[0].line is not None else ""
+                raise _list_changed(
+                    f"among rows {first} to {last}{lines} some were sent to that have other numbers now"
+                )
             self._chunks[number] = chunk
         return self._chunks[number]
 

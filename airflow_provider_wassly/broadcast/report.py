@@ -17,7 +17,8 @@ from airflow_provider_wassly.broadcast.recipients import NUMBER, Row
 from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
 from airflow_provider_wassly.hooks.files import local_path, open_location, remote_path
 
-COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason")
+#: The line at the end: there are readers that go by the place of a column.
+COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason", "line")
 
 Outcome = Literal["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
 
@@ -161,7 +162,7 @@ class Report(Output):
         """Write a line."""
         number = line.row.number
         shown = "" if number is None else str(number) if self._shows_numbers else short(number)
-        cells = (line.row.position, shown, line.outcome, line.conversation_id, line.reason)
+        cells = (line.row.position, shown, line.outcome, line.conversation_id, line.reason, line.row.line)
         self._writer.writerow("" if cell is None else cell for cell in cells)
 
 

@@ -603,7 +603,7 @@ class BroadcastRun:
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
             word = "UNKNOWN whether accepted" if outcome == "unknown" else outcome
-            log.warning("Row %d (%s): %s: %s", place.row.position, short(place.row.number), word, reason)
+            log.warning("%s (%s): %s: %s", place.row.where.capitalize(), short(place.row.number), word, reason)
         if self._logged == _MAX_LOGGED:
             log.warning("Further recipients that fail are in the report only")
 

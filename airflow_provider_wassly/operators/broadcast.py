@@ -437,7 +437,7 @@ class WasslyBroadcastOperator(WasslyTask):
                 except WasslyInvalidMessage as error:
                     number += 1
                     if number <= _MAX_NAMED:
-                        wrong.append(f"row {row.position} ({shorten(str(row.number))}): {error.message}")
+                        wrong.append(f"{row.where} ({shorten(str(row.number))}): {error.message}")
         if number:
             more = f"; and {number - _MAX_NAMED} more" if number > _MAX_NAMED else ""
             raise WasslyInvalidMessage(

@@ -113,6 +113,36 @@ def test_a_cell_may_hold_line_breaks_and_quotes(files: Files) -> None:
     assert [values["text"] for values in files.values(text)] == ['Dear "Anna",\n\nbye', "x"]
 
 
+def lines(rows: list[Row]) -> list[tuple[int | None, str]]:
+    return [(row.line, row.where) for row in rows]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_a_row_of_a_csv_file_knows_its_line_as_an_editor_counts(files: Files, newline: str) -> None:
+    text = f'\n\n{NUMBER},text\n{ANNA},"Dear Anna,\n\nbye"\n\n{OMAR},x\n{OMAR},too,long\n'
+    assert lines(files.rows(text.replace("\n", newline))) == [
+        (4, "row 1, line 4"),
+        (8, "row 2, line 8"),
+        (9, "row 3, line 9"),
+    ]
+
+
+def test_a_row_of_a_json_lines_file_knows_its_line_and_no_other_is_named(files: Files) -> None:
+    good = json.dumps({NUMBER: ANNA})
+    rows = files.rows(f"\n{good}\n\n{{]\n[]\n{good}")
+    assert lines(rows) == [
+        (2, "row 1, line 2"),
+        (4, "row 2, line 4"),
+        (5, "row 3, line 5"),
+        (6, "row 4, line 6"),
+    ]
+    assert rows[1].error == "is not valid JSON: Expecting property name enclosed in double quotes, column 2"
+
+
+def test_a_row_that_is_in_no_file_has_no_line() -> None:
+    assert lines(read([{NUMBER: ANNA}, {NUMBER: OMAR}])) == [(None, "row 1"), (None, "row 2")]
+
+
 def test_a_row_that_is_too_short_lacks_the_last_columns(files: Files) -> None:
     text = f"{NUMBER},name,town\n{ANNA},Anna\n"
     assert files.values(text) == [{NUMBER: ANNA, "name": "Anna"}]

@@ -69,10 +69,17 @@ def test_one_line_for_each_recipient(tmp_path: Path) -> None:
     save(path, Line(row(1), "accepted", 77), Line(row(2), "failed", reason=reason))
     with path.open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
-            ["row", "contact_mobile_number", "outcome", "conversation_id", "reason"],
-            ["1", "+44…0001", "accepted", "77", ""],
-            ["2", "+44…0002", "failed", "", reason],
+            ["row", "contact_mobile_number", "outcome", "conversation_id", "reason", "line"],
+            ["1", "+44…0001", "accepted", "77", "", ""],
+            ["2", "+44…0002", "failed", "", reason, ""],
         ]
+
+
+def test_a_recipient_of_a_file_is_reported_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"{NUMBER}\n\n+447700900001\n")
+    (rows,) = RecipientList(tmp_path / "list.csv").chunks()
+    save(tmp_path / "report.csv", Line(rows[0], "accepted", 77))
+    assert written((tmp_path / "report.csv").read_text())[0][-1] == "3"
 
 
 @settings(deadline=None)
@@ -175,7 +182,7 @@ def test_halves_of_characters_are_written_as_what_they_are(tmp_path: Path) -> No
     report.save()
     report.close()
     assert written((tmp_path / "report.csv").read_text(encoding="utf-8")) == [
-        ["1", "\\ud800", "invalid", "", "عمر \\udfff"]
+        ["1", "\\ud800", "invalid", "", "عمر \\udfff", ""]
     ]
 
 

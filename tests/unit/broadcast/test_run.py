@@ -950,6 +950,15 @@ def test_the_log_shows_no_whole_number_and_says_how_it_goes(caplog: pytest.LogCa
         assert number(place)[1:] not in caplog.text
 
 
+def test_the_log_names_the_line_of_a_file(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"{NUMBER}\n{number(0)}\n\n{number(1)}\n")
+    world = World()
+    world.fates = {number(1): ["refuse"]}
+    Broadcast(world, path).go()
+    assert "Row 2, line 4 (+44…0001): failed: never" in caplog.text
+
+
 def test_failures_beyond_a_thousand_are_in_the_report_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,18 @@ def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Servi
     assert task.run(recipients=people(2), validate_first=True).counts == {"accepted": 2}
 
 
+def test_what_is_wrong_with_a_file_is_found_by_its_line(task: Task, service: Service, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"name,contact_mobile_number\n\nAnn,{number(1)}\nBen,12\n")
+    ended = task.run(recipients=tmp_path / "list.csv", validate_first=True)
+    assert "1 rows cannot be sent to (validate_first): row 2, line 4 (" in str(ended.error)
+    (tmp_path / "list.csv").write_text(f"name,contact_mobile_number\nAnn,{number(1)}\nBen,12\n")
+    task.clear()
+    task.run(recipients=tmp_path / "list.csv")
+    (tmp_path / "list.csv").write_text(f"name,contact_mobile_number\nAnn,{number(3)}\nBen,12\n")
+    ended = task.run(recipients=tmp_path / "list.csv")
+    assert "among rows 1 to 2 (lines 2 to 3) some were sent to that have other numbers now" in str(ended.error)
+
+
 def test_all_rows_are_checked_first_also_by_a_retry_of_an_attempt_that_had_sent_nothing(
     task: Task, service: Service
 ) -> None:
