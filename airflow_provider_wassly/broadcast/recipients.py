@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import IO, Any
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Undefined
 
+from airflow_provider_wassly.broadcast.json_array import NotJsonError, items
 from airflow_provider_wassly.client import WasslyInvalidMessage
 from airflow_provider_wassly.hooks.files import open_location
 
@@ -25,6 +28,41 @@ CHUNK = 2000
 
 _DELIMITERS = (",", ";", "\t", "|")
 _FIELD = "recipients"
+
+#: The line with which Excel tells itself the delimiter.
+_SEP = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
+
+#: Characters that are read of the first line before it is known what it is: it may be a whole JSON array.
+_BLOCK = 64 * 1024
+
+#: Tables that would be gone through column by column, by the module of their type, and what makes rows of them.
+_TABLES = {
+    ("pandas", "DataFrame"): 'df.to_dict("records")',
+    ("polars", "DataFrame"): "df.to_dicts()",
+    ("pyarrow", "Table"): "table.to_pylist()",
+}
+
+_SAVE_AS_CSV = "save the sheet as CSV (UTF-8)"
+_UNPACK = "unpack it first"
+
+#: What files that are not text begin with, what they are and what to do.
+_NO_TEXT = [
+    (re.compile(begin, re.DOTALL), kind, advice)
+    for begin, kind, advice in (
+        (rb"PK\x03\x04.{26}(\[Content_Types\]|_rels/|docProps/|xl/)", "an Excel workbook", _SAVE_AS_CSV),
+        (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", "an OpenDocument spreadsheet", _SAVE_AS_CSV),
+        (rb"PK\x03\x04", "a ZIP archive", _UNPACK),
+        (rb"\xd0\xcf\x11\xe0", "an old Excel workbook", _SAVE_AS_CSV),
+        (rb"\x1f\x8b", "compressed with gzip", _UNPACK),
+        (rb"BZh[1-9]1AY&SY", "compressed with bzip2", _UNPACK),
+        (rb"\xfd7zXZ\0", "compressed with xz", _UNPACK),
+        (rb"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
+        (rb"PAR1\x15", "a Parquet file", 'read it in a task before and return df.to_dict("records")'),
+        # The first characters of a list are ASCII.
+        (rb"\0|.\0", "no text, or UTF-16 without a byte order mark", "save it as UTF-8"),
+    )
+]
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +98,7 @@ class Recipient:
 
     Every column can be had as an attribute, also one that is called ``items`` or ``get``. One that is not there is
     undefined, whatever the DAG makes of undefined names: to print it is an error, ``is defined`` and ``default`` work.
+    So is one without a value, so that nobody is called None; ``if`` and ``or`` work with it too.
     """
 
     __slots__ = ("_values",)
@@ -73,9 +112,10 @@ class Recipient:
 
     def __getitem__(self, name: str) -> Any:
         values = _values_of(self)
-        if name in values:
-            return values[name]
-        return StrictUndefined(f"the list has no value in column {name!r} for it; its columns: {_names(values)}")
+        if (value := values.get(name)) is not None:
+            return value
+        kind = _NoValue if name in values else StrictUndefined
+        return kind(f"the list has no value in column {name!r} for it; its columns: {_names(values)}")
 
     # Without these two, Python would ask for the columns 0, 1, 2 and so on, without an end.
     def __iter__(self) -> Iterator[str]:
@@ -86,6 +126,15 @@ class Recipient:
 
     def __str__(self) -> str:
         raise TypeError(f"recipient is a whole row; write one of its columns: {_names(_values_of(self))}")
+
+
+class _NoValue(Undefined):
+    """What a column without a value holds: it can be asked for and not be printed."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return self._fail_with_undefined_error()
 
 
 def _values_of(recipient: Recipient) -> Mapping[str, Any]:
@@ -101,7 +150,8 @@ class RecipientList:
     """
     A list of recipients that can be read several times.
 
-    :param source: a list of mappings, or the path or URI of a CSV file with a header line or of a JSON-lines file.
+    :param source: a list of mappings or of numbers, or the path or URI of a CSV file with a header line, or of a file
+        with a JSON array or with a JSON object in each line.
     :param conn_id: the Airflow connection for the object storage.
     :raises WasslyInvalidMessage: when it is neither.
     """
@@ -112,9 +162,14 @@ class RecipientList:
                 "text that looks like a list; hand over the list itself, for instance the output of a task, "
                 "and not a template that prints it"
             )
+        _refuse_table(source)
         is_file = isinstance(source, (str, PurePath)) or hasattr(source, "protocol")
         if not is_file and (isinstance(source, (Mapping, bytes)) or not hasattr(source, "__iter__")):
-            raise _invalid(f"of type {type(source).__name__}; must be a list of mappings, or the path of a file")
+            raise _invalid(
+                f"of type {type(source).__name__}; must be a list of mappings or of numbers, or the path of a file"
+            )
+        if isinstance(source, (set, frozenset)):
+            raise _invalid("a set, whose order is another one in each attempt; hand over a list")
         if not is_file and hasattr(source, "__next__"):
             raise _invalid(f"of type {type(source).__name__}, which can be read only once; hand over a list")
         self._source = source
@@ -138,14 +193,17 @@ class RecipientList:
 
     def _rows(self) -> Iterator[Row]:
         if not self._is_file:
-            yield from _from_mappings(self._source)
+            for position, item in enumerate(self._source, start=1):
+                yield _row(position, item)
             return
         with _opened(self._source, self._conn_id) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+            encoding = _encoding(file, str(self._source))
+            text = io.TextIOWrapper(file, encoding=encoding, newline="")
             try:
                 yield from _from_file(text, str(self._source))
             except UnicodeDecodeError:
-                raise _invalid(f"{self._source} is not UTF-8; save it with this encoding") from None
+                damage = "is not UTF-8" if encoding == "utf-8-sig" else "is damaged UTF-16"
+                raise _invalid(f"{self._source} {damage}; save it as UTF-8") from None
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -215,15 +273,32 @@ def survey(recipients: RecipientList) -> Survey:
     return Survey(total, "".join(digests), frozenset(columns) if len(columns) <= _MAX_COLUMNS else None)
 
 
-def _from_mappings(source: Iterable[Any]) -> Iterator[Row]:
-    for position, item in enumerate(source, start=1):
-        yield _row(position, item)
+def _refuse_table(source: Any) -> None:
+    # Its library is not ours to import.
+    for kind in type(source).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if (advice := _TABLES.get((library, kind.__name__))) is not None:
+            raise _invalid(f"a {library} {kind.__name__}; hand over its rows: {advice}")
 
 
 def _row(position: int, item: Any, line: int | None = None) -> Row:
-    if isinstance(item, Mapping):
-        return Row(position, item, None if NUMBER in item else f"has no {NUMBER}", line)
-    return Row(position, {}, f"is of type {type(item).__name__}; must be a mapping with {NUMBER}", line)
+    if isinstance(item, (str, int, float)) and not isinstance(item, bool):
+        item = {NUMBER: item}  # the client says what is wrong with a number
+    if not isinstance(item, Mapping):
+        return Row(position, {}, f"is of type {type(item).__name__}; must be a number or a mapping with {NUMBER}", line)
+    if any(map(_is_nan, item.values())):
+        item = {name: None if _is_nan(value) else value for name, value in item.items()}
+    return Row(position, item, None if NUMBER in item else f"has no {NUMBER}", line)
+
+
+def _is_nan(value: Any) -> bool:
+    """Tell whether a value is a NaN, or one of the others that stand for no value in a table."""
+    if isinstance(value, (str, int, list, dict)):
+        return False
+    try:
+        return bool(value != value)
+    except Exception:  # that of pandas refuses to be compared
+        return type(value).__name__ == "NAType"
 
 
 @contextmanager
@@ -238,18 +313,42 @@ def _opened(source: Any, conn_id: str | None) -> Iterator[IO[bytes]]:
         yield file
 
 
+def _encoding(file: IO[bytes], name: str) -> str:
+    start = file.read(200)
+    file.seek(0)
+    if start.startswith(_UTF_16):
+        return "utf-16"
+    for begin, kind, advice in _NO_TEXT:
+        if begin.match(start):
+            raise _invalid(f"{name} is {kind}; {advice}")
+    return "utf-8-sig"
+
+
 def _from_file(text: io.TextIOWrapper, name: str) -> Iterator[Row]:
-    number, first = 0, ""
-    for first in text:
+    number = 1
+    while (first := text.readline(_BLOCK)) and not first.strip():
         number += 1
-        if first.strip():
-            break
+    if first.lstrip().startswith("["):
+        yield from _from_json_array(first, text, name, number)
+        return
+    if not first.endswith(("\n", "\r")):
+        first += text.readline()
+    if first.strip() == "{":
+        raise _invalid(f"{name} holds a JSON object on several lines; write one object in each line, or a JSON array")
     if first.lstrip().startswith("{"):
         yield from _from_json_lines(first, text, number)
-    elif first.lstrip().startswith("["):
-        raise _invalid(f"{name} holds a JSON array; write one JSON object in each line")
-    elif first.strip():
-        yield from _from_csv(first, text, name, number)
+    elif found := _SEP.fullmatch(first):
+        yield from _from_csv(text.readline(), text, name, number + 1, found[1])
+    else:
+        yield from _from_csv(first, text, name, number, _delimiter(first))
+
+
+def _from_json_array(first: str, text: IO[str], name: str, number: int) -> Iterator[Row]:
+    try:
+        for position, (line, item) in enumerate(items(text, first, number), start=1):
+            yield _row(position, item, line)
+    except NotJsonError as error:
+        raise _invalid(f"{name}, {error}") from None
 
 
 def _from_json_lines(first: str, text: Iterable[str], number: int) -> Iterator[Row]:
@@ -269,8 +368,11 @@ def _from_json_lines(first: str, text: Iterable[str], number: int) -> Iterator[R
             yield _row(position, item, line)
 
 
-def _from_csv(first: str, text: Iterable[str], name: str, number: int) -> Iterator[Row]:
-    delimiter = max(_DELIMITERS, key=lambda char: (NUMBER in _cells(first, char), first.count(char)))
+def _delimiter(header: str) -> str:
+    return max(_DELIMITERS, key=lambda char: (NUMBER in _cells(header, char), header.count(char)))
+
+
+def _from_csv(first: str, text: Iterable[str], name: str, number: int, delimiter: str) -> Iterator[Row]:
     reader = csv.reader(_with_first(first, text), delimiter=delimiter, strict=True)
     columns: list[str] = []
     position = 0
@@ -290,7 +392,7 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int) -> Iterat
         position += 1
         values = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
         wrong = None
-        if len(cells) > len(columns):
+        if any(cell.strip() for cell in cells[len(columns) :]):
             wrong = f"has {len(cells)} fields, the header {len(columns)}"
         elif NUMBER not in values:
             wrong = f"ends before the column {NUMBER}"

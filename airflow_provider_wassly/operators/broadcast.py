@@ -51,9 +51,10 @@ class WasslyBroadcastOperator(WasslyTask):
     Returns ``{"recipients": …, "accepted": …, "failed": …, "invalid": …, "unknown": …, "duplicate": …, "not_sent": …,
     "remaining_conversations": …, "duration": …, "messages_per_minute": …, "report": …}``; ``duration`` in seconds.
 
-    :param recipients: a list of mappings, or the path or URI of a CSV file with a header line or of a JSON-lines file
-        (UTF-8). Columns: ``contact_mobile_number``, and if wanted ``contact_name``, ``instance_id`` and any others.
-        A number that is in it twice is sent to once, see ``on_duplicate``. (templated)
+    :param recipients: a list of mappings or of numbers as text, or the path or URI of a CSV file with a header line,
+        or of a file with a JSON array or with a JSON object in each line. Columns: ``contact_mobile_number``, and if
+        wanted ``contact_name``, ``instance_id`` and any others. A number that is in it twice is sent to once, see
+        ``on_duplicate``. (templated)
     :param message: the text, rendered for each recipient with the task's context and ``recipient``, as in
         ``{{ recipient.invoice }}``. A name that ends in ``.j2`` is a template file. A callable is called for each
         recipient, with that ``context`` and ``jinja_env``.

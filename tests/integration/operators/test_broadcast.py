@@ -180,7 +180,10 @@ JSON_LINES = '{"contact_mobile_number": "+447700900001", "name": "Ann 1", "note"
 )
 
 
-@pytest.mark.parametrize("content", [CSV, JSON_LINES], ids=["csv", "json-lines"])
+JSON_ARRAY = f"[{JSON_LINES}]".replace("\n\n", ",\n")
+
+
+@pytest.mark.parametrize("content", [CSV, JSON_LINES, JSON_ARRAY], ids=["csv", "json-lines", "json-array"])
 @pytest.mark.parametrize("uri", [False, True], ids=["path", "uri"])
 def test_a_list_from_a_file(box: Sandbox, one_task: Task, tmp_path: Path, content: str, uri: bool) -> None:
     (tmp_path / "2026-11-24.list").write_text(content, newline="")
@@ -188,6 +191,11 @@ def test_a_list_from_a_file(box: Sandbox, one_task: Task, tmp_path: Path, conten
     ended = one_task.run(recipients=folder + "/{{ ds }}.list", message="{{ recipient.name }}: {{ recipient.note }}")
     assert ended.counts == {"accepted": 2}
     assert texts(box) == {"+447700900001": "Ann 1: a; b", "+447700900002": "Ann 2: \u202bمرحبا"}
+
+
+def test_a_list_of_numbers(box: Sandbox, one_task: Task) -> None:
+    assert one_task.run(recipients=numbers(1, 3), message="Hi").counts == {"accepted": 3}
+    assert sent_to(box) == numbers(1, 3)
 
 
 def test_list_files_and_report_in_an_object_storage(box: Sandbox, one_task: Task) -> None:
@@ -208,9 +216,9 @@ def test_list_files_and_report_in_an_object_storage(box: Sandbox, one_task: Task
     assert ended.summary["report"] == "memory://bucket/reports/2026-11-24.csv"
     lines = storage.cat("/bucket/reports/2026-11-24.csv").decode().splitlines()
     assert lines == [
-        "row,contact_mobile_number,outcome,conversation_id,reason",
-        "1,+44…0001,accepted,1,",
-        "2,+44…0002,accepted,2,",
+        "row,contact_mobile_number,outcome,conversation_id,reason,line",
+        "1,+44…0001,accepted,1,,2",
+        "2,+44…0002,accepted,2,,3",
     ]
 
 
@@ -416,7 +424,8 @@ WRONG = [
     ({"contact_mobile_number": ""}, "contact_mobile_number: empty"),
     ({"contact_mobile_number": number(9), "contact_name": 7}, "contact_name: of type int"),
     ({"contact_mobile_number": number(9), "instance_id": 7}, "instance_id: of type int"),
-    ("+447700900001", "the row: is of type str"),
+    (["+447700900001"], "the row: is of type list"),
+    ("no number", "contact_mobile_number: holds letters"),
 ]
 
 

@@ -235,7 +235,7 @@ def test_a_row_that_is_wrong_stops_nobody() -> None:
     broadcast = Broadcast(world, source).go()
     assert broadcast.outcomes() == ["invalid"] * 3 + ["accepted"] * 2 + ["invalid"]
     assert broadcast.reasons()[0] == f"the row: has no {NUMBER}"
-    assert [line.row.number for line in broadcast.report.lines[:3]] == [None, "2.01E+11", None]
+    assert [line.row.number for line in broadcast.report.lines[:3]] == [None, "2.01E+11", "text"]
 
 
 def test_odd_characters_in_a_list_stop_nobody_and_break_no_line(

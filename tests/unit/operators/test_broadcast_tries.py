@@ -180,6 +180,31 @@ def test_rows_that_are_wrong_stop_no_other_and_count_as_failures(
     assert Counter(service.delivered) == {number(1): 2, number(2): 2}
 
 
+def test_a_table_is_refused_once_and_before_anything_is_sent(
+    task: Task, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_ambiguous(self: Any) -> bool:
+        raise ValueError("The truth value of a DataFrame is ambiguous")
+
+    # The shape of that of pandas.
+    members = {"__module__": "pandas.core.frame", "__iter__": lambda self: iter(["a", "b"]), "__bool__": is_ambiguous}
+    ended = task.run(recipients=type("DataFrame", (), members)())
+    assert isinstance(ended.error, FAIL)
+    assert 'a pandas DataFrame; hand over its rows: df.to_dict("records")' in str(ended.error)
+    assert "Row 1" not in caplog.text
+    assert service.calls == []
+
+
+def test_nobody_is_called_none(task: Task, service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{**row, "name": name} for row, name in zip(people(3), ("Ann", None, float("nan")), strict=True)]
+    ended = task.run(recipients=rows)
+    assert ended.counts == {"accepted": 1, "invalid": 2}
+    assert "Row 2 (+44…0002): invalid: message: the list has no value in column 'name'" in caplog.text
+    task.clear()
+    assert task.run(recipients=rows, message="Hello {{ recipient.name or 'friend' }}").counts == {"accepted": 3}
+    assert [message.texts["message"] for message in service.messages] == ["Hello Ann", "Hello friend", "Hello friend"]
+
+
 def test_a_file_that_is_missing_for_one_names_no_number(
     task: Task, service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
