@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_wassly import _compat
+from airflow_provider_wassly.client.messages import MAX_MESSAGE
+from airflow_provider_wassly.notifications.plain_text import plain_text
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ _TASK_HEADS = {
 _PLAIN_REASONS = {"success", "task_failure"}
 
 
-def default_message(context: Any) -> str:
+def default_message(context: Any, limit: int = MAX_MESSAGE) -> str:
     """
     Say what has happened, for people on a phone, in WhatsApp's formatting.
 
@@ -37,21 +39,43 @@ def default_message(context: Any) -> str:
     left out.
 
     :param context: that of a callback of a task or a DAG, or of a deadline alert.
+    :param limit: the most characters that it may have.
     """
-    return _attempt(_described, context) or "ℹ️ *A callback of Airflow*"
+    return _attempt(_described, context, limit) or "ℹ️ *A callback of Airflow*"
 
 
-def _described(context: Any) -> str:
+def _described(context: Any, limit: int) -> str:
     if _value(context, "deadline"):
         lines = _deadline(context)
     elif _value(context, "slas"):
-        lines = [_named("⏰ *SLA missed*", _value(_value(context, "dag"), "dag_id"))]
+        lines = [_named("⏰ *SLA missed*", _value(_value(context, "dag"), "dag_id")), None]
     elif _value(context, "ti") is None or _value(context, "reason") is not None:
         # Airflow tells a DAG's callback the reason. The task that it puts beside it need not be the one that failed.
         lines = _dag(context)
     else:
         lines = _task(context, _value(context, "ti"))
-    return "\n".join(line for line in lines if line)
+    *facts, page = lines
+    return _fitted([fact for fact in facts if fact], page, limit)
+
+
+def _fitted(lines: list[str], page: str | None, limit: int) -> str:
+    """Join lines and the address of a page; the longest lines are cut if it all would be too long."""
+    end = f"\n{page}" if page else ""
+    whole = "\n".join(lines) + end
+    if len(whole) <= limit:
+        return whole
+    if len(end) > limit // 2:  # half of an address leads nowhere
+        return _fitted(lines, None, limit)
+    room = limit - len(lines) - len(end)
+    width = next(width for width in range(room, 0, -1) if sum(min(len(line), width) for line in lines) <= room)
+    return "\n".join(_cut(line, width) for line in lines) + end
+
+
+def _cut(line: str, width: int) -> str:
+    if len(line) <= width:
+        return line
+    kept = line[: width - 2]
+    return f"{kept}…`" if kept.count("`") % 2 else f"{kept}…"
 
 
 def _task(context: Any, ti: Any) -> list[str | None]:
@@ -130,8 +154,9 @@ def _failed_tasks(dag: Any, dag_run: Any, dag_id: str, run_id: str) -> str | Non
 def _error(exception: Any) -> str | None:
     if exception is None:
         return None
-    # Before it is cut: of a secret's beginning nobody knows that it is one.
-    lines = _compat.redact(str(exception)).strip().splitlines()
+    # Before it is cut: of a secret's beginning nobody knows that it is one. Twice: codes in its midst can hide a
+    # secret, and line breaks can be part of one.
+    lines = _compat.redact(plain_text(_compat.redact(str(exception)))).strip().splitlines()
     text = lines[0].strip() if lines else ""
     if isinstance(exception, BaseException):
         text = f"{type(exception).__name__}: {text}" if text else type(exception).__name__
@@ -151,8 +176,7 @@ def _code(value: Any) -> str:
 
 def _plain(value: Any) -> str:
     """Return a value as one line that can be sent and that ends no formatting around it."""
-    line = "" if value is None else " ".join(str(value).split())
-    return line.replace("`", "'").encode("utf-8", "replace").decode()
+    return "" if value is None else " ".join(plain_text(str(value)).split()).replace("`", "'")
 
 
 def _duration(start: Any, end: Any) -> str | None:

@@ -30,6 +30,9 @@ class WasslyNotifier(_compat.BaseNotifier):
     it. In that time it tries again what was definitely not accepted and may pass, and never what is unknown. The log
     and the error list everyone who was not, or may not have been, reached.
 
+    The default text links to Airflow's page. The link points to ``localhost`` until ``[api] base_url`` is set
+    (``[webserver] base_url`` on Airflow 2.11).
+
     One instance can serve many tasks, in ``default_args`` for instance.
 
     Every templated parameter can also be a callable, which gets ``context`` and ``jinja_env``, as in any operator.
@@ -163,15 +166,23 @@ class WasslyNotifier(_compat.BaseNotifier):
         await sync_to_async(self._notify, thread_sensitive=False)(context)
 
     def _notify(self, context: _compat.Context) -> None:
+        from airflow_provider_wassly.client.messages import MAX_CAPTION, MAX_MESSAGE
         from airflow_provider_wassly.notifications.default_message import default_message
         from airflow_provider_wassly.notifications.delivery import notify_everybody
+        from airflow_provider_wassly.notifications.plain_text import plain_text
 
+        message = self.message
+        if message is None:
+            has_file = self.document is not None or self.media is not None
+            message = default_message(context, MAX_CAPTION if has_file else MAX_MESSAGE)
+        elif isinstance(message, str):
+            message = plain_text(message)
         notify_everybody(
             list(_separate(self.contact_mobile_number)),
             wassly_conn_id=self.wassly_conn_id,
             # A deadline alert can run in a process that never answers when a Variable is set.
             keep_quota="deadline" not in context,
-            message=default_message(context) if self.message is None else self.message,
+            message=message,
             document=self.document,
             media=self.media,
             instance_id=self.instance_id,

@@ -10,8 +10,10 @@ from __future__ import annotations
 import enum
 import sys
 import types
+import unicodedata
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -352,6 +354,36 @@ def test_of_an_exception_only_the_first_line_is_told_and_only_its_beginning() ->
     assert line(RuntimeError(exactly)) == f"`RuntimeError: {exactly}`"
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("\x1b[1;31mno such table\x1b[0m: orders", "no such table: orders"),
+        ("\x1b[38;5;196mred\x1b[m \x1b]8;;https://example.com\x1b\\link\x1b]8;;\x07", "red link"),
+        ("\x9b31mred\x9b0m", "red"),
+        ("100 %\x08\x08", "100 %"),
+        ("a\x00b\x7fc", "abc"),
+        ("an end\x1b", "an end"),
+        ("half a character: \udcff", "half a character: ?"),
+        ("👩‍💻 عربي\u200f", "👩‍💻 عربي\u200f"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_left_out(written: str, read: str) -> None:
+    error = RuntimeError(written)
+    assert default_message(context(exception=error)).splitlines()[2] == f"`RuntimeError: {read}`"
+    assert default_message(context(task_instance(task_id=written))).splitlines()[0].endswith(f"`{read}`")
+
+
+def test_codes_do_not_hide_a_secret() -> None:
+    _compat.mask_secret_here("hunter-4-of-the-notifier")
+    error = RuntimeError("password hunter-4\x1b[0m-of-the\x00-notifier is wrong")
+    assert default_message(context(exception=error)).splitlines()[2] == "`RuntimeError: password *** is wrong`"
+
+
+def test_codes_are_no_part_of_the_length_of_an_error() -> None:
+    error = RuntimeError("\x1b[0m" * 1000 + "x" * (200 - len("RuntimeError: ")))
+    assert default_message(context(exception=error)).splitlines()[2].endswith("xxx`")
+
+
 def test_secrets_are_not_told() -> None:
     _compat.mask_secret_here("hunter-2-of-the-notifier")
     error = RuntimeError("cannot log in with hunter-2-of-the-notifier")
@@ -450,12 +482,13 @@ collections = st.one_of(plain, st.lists(plain, max_size=3), st.dictionaries(st.s
     )
 )
 def test_whatever_is_missing_or_raises_there_is_a_text_that_can_be_sent(anything: Any) -> None:
-    text = default_message(anything)
-    assert 0 < len(text.strip()) <= len(text) <= 4096
-    for line in text.splitlines():
-        assert line.count("`") % 2 == 0
-        assert line.strip()
-    text.encode()
+    for limit in (4096, 1024):
+        text = default_message(anything, limit)
+        assert 0 < len(text.strip()) <= len(text) <= limit
+        for line in text.split("\n"):
+            assert line.count("`") % 2 == 0
+            assert line.strip()
+            assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in line)
 
 
 @pytest.mark.parametrize("missing", ["dag", "dag_run", "run_id", "logical_date", "ti"])
@@ -468,6 +501,43 @@ def test_each_key_can_be_missing(missing: str, reason: dict[str, str]) -> None:
         "❌ *DAG failed*" if reason else "ℹ️ *DAG*: `mixed`" if missing == "ti" else "❌ *Task failed*"
     )
     assert "None" not in text
+
+
+@pytest.mark.parametrize("limit", [1024, 4096])
+@pytest.mark.parametrize("letter", ["x", "é", "日", "🗞"])
+@pytest.mark.parametrize("kind", ["task", "dag", "deadline"])
+def test_the_longest_names_fit_a_message(states: dict[str, str | None], letter: str, kind: str, limit: int) -> None:
+    name = letter * 250
+    names = [f"{number:02}{name[2:]}" for number in range(50)]
+    states |= dict.fromkeys(names, "failed")
+    url = f"{BASE}/dags/{name}/runs/{quote(name)}/tasks/{name}?try_number=2"
+    told = context(
+        task_instance(dag_id=name, task_id=name, run_id=name, map_index=1000, log_url=url),
+        dag_run(dag_id=name, run_id=RUN, dag_run_id=name, state=State.FAILED),
+        exception=RuntimeError(name),
+    )
+    if kind == "dag":
+        told |= {"dag": Fake(dag_id=name, task_ids=names), "reason": "task_failure"}
+    if kind == "deadline":
+        told = {"dag_run": {"dag_id": name, "dag_run_id": name, "state": name}, "deadline": {"deadline_time": name}}
+    text, whole = default_message(told, limit), default_message(told, 100_000)
+    assert 400 < len(text) <= limit
+    assert text == whole or len(whole) > limit
+    head, *_ = text.splitlines()
+    assert head.startswith({"task": "❌ *Task f", "dag": "❌ *DAG f", "deadline": "⏰ *Deadline m"}[kind])
+    for line in text.splitlines():
+        assert line.count("`") % 2 == 0
+        # A link is there as a whole or not at all.
+        assert not line.startswith("http") or line.endswith(("?try_number=2", quote(name, safe=""), RUN_IN_URL))
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    told = context(exception=RuntimeError("no such table"))
+    whole = default_message(told)
+    assert default_message(told, len(whole)) == whole
+    shortened = default_message(told, len(whole) - 1)
+    assert len(shortened) < len(whole)
+    assert shortened.endswith(TASK_URL)
 
 
 def test_the_page_of_a_task_on_airflow_3_0_which_forgets_a_slash(airflow_3_0: None) -> None:

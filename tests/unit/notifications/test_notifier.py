@@ -283,6 +283,38 @@ def test_nobody_to_notify_is_an_error(sent: Sent, numbers: Any) -> None:
     assert sent == []
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("\x1b[31mred\x1b[0m,\tas *ever*\n- one\r\n- two\x00", "red,\tas *ever*\n- one\n- two"),
+        ("half a character: \ud83d", "half a character: ?"),
+        ("👩‍💻 عربي\u200f", "👩‍💻 عربي\u200f"),
+    ],
+)
+@pytest.mark.parametrize("is_called", [False, True])
+def test_what_a_terminal_would_obey_is_no_part_of_a_text_of_ones_own(
+    sent: Sent, written: str, read: str, is_called: bool
+) -> None:
+    message: Any = (lambda context, jinja_env: f"It said: {written}") if is_called else "It said: {{ exception }}"
+    WasslyNotifier(contact_mobile_number=FIRST, message=message)(context(exception=ValueError(written)))
+    assert sent.texts == [f"It said: {read}"]
+
+
+@pytest.mark.parametrize("field", ["document", "media"])
+def test_the_default_text_fits_the_caption_of_a_file(
+    sent: Sent, tmp_path: Path, field: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "report.pdf").write_bytes(b"1")
+    told = context(reason="x" * 5000)
+    files: dict[str, Any] = {field: tmp_path / "report.pdf"}
+    WasslyNotifier(contact_mobile_number=FIRST, **files)(told)
+    WasslyNotifier(contact_mobile_number=FIRST)(told)
+    lengths = [len(text or "") for text in sent.texts]
+    assert 900 < lengths[0] <= 1024
+    assert 4000 < lengths[1] <= 4096
+    assert "may be cut" not in caplog.text
+
+
 def test_a_message_ending_in_j2_is_read_from_its_file(sent: Sent, tmp_path: Path) -> None:
     (tmp_path / "base.j2").write_text("*{% block title %}{% endblock %}*")
     (tmp_path / "report.j2").write_text("{% extends 'base.j2' %}{% block title %}Report of {{ ds }}{% endblock %}")
