@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import re
 import stat
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from airflow_provider_wassly.client.errors import WasslyAttachmentError, WasslyInvalidMessage
+from airflow_provider_wassly.client.file_types import ending_of, type_of
+
+_MIME_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+ *(;[\x20-\x7e]*)?")
 
 
 class Readable(Protocol):
@@ -34,8 +36,8 @@ class Attachment:
     :param name: the file name that the recipient sees.
     :param size: its length in bytes.
     :param opener: opens it for reading from its beginning; called once per attempt.
-    :param content_type: its MIME type; guessed from the name by default.
-    :raises WasslyInvalidMessage: when ``content_type`` cannot be sent in a header.
+    :param content_type: its MIME type; by default the one that goes with the name.
+    :raises WasslyInvalidMessage: when ``content_type`` is not a MIME type.
     """
 
     name: str
@@ -45,16 +47,8 @@ class Attachment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _safe_name(self.name))
-        if not self.content_type:
-            guessed, encoding = mimetypes.guess_type(self.name, strict=False)
-            # A name such as report.csv.gz is a gzip file to whoever receives it, not a CSV.
-            by_encoding = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
-            kind = by_encoding.get(encoding, guessed) if encoding else guessed
-            object.__setattr__(self, "content_type", kind or "application/octet-stream")
-        if not re.fullmatch(r"[\x20-\x7e]+", self.content_type):
-            raise WasslyInvalidMessage(
-                "holds a line break or a character beyond ASCII, which no header can carry", field="content_type"
-            )
+        content_type = checked_content_type(self.content_type, "content_type")
+        object.__setattr__(self, "content_type", content_type or type_of(self.name) or "application/octet-stream")
 
     @classmethod
     def from_path(cls, path: str | os.PathLike[str], *, name: str | None = None, parameter: str) -> Attachment:
@@ -62,7 +56,8 @@ class Attachment:
         Check a local file and return it as attachment.
 
         :param path: the file.
-        :param name: the name that the recipient sees; by default the last part of the path.
+        :param name: the name that the recipient sees; by default the last part of the path. One without a known
+            extension gets the file's.
         :param parameter: ``document`` or ``media``, for error texts.
         :raises WasslyInvalidMessage: when it is missing, unreadable or no regular file.
         """
@@ -80,7 +75,7 @@ class Attachment:
         except (OSError, ValueError) as error:
             raise WasslyInvalidMessage(f"{location} cannot be read: {_reason(error)}", field=parameter) from None
         return cls(
-            name=name or os.path.basename(location),
+            name=display_name(name, location),
             size=found.st_size,
             opener=lambda: cast(BinaryIO, open(location, "rb")),
         )
@@ -127,6 +122,29 @@ class AttachmentReader:
 
     def _failed(self, reason: str) -> WasslyAttachmentError:
         return WasslyAttachmentError(f"{self._attachment.name} {reason}")
+
+
+def display_name(name: str | None, path: str) -> str:
+    """Return the name under which a file is sent; without a known extension, phones could not open it."""
+    shown = _safe_name(name or os.path.basename(path))
+    ending = ending_of(path)
+    if type_of(shown) or shown.lower().endswith(ending.lower()):
+        return shown
+    return shown.rstrip(". ") + ending
+
+
+def checked_content_type(value: Any, parameter: str) -> str:
+    """
+    Return a MIME type as a header can carry it; none for an empty one.
+
+    :raises WasslyInvalidMessage: when it is none.
+    """
+    if not isinstance(value, str):
+        raise WasslyInvalidMessage(f"of type {type(value).__name__}, but it must be text", field=parameter)
+    content_type = value.strip(" ")
+    if content_type and not _MIME_TYPE.fullmatch(content_type):
+        raise WasslyInvalidMessage(f"{value!r} is not a MIME type such as application/pdf", field=parameter)
+    return content_type
 
 
 def _reason(error: BaseException) -> str:

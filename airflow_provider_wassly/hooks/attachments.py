@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
+from airflow_provider_wassly.client.attachments import checked_content_type, display_name
 from airflow_provider_wassly.hooks.files import local_path, remote_path
 
 
@@ -17,6 +19,7 @@ def resolve_attachment(
     *,
     parameter: str,
     name: str | None = None,
+    content_type: str | None = None,
     conn_id: str | None = None,
     roots: Sequence[str] | None = None,
     max_bytes: int | None = None,
@@ -26,7 +29,9 @@ def resolve_attachment(
 
     :param location: a local path, a URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
     :param parameter: ``document`` or ``media``, for error texts.
-    :param name: the file name that the recipient sees; by default the last part of the path.
+    :param name: the file name that the recipient sees; by default the last part of the path. One without a known
+        extension gets the file's.
+    :param content_type: its MIME type; by default the one that goes with the name.
     :param conn_id: the Airflow connection for the object storage.
     :param roots: when given, folders and URI prefixes outside of which files are refused.
     :param max_bytes: when given, a larger file is refused.
@@ -42,11 +47,14 @@ def resolve_attachment(
     text = str(location)
     if not text.strip():
         raise WasslyInvalidMessage("an empty path; leave the parameter out to send no file", field=parameter)
+    if not isinstance(name, (str, type(None))):
+        raise WasslyInvalidMessage(f"of type {type(name).__name__}, but it must be text", field=f"{parameter}_name")
+    kind = "" if content_type is None else checked_content_type(content_type, f"{parameter}_content_type")
     local = local_path(text)
     if local is not None:
-        attachment = _local(local, parameter, name, roots)
+        attachment = _local(local, parameter, name, kind, roots)
     else:
-        attachment = _remote(location, text, parameter, name, conn_id, roots)
+        attachment = _remote(location, text, parameter, name, kind, conn_id, roots)
     if max_bytes is not None and attachment.size > max_bytes:
         raise WasslyInvalidMessage(
             f"{attachment.name} has {attachment.size} bytes, the connection's max_attachment_bytes is {max_bytes}",
@@ -55,19 +63,25 @@ def resolve_attachment(
     return attachment
 
 
-def _local(path: str, parameter: str, name: str | None, roots: Sequence[str] | None) -> Attachment:
-    name = name or os.path.basename(path)
+def _local(path: str, parameter: str, name: str | None, kind: str, roots: Sequence[str] | None) -> Attachment:
+    shown = display_name(name, path)
     if roots is not None:
         # The file behind all links is what is checked, and then what is opened.
         path = os.path.realpath(path)
         folders = [os.path.realpath(folder) for root in roots if (folder := local_path(root)) is not None]
         if not any(_is_under(path, folder, os.sep) for folder in folders):
             raise _outside(path, parameter)
-    return Attachment.from_path(path, name=name, parameter=parameter)
+    return replace(Attachment.from_path(path, parameter=parameter), name=shown, content_type=kind)
 
 
 def _remote(
-    location: Any, text: str, parameter: str, name: str | None, conn_id: str | None, roots: Sequence[str] | None
+    location: Any,
+    text: str,
+    parameter: str,
+    name: str | None,
+    kind: str,
+    conn_id: str | None,
+    roots: Sequence[str] | None,
 ) -> Attachment:
     if roots is not None and not any(_is_inside(text, root) for root in roots if local_path(root) is None):
         raise _outside(text, parameter)
@@ -85,7 +99,12 @@ def _remote(
         raise WasslyInvalidMessage(
             f"{text} cannot be read: {type(error).__name__}: {error}", field=parameter
         ) from error
-    return Attachment(name=name or location.name, size=size, opener=lambda: location.open("rb"))
+    return Attachment(
+        name=display_name(name, location.name),
+        size=size,
+        opener=lambda: location.open("rb"),
+        content_type=kind,
+    )
 
 
 def _is_inside(uri: str, root: str) -> bool:

@@ -130,6 +130,7 @@ class WasslyHook(_compat.BaseHook):
         *,
         parameter: str,
         name: str | None = None,
+        content_type: str | None = None,
         attachment_conn_id: str | None = None,
     ) -> Attachment:
         """
@@ -137,7 +138,9 @@ class WasslyHook(_compat.BaseHook):
 
         :param location: a local path, a URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
         :param parameter: ``document`` or ``media``, for error texts.
-        :param name: the file name that the recipient sees; by default the last part of the path.
+        :param name: the file name that the recipient sees; by default the last part of the path. One without a known
+            extension gets the file's.
+        :param content_type: its MIME type; by default the one that goes with the name.
         :param attachment_conn_id: the Airflow connection for the object storage.
         :raises WasslyInvalidMessage: when it cannot or may not be sent.
         """
@@ -145,6 +148,7 @@ class WasslyHook(_compat.BaseHook):
             location,
             parameter=parameter,
             name=name,
+            content_type=content_type,
             conn_id=attachment_conn_id,
             roots=self.settings.attachment_roots,
             max_bytes=self.settings.max_attachment_bytes,
@@ -158,8 +162,10 @@ class WasslyHook(_compat.BaseHook):
         contact_name: str | None = None,
         document: Any = None,
         document_name: str | None = None,
+        document_content_type: str | None = None,
         media: Any = None,
         media_name: str | None = None,
+        media_content_type: str | None = None,
         instance_id: str | None = None,
         attachment_conn_id: str | None = None,
     ) -> OutgoingMessage:
@@ -178,8 +184,17 @@ class WasslyHook(_compat.BaseHook):
             if location is None
             else location
             if isinstance(location, Attachment)
-            else self.attachment(location, parameter=parameter, name=name, attachment_conn_id=attachment_conn_id)
-            for parameter, location, name in (("document", document, document_name), ("media", media, media_name))
+            else self.attachment(
+                location,
+                parameter=parameter,
+                name=name,
+                content_type=content_type,
+                attachment_conn_id=attachment_conn_id,
+            )
+            for parameter, location, name, content_type in (
+                ("document", document, document_name, document_content_type),
+                ("media", media, media_name, media_content_type),
+            )
         }
         return self.get_conn().prepare(
             contact_mobile_number=contact_mobile_number,
@@ -198,8 +213,10 @@ class WasslyHook(_compat.BaseHook):
         contact_name: str | None = None,
         document: Any = None,
         document_name: str | None = None,
+        document_content_type: str | None = None,
         media: Any = None,
         media_name: str | None = None,
+        media_content_type: str | None = None,
         instance_id: str | None = None,
         attachment_conn_id: str | None = None,
     ) -> SendReceipt:
@@ -213,9 +230,12 @@ class WasslyHook(_compat.BaseHook):
         :param message: the text; required when there is neither ``document`` nor ``media``.
         :param contact_name: display name of the contact.
         :param document: a document: local path, URI, ``ObjectStoragePath`` or :class:`Attachment`.
-        :param document_name: the file name that the recipient sees; by default the last part of the path.
+        :param document_name: the file name that the recipient sees; by default the last part of the path. One without a
+            known extension gets the file's.
+        :param document_content_type: its MIME type; by default the one that goes with the name.
         :param media: an image, a video or an audio file, in the same forms.
         :param media_name: as ``document_name``.
+        :param media_content_type: as ``document_content_type``.
         :param instance_id: the sending WhatsApp Web session; by default the connection's.
         :param attachment_conn_id: the Airflow connection for the object storage of both files.
         :raises WasslyInvalidMessage: before any call, when the message cannot be sent as it is.
@@ -228,8 +248,10 @@ class WasslyHook(_compat.BaseHook):
                 contact_name=contact_name,
                 document=document,
                 document_name=document_name,
+                document_content_type=document_content_type,
                 media=media,
                 media_name=media_name,
+                media_content_type=media_content_type,
                 instance_id=instance_id,
                 attachment_conn_id=attachment_conn_id,
             )

@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from airflow_provider_wassly.client import (
@@ -65,6 +66,8 @@ def notify_everybody(
     keep_quota: bool,
     document: Any,
     media: Any,
+    document_content_type: Any = None,
+    media_content_type: Any = None,
     began: float | None = None,
     clock: Clock = SYSTEM,
     **message: Any,
@@ -88,8 +91,11 @@ def notify_everybody(
         raise WasslyInvalidMessage("empty; there is nobody to notify", field="contact_mobile_number")
     # Looked at once and not for each recipient.
     files: dict[str, Any] = {
-        parameter: None if location is None else _look_at(location, parameter, hook, deadline, clock)
-        for parameter, location in (("document", document), ("media", media))
+        parameter: None if location is None else _look_at(location, parameter, content_type, hook, deadline, clock)
+        for parameter, location, content_type in (
+            ("document", document, document_content_type),
+            ("media", media, media_content_type),
+        )
     }
     messages: dict[str, tuple[str, OutgoingMessage]] = {}
     failures: dict[str, WasslyError] = {}
@@ -124,24 +130,27 @@ def notify_everybody(
         raise WasslyNotificationError(failures, recipients)
 
 
-def _look_at(location: Any, parameter: str, hook: WasslyHook, deadline: float, clock: Clock) -> Attachment:
+def _look_at(
+    location: Any, parameter: str, content_type: Any, hook: WasslyHook, deadline: float, clock: Clock
+) -> Attachment:
     """
     Find a file, in a thread: a storage that does not answer must not hold up what called us.
 
     :raises WasslyInvalidMessage: when it cannot or may not be sent, or is not found in time.
     """
+    find = partial(hook.attachment, location, parameter=parameter, content_type=content_type)
     # Airflow is asked for connections in the caller's thread alone; it keeps what comes of it.
     hook.get_conn()
     if local_path(location) is None:
         try:
             _ = remote_path(location, None).fs
         except Exception:
-            return hook.attachment(location, parameter=parameter)  # fails too, and says what is wrong
+            return find()  # fails too, and says what is wrong
     answers: queue.SimpleQueue[Attachment | Exception] = clock.queue()
 
     def look() -> None:
         try:
-            answers.put(hook.attachment(location, parameter=parameter))
+            answers.put(find())
         except Exception as error:
             answers.put(error)
 

@@ -43,7 +43,9 @@ class WasslyNotifier(_compat.BaseNotifier):
     :param message: the text. By default one that says what has happened, for people on a phone. A name that ends in
         ``.j2`` is a template file beside the DAG; not in a deadline alert, which has no DAG. (templated)
     :param document: a document: local path, or URI that Airflow's ``ObjectStoragePath`` reads. (templated)
+    :param document_content_type: its MIME type; by default the one that goes with the file's name. (templated)
     :param media: an image, a video or an audio file, in the same forms. (templated)
+    :param media_content_type: as ``document_content_type``. (templated)
     :param instance_id: the sending WhatsApp Web session; by default the connection's. (templated)
     :param wassly_conn_id: the Airflow connection. (templated)
     :param context: what Airflow hands to a deadline alert.
@@ -54,7 +56,9 @@ class WasslyNotifier(_compat.BaseNotifier):
         "message",
         "contact_mobile_number",
         "document",
+        "document_content_type",
         "media",
+        "media_content_type",
         "instance_id",
         "wassly_conn_id",
     )
@@ -67,7 +71,9 @@ class WasslyNotifier(_compat.BaseNotifier):
         contact_mobile_number: Any,
         message: Any = None,
         document: Any = None,
+        document_content_type: str | None = None,
         media: Any = None,
+        media_content_type: str | None = None,
         instance_id: Any = None,
         wassly_conn_id: Any = "wassly_default",
         context: _compat.Context | None = None,
@@ -81,7 +87,9 @@ class WasslyNotifier(_compat.BaseNotifier):
         )
         self.message = message
         self.document = as_template(document)
+        self.document_content_type = document_content_type
         self.media = as_template(media)
+        self.media_content_type = media_content_type
         self.instance_id = instance_id
         self.wassly_conn_id = wassly_conn_id
 
@@ -184,7 +192,9 @@ class WasslyNotifier(_compat.BaseNotifier):
             keep_quota="deadline" not in context,
             message=message,
             document=self.document,
+            document_content_type=self.document_content_type,
             media=self.media,
+            media_content_type=self.media_content_type,
             instance_id=self.instance_id,
             began=self._began,
         )

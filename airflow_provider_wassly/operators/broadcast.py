@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 #: Rendered once for each recipient.
-_PER_RECIPIENT = ("message", "document", "document_name", "media", "media_name")
+_PER_RECIPIENT = (
+    "message",
+    "document",
+    "document_name",
+    "document_content_type",
+    "media",
+    "media_name",
+    "media_content_type",
+)
 
 #: A reading of the quota that is older says nothing.
 _MAX_AGE = timedelta(hours=36)
@@ -59,9 +67,12 @@ class WasslyBroadcastOperator(WasslyTask):
         ``{{ recipient.invoice }}``. A name that ends in ``.j2`` is a template file. A callable is called for each
         recipient, with that ``context`` and ``jinja_env``.
     :param document: a document, path or URI, likewise.
-    :param document_name: the file name that the recipient sees, likewise; by default the last part of the path.
+    :param document_name: the file name that the recipient sees, likewise; by default the last part of the path. One
+        without a known extension gets the file's.
+    :param document_content_type: its MIME type, likewise; by default the one that goes with the name.
     :param media: an image, a video or an audio file, likewise.
     :param media_name: as ``document_name``.
+    :param media_content_type: as ``document_content_type``.
     :param instance_id: the sending WhatsApp Web session, if the row does not name one; by default the
         connection's. (templated)
     :param messages_per_minute: the pace, on average; ``None``: as fast as ``max_workers`` go.
@@ -99,8 +110,10 @@ class WasslyBroadcastOperator(WasslyTask):
         message: Any = None,
         document: Any = None,
         document_name: Any = None,
+        document_content_type: Any = None,
         media: Any = None,
         media_name: Any = None,
+        media_content_type: Any = None,
         instance_id: str | None = None,
         messages_per_minute: float | None = 10,
         jitter: float = 0.5,
@@ -141,8 +154,10 @@ class WasslyBroadcastOperator(WasslyTask):
         self.message = message
         self.document = as_template(document)
         self.document_name = document_name
+        self.document_content_type = document_content_type
         self.media = as_template(media)
         self.media_name = media_name
+        self.media_content_type = media_content_type
         self.instance_id = instance_id
         self.messages_per_minute = messages_per_minute
         self.jitter = jitter
@@ -162,9 +177,9 @@ class WasslyBroadcastOperator(WasslyTask):
         self._run: BroadcastRun | None = None
         self._stopping = False
         self._verbatim: set[str] = set()
-        for value in (message, document, document_name, media, media_name):
+        for name in _PER_RECIPIENT:
             # Airflow looks for the outputs of other tasks in template fields only.
-            _compat.depend_on(self, value)
+            _compat.depend_on(self, getattr(self, name))
 
     @cached_property
     def hook(self) -> WasslyHook:
@@ -322,22 +337,22 @@ class WasslyBroadcastOperator(WasslyTask):
             except Exception as error:  # filters and macros of the DAG can raise anything, for one row and not the next
                 raise WasslyInvalidMessage(_reason(error), field=name) from None
 
-        def find(parameter: str, location: Any, name: Any) -> Any:
-            if name is not None and not isinstance(name, str):
-                raise WasslyInvalidMessage(
-                    f"of type {type(name).__name__}, but it must be text", field=f"{parameter}_name"
-                )
+        def find(parameter: str, location: Any, name: Any, content_type: Any) -> Any:
             return self.hook.attachment(
-                location, parameter=parameter, name=name, attachment_conn_id=self.attachment_conn_id
+                location,
+                parameter=parameter,
+                name=name,
+                content_type=content_type,
+                attachment_conn_id=self.attachment_conn_id,
             )
 
         find_once = lru_cache(maxsize=128)(find)
 
         def attachment(parameter: str) -> Any:
-            location, name = render(parameter), render(f"{parameter}_name")
-            if location is None:
+            file = [render(name) for name in (parameter, f"{parameter}_name", f"{parameter}_content_type")]
+            if file[0] is None:
                 return None
-            return (find_once if isinstance(location, Hashable) else find)(parameter, location, name)
+            return (find_once if all(isinstance(value, Hashable) for value in file) else find)(parameter, *file)
 
         def prepare(row: Row) -> OutgoingMessage:
             own_context["recipient"] = Recipient(row.values)

@@ -38,9 +38,12 @@ class WasslySendMessageOperator(WasslyTask):
     :param contact_name: display name of the contact. (templated)
     :param document: a document: local path, URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
         (templated)
-    :param document_name: the file name that the recipient sees; by default the last part of the path. (templated)
+    :param document_name: the file name that the recipient sees; by default the last part of the path. One without a
+        known extension gets the file's. (templated)
+    :param document_content_type: its MIME type; by default the one that goes with the name. (templated)
     :param media: an image, a video or an audio file, in the same forms. (templated)
     :param media_name: as ``document_name``. (templated)
+    :param media_content_type: as ``document_content_type``. (templated)
     :param instance_id: the sending WhatsApp Web session; by default the connection's. (templated)
     :param attachment_conn_id: the Airflow connection for the object storage of both files.
     :param on_empty_attachment: what an empty file does: ``fail`` the task, or ``skip`` it.
@@ -57,8 +60,10 @@ class WasslySendMessageOperator(WasslyTask):
         "contact_name",
         "document",
         "document_name",
+        "document_content_type",
         "media",
         "media_name",
+        "media_content_type",
         "instance_id",
         "wassly_conn_id",
     )
@@ -75,8 +80,10 @@ class WasslySendMessageOperator(WasslyTask):
         contact_name: str | None = None,
         document: Any = None,
         document_name: str | None = None,
+        document_content_type: str | None = None,
         media: Any = None,
         media_name: str | None = None,
+        media_content_type: str | None = None,
         instance_id: str | None = None,
         attachment_conn_id: str | None = None,
         on_empty_attachment: Literal["fail", "skip"] = "fail",
@@ -95,8 +102,10 @@ class WasslySendMessageOperator(WasslyTask):
         self.contact_name = contact_name
         self.document = as_template(document)
         self.document_name = document_name
+        self.document_content_type = document_content_type
         self.media = as_template(media)
         self.media_name = media_name
+        self.media_content_type = media_content_type
         self.instance_id = instance_id
         self.attachment_conn_id = attachment_conn_id
         self.on_empty_attachment = on_empty_attachment
@@ -217,11 +226,15 @@ class WasslySendMessageOperator(WasslyTask):
     def _outgoing(self) -> OutgoingMessage:
         files = {
             parameter: self.hook.attachment(
-                location, parameter=parameter, name=name, attachment_conn_id=self.attachment_conn_id
+                location,
+                parameter=parameter,
+                name=name,
+                content_type=content_type,
+                attachment_conn_id=self.attachment_conn_id,
             )
-            for parameter, location, name in (
-                ("document", self.document, self.document_name),
-                ("media", self.media, self.media_name),
+            for parameter, location, name, content_type in (
+                ("document", self.document, self.document_name, self.document_content_type),
+                ("media", self.media, self.media_name, self.media_content_type),
             )
             if location is not None
         }

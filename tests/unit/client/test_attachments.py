@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_wassly.client import Attachment, WasslyAttachmentError, WasslyInvalidMessage
-from airflow_provider_wassly.client.attachments import AttachmentReader
+from airflow_provider_wassly.client.attachments import AttachmentReader, display_name
 
 
 def of(path: Path | str) -> Attachment:
@@ -57,13 +57,47 @@ def test_another_name_decides_the_type(report: Path) -> None:
         ("a.unheard-of", "application/octet-stream"),
         ("no extension", "application/octet-stream"),
         ("تقرير.csv", "text/csv"),
+        ("A.PDF", "application/pdf"),
+        ("Re: report #5?.pdf", "application/pdf"),
+        ("data:text/html,.pdf", "application/pdf"),
+        (".pdf", "application/octet-stream"),
     ],
 )
 def test_the_type_follows_the_name(name: str, content_type: str) -> None:
     assert named(name).content_type == content_type
 
 
-@pytest.mark.parametrize("content_type", ["text/plain\r\nX-Injected: 1", "text/plain; charset=\n", "text/ä", "\x00"])
+@pytest.mark.parametrize(
+    ("name", "path", "expected"),
+    [
+        ("Invoice", "/x/1.pdf", "Invoice.pdf"),
+        ("Invoice.", "/x/1.pdf", "Invoice.pdf"),
+        ("Invoice No. 5", "/x/1.pdf", "Invoice No. 5.pdf"),
+        ("Report v1.2", "/x/1.xlsx", "Report v1.2.xlsx"),
+        ("Dr. Smith", "/x/1.docx", "Dr. Smith.docx"),
+        ("فاتورة", "/x/1.pdf", "فاتورة.pdf"),
+        ("Invoice.PDF", "/x/1.pdf", "Invoice.PDF"),
+        ("photo.JPG", "/x/1.pdf", "photo.JPG"),
+        ("Backup", "/x/1.tar.gz", "Backup.tar.gz"),
+        ("Orders", "/x/1.2024.gz", "Orders.gz"),
+        ("a/b", "/x/1.pdf", "a_b.pdf"),
+        ("...", "/x/1.pdf", "file.pdf"),
+        ("Drawing", "/x/1.unheard", "Drawing.unheard"),
+        ("Drawing.unheard", "/x/1.UNHEARD", "Drawing.unheard"),
+        ("Invoice", "/x/1", "Invoice"),
+        ("Invoice", "/x.pdf/1", "Invoice"),
+        ("Invoice", "/x/export 1.2", "Invoice"),
+        ("Invoice", "/x/Dr. No", "Invoice"),
+        ("Invoice", "/x/.pdf", "Invoice"),
+    ],
+)
+def test_a_name_without_a_known_extension_gets_the_files(name: str, path: str, expected: str) -> None:
+    assert display_name(name, path) == expected
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain\r\nX-Injected: 1", "text/plain; charset=\n", "text/ä", "\x00", "pdf"]
+)
 def test_a_type_that_no_header_can_carry_is_refused(content_type: str) -> None:
     with pytest.raises(WasslyInvalidMessage, match="content_type"):
         Attachment(name="a", size=1, opener=io.BytesIO, content_type=content_type)

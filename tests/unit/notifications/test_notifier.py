@@ -93,16 +93,18 @@ def test_every_documented_field_is_a_template(sent: Sent, tmp_path: Path) -> Non
         contact_mobile_number="{{ params.to }}",
         message="Report of {{ ds }}",
         document=tmp_path / "{{ ds }}.pdf",
+        document_content_type="application/x-of-{{ ds }}",
         media=f"{tmp_path}/{{{{ ds }}}}.png",
+        media_content_type="image/x-of-{{ ds }}",
         instance_id="instance of {{ ds }}",
         wassly_conn_id="other_{{ ds | replace('-', '_') }}",
     )(context(params={"to": FIRST}))
     (message,) = sent
     assert (message.contact_mobile_number, message.instance_id) == (FIRST, "instance of 2026-11-24")
     assert message.texts["message"] == "Report of 2026-11-24"
-    assert {name: file.name for name, file in message.files.items()} == {
-        "document": "2026-11-24.pdf",
-        "media": "2026-11-24.png",
+    assert {name: (file.name, file.content_type) for name, file in message.files.items()} == {
+        "document": ("2026-11-24.pdf", "application/x-of-2026-11-24"),
+        "media": ("2026-11-24.png", "image/x-of-2026-11-24"),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.serialization import serialized_objects
 
-from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
+from airflow_provider_wassly.operators.broadcast import _PER_RECIPIENT, WasslyBroadcastOperator
 
 try:
     from airflow.sdk import DAG, task
@@ -118,10 +118,7 @@ def test_what_concerns_all_recipients_is_a_template() -> None:
 
 
 def test_what_concerns_one_recipient_is_not_rendered_too_early() -> None:
-    texts = {
-        name: f"{name} {{{{ recipient.x }}}} {{{{ ds }}}}"
-        for name in ("message", "document", "document_name", "media", "media_name")
-    }
+    texts = {name: f"{name} {{{{ recipient.x }}}} {{{{ ds }}}}" for name in _PER_RECIPIENT}
     operator = rendered({"ds": "2026-11-24"}, **texts)
     assert {name: getattr(operator, name) for name in texts} == texts
 

@@ -70,10 +70,18 @@ def test_files_and_names_are_those_of_each_recipient(task: Task, service: Servic
         recipients=people(2),
         document=tmp_path / "{{ recipient.name }}.pdf",
         document_name="Invoice of {{ recipient.name }}.pdf",
+        document_content_type="application/x-of-{{ recipient.name | replace(' ', '') }}",
         media=tmp_path / "{{ recipient.name }}.png",
+        media_name="Photo",
     )
-    assert [{name: file.name for name, file in message.files.items()} for message in service.messages] == [
-        {"document": f"Invoice of Ann {row}.pdf", "media": f"Ann {row}.png"} for row in (1, 2)
+    assert [
+        {name: (file.name, file.content_type) for name, file in message.files.items()} for message in service.messages
+    ] == [
+        {
+            "document": (f"Invoice of Ann {row}.pdf", f"application/x-of-Ann{row}"),
+            "media": ("Photo.png", "image/png"),
+        }
+        for row in (1, 2)
     ]
 
 
@@ -215,7 +223,14 @@ def test_a_file_that_is_missing_for_one_names_no_number(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"document": 5}, {"document": ["a"]}, {"document": "{{ ds }}", "document_name": 5}]
+    "arguments",
+    [
+        {"document": 5},
+        {"document": ["a"]},
+        {"document": "{{ ds }}", "document_name": 5},
+        {"document": "{{ ds }}", "document_name": ["a"]},
+        {"document": "{{ ds }}", "document_content_type": 5},
+    ],
 )
 def test_a_value_of_a_wrong_type_is_named(
     task: Task, arguments: dict[str, Any], caplog: pytest.LogCaptureFixture

@@ -38,8 +38,10 @@ def test_every_documented_field_is_a_template() -> None:
         "contact_name",
         "document",
         "document_name",
+        "document_content_type",
         "media",
         "media_name",
+        "media_content_type",
         "instance_id",
         "wassly_conn_id",
     ]
