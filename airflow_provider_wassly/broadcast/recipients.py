@@ -19,7 +19,7 @@ from jinja2 import StrictUndefined, Undefined
 
 from airflow_provider_wassly.broadcast.json_array import NotJsonError, items
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from airflow_provider_wassly.hooks.files import open_location
+from airflow_provider_wassly.hooks.files import open_location, reason_of, refuse_web_address
 
 NUMBER = "contact_mobile_number"
 
@@ -172,6 +172,8 @@ class RecipientList:
             raise _invalid("a set, whose order is another one in each attempt; hand over a list")
         if not is_file and hasattr(source, "__next__"):
             raise _invalid(f"of type {type(source).__name__}, which can be read only once; hand over a list")
+        if is_file:
+            refuse_web_address(source, _FIELD)
         self._source = source
         self._is_file = is_file
         self._conn_id = conn_id
@@ -308,7 +310,7 @@ def _opened(source: Any, conn_id: str | None) -> Iterator[IO[bytes]]:
     except FileNotFoundError:
         raise _invalid(f"no such file: {source}") from None
     except Exception as error:
-        raise _invalid(f"{source} cannot be read: {type(error).__name__}: {error}") from error
+        raise _invalid(f"{source} cannot be read: {reason_of(error)}") from error
     with file:
         yield file
 

@@ -15,7 +15,7 @@ from typing import IO, Any, Literal, cast
 
 from airflow_provider_wassly.broadcast.recipients import NUMBER, Row
 from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
-from airflow_provider_wassly.hooks.files import local_path, open_location, remote_path
+from airflow_provider_wassly.hooks.files import is_folder, local_path, open_location, refuse_web_address, remote_path
 
 #: The line at the end: there are readers that go by the place of a column.
 COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason", "line")
@@ -121,11 +121,12 @@ class Output(ABC):
         shutil.copyfileobj(source, target, 1024 * 1024)
 
     def _check(self) -> None:
+        refuse_web_address(self.location, self.parameter, "give a path or a URI such as s3://bucket/report.csv")
         path = local_path(self.location)
         try:
             if path is None:
                 remote = remote_path(self.location, self._conn_id)
-                if not remote.exists():
+                if not _is_there(remote):
                     with remote.open("wb") as target:
                         target.write(self.beginning)
                 return
@@ -198,6 +199,17 @@ class Unsent(Output):
         writer.writerows(_objects_in(source))
         text.flush()
         text.detach()
+
+
+def _is_there(remote: Any) -> bool:
+    try:
+        status = remote.stat()
+    except Exception:
+        # Who may write need not be allowed to look. Writing then tells whether one may, at the price of an old report.
+        return False
+    if is_folder(status):
+        raise IsADirectoryError("it is a folder")
+    return True
 
 
 def short(number: object) -> str:

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
 from airflow_provider_wassly.client.attachments import checked_content_type, display_name
-from airflow_provider_wassly.hooks.files import local_path, remote_path
+from airflow_provider_wassly.hooks.files import is_folder, local_path, reason_of, refuse_web_address, remote_path
 
 
 def resolve_attachment(
@@ -47,10 +47,11 @@ def resolve_attachment(
     text = str(location)
     if not text.strip():
         raise WasslyInvalidMessage("an empty path; leave the parameter out to send no file", field=parameter)
+    refuse_web_address(location, parameter)
     if not isinstance(name, (str, type(None))):
         raise WasslyInvalidMessage(f"of type {type(name).__name__}, but it must be text", field=f"{parameter}_name")
     kind = "" if content_type is None else checked_content_type(content_type, f"{parameter}_content_type")
-    local = local_path(text)
+    local = local_path(location)
     if local is not None:
         attachment = _local(local, parameter, name, kind, roots)
     else:
@@ -67,7 +68,10 @@ def _local(path: str, parameter: str, name: str | None, kind: str, roots: Sequen
     shown = display_name(name, path)
     if roots is not None:
         # The file behind all links is what is checked, and then what is opened.
-        path = os.path.realpath(path)
+        try:
+            path = os.path.realpath(path)
+        except ValueError:  # a zero byte
+            raise _outside(path, parameter) from None
         folders = [os.path.realpath(folder) for root in roots if (folder := local_path(root)) is not None]
         if not any(_is_under(path, folder, os.sep) for folder in folders):
             raise _outside(path, parameter)
@@ -87,18 +91,18 @@ def _remote(
         raise _outside(text, parameter)
     try:
         location = remote_path(location, conn_id)
-        if location.is_dir():
+        # This one look and no other: is_dir() asks for the right to list too.
+        status = location.stat()
+        if is_folder(status):
             raise WasslyInvalidMessage(f"{text} is a folder, not a file", field=parameter)
-        size = int(location.stat().st_size)
+        size = int(status.st_size)
     except WasslyInvalidMessage:
         raise
     except FileNotFoundError:
         raise WasslyInvalidMessage(f"no such file: {text}", field=parameter) from None
     except Exception as error:
-        # Each storage has its own exceptions, and a scheme without a provider installed is a ValueError.
-        raise WasslyInvalidMessage(
-            f"{text} cannot be read: {type(error).__name__}: {error}", field=parameter
-        ) from error
+        # A scheme without a provider installed is a ValueError.
+        raise WasslyInvalidMessage(f"{text} cannot be read: {reason_of(error)}", field=parameter) from error
     return Attachment(
         name=display_name(name, location.name),
         size=size,

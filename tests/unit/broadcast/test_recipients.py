@@ -28,7 +28,7 @@ from airflow_provider_wassly.broadcast import json_array
 from airflow_provider_wassly.broadcast import recipients as module
 from airflow_provider_wassly.broadcast.recipients import NUMBER, Recipient, RecipientList, Row, digest, mark, survey
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from tests.support.storages import attach
+from tests.support.storages import Restricted, attach
 
 ANNA = "+447700900001"
 OMAR = "+447700900002"
@@ -543,6 +543,7 @@ def test_a_local_file_in_every_form(tmp_path: Path) -> None:
     forms = [
         str(path),
         path,
+        path.as_uri(),
         f"file://{path}",
         f"FILE://{path}",
         _compat.object_storage_path(f"file://{tmp_path}", None) / "the list.csv",
@@ -568,11 +569,19 @@ def test_the_connection_of_the_object_storage_is_used() -> None:
     assert [row.number for row in read("memory://bucket/list.csv", "lists")] == [OMAR]
 
 
+def test_the_right_to_read_is_enough() -> None:
+    attach("memory", "list_only_to_read", Restricted("rb", {"bucket/list.csv": f"{NUMBER}\n{OMAR}\n".encode()}))
+    assert [row.number for row in read("memory://bucket/list.csv", "list_only_to_read")] == [OMAR]
+
+
 def test_files_that_cannot_be_read(tmp_path: Path, storage: Any) -> None:
     assert refusal(tmp_path / "missing.csv") == f"recipients: no such file: {tmp_path}/missing.csv"
     assert refusal("memory://bucket/missing.csv") == "recipients: no such file: memory://bucket/missing.csv"
     assert f"{tmp_path} cannot be read: IsADirectoryError" in refusal(tmp_path)
     assert "nosuch://x/y.csv cannot be read: " in refusal("nosuch://x/y.csv")
+    assert refusal("https://example.com/list.csv?token=secret") == (
+        "recipients: https://example.com/… is a web address; download the file in an earlier task and give its path"
+    )
 
 
 def test_a_file_is_closed_when_its_reader_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

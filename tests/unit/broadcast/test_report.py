@@ -22,7 +22,7 @@ from airflow_provider_wassly import _compat
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row
 from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from tests.support.storages import attach
+from tests.support.storages import Restricted, attach
 
 
 @pytest.fixture
@@ -109,6 +109,7 @@ def test_every_form_of_a_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         str(path),
         path,
         f"file://{path}",
+        path.as_uri(),
         "a report.csv",
         _compat.object_storage_path(f"file://{tmp_path}", None) / "a report.csv",
     ]
@@ -240,6 +241,33 @@ def test_an_object_storage_that_cannot_be_written_to_is_found_out_before(storage
         )
     finally:
         del storage.open
+
+
+def test_the_right_to_write_is_enough() -> None:
+    storage = Restricted("wb")
+    attach("memory", "only_to_write", storage)
+    for lines in (1, 2):
+        report = Report("memory://bucket/report.csv", "only_to_write")
+        for number in range(lines):
+            report.add(line(number + 1))
+        report.save()
+        report.close()
+        assert len(written(storage.files["bucket/report.csv"].decode())) == lines
+
+
+def test_a_folder_in_an_object_storage_is_no_place_for_a_report(storage: Any) -> None:
+    storage.pipe("/bucket/reports/1.csv", b"")
+    assert refusal("memory://bucket/reports") == "report: memory://bucket/reports cannot be written: it is a folder"
+
+
+@pytest.mark.parametrize("output", [Report, Unsent])
+def test_a_web_address_is_no_place_for_a_report(output: Any) -> None:
+    with pytest.raises(WasslyInvalidMessage) as raised:
+        output("https://example.com/report.csv?token=secret")
+    assert str(raised.value) == (
+        f"{output.parameter}: https://example.com/… is a web address; give a path or a URI such as "
+        "s3://bucket/report.csv"
+    )
 
 
 def test_lines_that_can_be_written_are_not_kept_in_memory(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import Attachment, WasslyInvalidMessage
 from airflow_provider_wassly.hooks.attachments import resolve_attachment
-from tests.support.storages import attach
+from tests.support.storages import Restricted, attach
 
 from .conftest import MakeHook
+
+XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 class Storage(MemoryFileSystem):  # type: ignore[misc]
@@ -71,8 +74,10 @@ def test_a_local_file_in_every_form(tmp_path: Path, name: str) -> None:
         str(path),
         path,
         os.fsencode(path),
-        f"file://{path}",
-        f"FILE://{path}",
+        path.as_uri(),
+        path.as_uri().replace("file:", "FILE:"),
+        path.as_uri().replace("///", "//localhost/"),
+        path.as_uri().encode(),
         _compat.object_storage_path(f"file://{tmp_path}", None) / name,
     ]
     for form in forms:
@@ -81,13 +86,41 @@ def test_a_local_file_in_every_form(tmp_path: Path, name: str) -> None:
         assert content(found) == b"12345"
 
 
-def test_a_file_uri_names_the_file_that_airflow_would_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a b.pdf", "تقرير.pdf", "50%.pdf", "a#b?.pdf"])
+def test_a_file_uri_with_characters_that_should_be_encoded(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"12345")
+    assert content(resolved(f"file://{tmp_path}/{name}")) == b"12345"
+
+
+def test_a_file_uri_is_decoded_and_the_name_in_a_path_object_is_not(tmp_path: Path) -> None:
     (tmp_path / "a b.txt").write_bytes(b"plain")
     (tmp_path / "a%20b.txt").write_bytes(b"percent")
-    for name in ("a b.txt", "a%20b.txt"):
-        uri = f"file://{tmp_path}/{name}"
-        with _compat.object_storage_path(uri, None).open("rb") as stream:
-            assert content(resolved(uri)) == stream.read()
+    uri = f"file://{tmp_path}/a%20b.txt"
+    assert content(resolved(uri)) == b"plain"
+    assert content(resolved(_compat.object_storage_path(uri, None))) == b"percent"
+    assert content(resolved(uri.replace("%", "%25"))) == b"percent"
+
+
+def test_a_file_uri_of_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pdf"))
+    path.write_bytes(b"12345")
+    assert content(resolved(path.as_uri())) == b"12345"
+
+
+@pytest.mark.parametrize("roots", [None, ["s3://bucket"]])
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTPS"])
+@pytest.mark.parametrize("user", ["", "user:password@"])
+def test_a_web_address_is_refused_and_shows_none_of_its_secrets(roots: Any, scheme: str, user: str) -> None:
+    assert refusal(f"{scheme}://{user}example.com/key/report.pdf?X-Amz-Signature=abc", roots=roots) == (
+        f"document: {scheme}://example.com/… is a web address; download the file in an earlier task and give its path"
+    )
+
+
+def test_a_path_object_of_a_web_address_is_refused() -> None:
+    text = refusal(_compat.object_storage_path("https://example.com/key/report.pdf?signature=abc", None))
+    # Airflow 2.11 and 3.0 write it as https://https://…
+    assert re.fullmatch(r"document: https://\S+/… is a web address; download the file .*", text)
+    assert "key" not in text
 
 
 def test_the_name_can_be_given(tmp_path: Path, storage: Any) -> None:
@@ -96,6 +129,60 @@ def test_the_name_can_be_given(tmp_path: Path, storage: Any) -> None:
     for location in (tmp_path / "x.bin", "memory://bucket/x.bin"):
         found = resolved(location, name="فاتورة.pdf")
         assert (found.name, found.content_type) == ("فاتورة.pdf", "application/pdf")
+
+
+def test_a_name_without_the_extension_gets_it(tmp_path: Path, storage: Any) -> None:
+    (tmp_path / "x.XLSX").write_bytes(b"1")
+    storage.pipe("/bucket/x.XLSX", b"1")
+    for location in (tmp_path / "x.XLSX", "memory://bucket/x.XLSX"):
+        found = resolved(location, name="فاتورة ٥")
+        assert (found.name, found.content_type) == ("فاتورة ٥.XLSX", XLSX)
+        assert resolved(location, name="").name == "x.XLSX"
+
+
+def test_the_name_of_a_link_counts_and_not_of_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "x.pdf").write_bytes(b"1")
+    for link in ("latest", "march.ods"):
+        (tmp_path / link).symlink_to(tmp_path / "x.pdf")
+    for roots in (None, [str(tmp_path)]):
+        assert resolved(tmp_path / "latest", roots=roots).name == "latest"
+        assert resolved(tmp_path / "march.ods", roots=roots).name == "march.ods"
+        assert resolved(tmp_path / "march.ods", roots=roots, name="March").name == "March.ods"
+
+
+def test_the_type_can_be_given(tmp_path: Path, storage: Any, hook: MakeHook) -> None:
+    (tmp_path / "x.bin").write_bytes(b"1")
+    storage.pipe("/bucket/x.bin", b"1")
+    for location in (tmp_path / "x.bin", "memory://bucket/x.bin"):
+        assert resolved(location, content_type=" text/csv; charset=utf-8 ").content_type == "text/csv; charset=utf-8"
+        assert resolved(location, content_type="", name="a.csv").content_type == "text/csv"
+        message = hook().prepare(
+            contact_mobile_number="+491701234567",
+            document=location,
+            document_content_type="application/pdf",
+            media=location,
+            media_name="a.ogg",
+            media_content_type="audio/ogg; codecs=opus",
+        )
+        assert {name: file.content_type for name, file in message.files.items()} == {
+            "document": "application/pdf",
+            "media": "audio/ogg; codecs=opus",
+        }
+
+
+@pytest.mark.parametrize("value", ["pdf", "application/", "a/b\r\nX: 1", "text/ä", "a b/c", 5])
+def test_a_type_that_is_none(tmp_path: Path, value: Any) -> None:
+    (tmp_path / "x.bin").write_bytes(b"1")
+    with pytest.raises(WasslyInvalidMessage, match=r"is not a MIME type such as|of type int") as raised:
+        resolved(tmp_path / "x.bin", content_type=value)
+    assert raised.value.field == "document_content_type"
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.bin").write_bytes(b"1")
+    with pytest.raises(WasslyInvalidMessage, match="of type int, but it must be text") as raised:
+        resolved(tmp_path / "x.bin", name=5)
+    assert raised.value.field == "document_name"
 
 
 def test_wrong_local_paths(tmp_path: Path) -> None:
@@ -109,6 +196,8 @@ def test_wrong_local_paths(tmp_path: Path) -> None:
     assert "is a device, pipe or socket" in refusal(tmp_path / "fifo")
     assert "is a device, pipe or socket" in refusal("/dev/zero")
     assert "cannot be read" in refusal("/tmp/null\0byte")
+    assert "cannot be read" in refusal("file:///tmp/null%00byte")
+    assert "lies outside" in refusal("/tmp/null\0byte", roots=["/tmp"])
 
 
 @pytest.mark.parametrize("location", ["", "  ", b""])
@@ -162,8 +251,15 @@ def test_wrong_uris(storage: Any) -> None:
 
 def test_a_storage_that_fails_is_named_with_its_reason() -> None:
     assert refusal(_Denied("memory://bucket/report.pdf")) == (
-        "document: memory://bucket/report.pdf cannot be read: PermissionError: Access Denied"
+        "document: memory://bucket/report.pdf cannot be read: PermissionError: Access Denied "
+        "(a storage can answer so for a missing file too)"
     )
+
+
+def test_the_right_to_read_is_enough() -> None:
+    attach("memory", "only_to_read", Restricted("rb", {"bucket/report.pdf": b"12345"}))
+    found = resolved("memory://bucket/report.pdf", conn_id="only_to_read")
+    assert (found.size, content(found)) == (5, b"12345")
 
 
 class _Denied:
@@ -179,7 +275,7 @@ class _Denied:
         return self._uri
 
     def is_dir(self) -> bool:
-        return False
+        raise AssertionError("one look is enough")
 
     def stat(self) -> Any:
         raise PermissionError("Access Denied")
@@ -229,7 +325,7 @@ def tree(tmp_path: Path) -> Path:
 )
 def test_a_local_file_inside_the_roots(hook: MakeHook, tree: Path, root: str, path: str) -> None:
     found = hook({"attachment_roots": ["s3://bucket", root.format(tree)]})
-    for form in (f"{tree}/{path}", f"file://{tree}/{path}"):
+    for form in (f"{tree}/{path}", f"file://{tree}/{path}", f"file://{tree}/{path}".replace("..", "%2e%2E")):
         attachment = found.attachment(form, parameter="document")
         assert attachment.name == Path(path).name
         assert content(attachment) == b"1"
@@ -250,9 +346,21 @@ def test_a_local_file_inside_the_roots(hook: MakeHook, tree: Path, root: str, pa
 )
 def test_a_local_file_outside_of_the_roots(hook: MakeHook, tree: Path, path: str) -> None:
     found = hook({"attachment_roots": [f"{tree}/allowed"]})
-    for form in (f"{tree}/{path}", f"file://{tree}/{path}", tree / path):
+    for form in (f"{tree}/{path}", f"file://{tree}/{path.replace('..', '%2e%2e')}", tree / path):
         with pytest.raises(WasslyInvalidMessage, match="lies outside of the connection's attachment_roots"):
             found.attachment(form, parameter="document")
+
+
+def test_a_root_as_file_uri(hook: MakeHook, tmp_path: Path) -> None:
+    for folder in ("my ملفات", "others"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "f.txt").write_bytes(b"1")
+    found = hook({"attachment_roots": [(tmp_path / "my ملفات").as_uri()]})
+    inside = tmp_path / "my ملفات" / "f.txt"
+    for form in (inside, inside.as_uri()):
+        assert found.attachment(form, parameter="document").size == 1
+    with pytest.raises(WasslyInvalidMessage, match="outside"):
+        found.attachment((tmp_path / "others" / "f.txt").as_uri(), parameter="document")
 
 
 def test_a_relative_path_is_taken_from_the_working_folder(
@@ -365,9 +473,6 @@ def test_no_spelling_leads_out_of_the_roots(parts: list[str]) -> None:
 
         def __str__(self) -> str:
             return self.uri
-
-        def is_dir(self) -> bool:
-            return False
 
         def stat(self) -> Any:
             return os.stat_result((0,) * 10)
