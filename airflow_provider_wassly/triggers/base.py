@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Hashable
 from datetime import datetime
 from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from asgiref.sync import sync_to_async
 
+from airflow_provider_wassly.client import WasslyError
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
+from airflow_provider_wassly.triggers.looks import Answer, Look
 
 
 class PollTrigger(BaseTrigger):
@@ -18,6 +20,8 @@ class PollTrigger(BaseTrigger):
 
     It decides nothing and sends nothing: the one event that it ends with wakes the task, which looks
     for itself. So a trigger that runs twice, as Airflow allows, or anew after a restart, does no harm.
+
+    Triggers that ask the same share the answer, so that a thousand of them make one call in an interval.
 
     :param wassly_conn_id: the Airflow connection.
     :param deadline: when to stop waiting, as ISO 8601 with offset.
@@ -59,35 +63,59 @@ class PollTrigger(BaseTrigger):
         """Return class and arguments."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
 
-    def look(self) -> str | None:
-        """
-        Return why it is worth for the task to look again, ``None`` if it is not. Runs in a thread.
+    def subject(self) -> Hashable:
+        """Return what :meth:`ask` depends on; triggers of this class for which it is equal share the answer."""
+        return self.wassly_conn_id
 
-        What cannot pass is worth it too: the task then fails with it.
+    def ask(self) -> Any:
+        """Find out what :meth:`judge` has to know. Runs in a thread."""
+        raise NotImplementedError
+
+    def judge(self, answer: Any) -> str | None:
+        """
+        Return why it is worth for the task to look again, ``None`` if it is not.
+
+        :param answer: what :meth:`ask` has returned, of this trigger or of another one.
         """
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and end with one event."""
         deadline = datetime.fromisoformat(self.deadline)
+        look = Look.at((type(self), self.subject()), self.clock)
         interval = self.poke_interval
-        while True:
-            left = (deadline - self.clock.now()).total_seconds()
-            if left <= 0:
-                yield self._event("The time is over")
-                return
-            await self.clock.pause(max(0.0, min(interval, left)))
+        # The task has just looked.
+        known_at = self.clock.monotonic()
+        while (left := (deadline - self.clock.now()).total_seconds()) > 0:
+            due = max(0.0, known_at + interval - self.clock.monotonic())
+            await self.clock.pause(min(due, left))
+            if due >= left:
+                continue  # the task itself looks once more
             try:
-                # Not asyncio.to_thread: Airflow's own calls go back to this event loop from such a thread.
-                # Not the one thread that all triggers share by default: a look can last as long as a timeout.
-                message = await sync_to_async(self.look, thread_sensitive=False)()
-            except Exception as error:
-                message = f"{type(error).__name__}: {error}"
-            if message is not None:
+                answer = await asyncio.wait_for(look.newer_than(known_at, self.ask), left - due)
+            except asyncio.TimeoutError:
+                continue
+            if (message := self._worth(answer)) is not None:
                 yield self._event(message)
                 return
+            # From then, and not from now: so all that share answers soon wait for the same one.
+            known_at = answer.came_at
             if self.exponential_backoff:
                 interval = min(interval * 2, self.max_wait or interval * 2)
+        yield self._event("The time is over")
+
+    def _worth(self, answer: Answer) -> str | None:
+        error = answer.error
+        if error is None:
+            try:
+                return self.judge(answer.value)
+            except Exception as raised:
+                error = raised
+        if isinstance(error, WasslyError) and error.may_pass:
+            self.log.warning("Not known at the moment: %s. Looking again later", error)
+            return None
+        # What cannot pass is worth it too: the task then fails with it.
+        return f"{type(error).__name__}: {error}"
 
     def _event(self, message: str) -> TriggerEvent:
         # The deadline is here and not in the deferral's kwargs: "airflow dags test" drops those.

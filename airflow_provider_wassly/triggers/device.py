@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_wassly.client import WasslyError
+from airflow_provider_wassly.client import Device
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.triggers.base import PollTrigger
+
+#: What fails is tried again at the next look, so that no look lasts.
+_CLIENT_OPTIONS = {"connect_timeout": 5.0, "read_timeout": 10.0, "max_attempts": 1}
 
 
 class DeviceTrigger(PollTrigger):
@@ -20,21 +23,24 @@ class DeviceTrigger(PollTrigger):
     def __init__(self, *, instance_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.instance_id = instance_id
-        self._hook: WasslyHook | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return what makes this trigger again, from JSON."""
         return {**super().arguments(), "instance_id": self.instance_id}
 
-    def look(self) -> str | None:
-        """Ask for the device list once."""
-        self._hook = self._hook or WasslyHook(self.wassly_conn_id)
-        try:
-            device = self._hook.find_device(self.instance_id)
-        except WasslyError as error:
-            if not error.may_pass:
-                raise
-            self.log.warning("Not known at the moment: %s. Looking again later", error)
-            return None
+    def ask(self) -> tuple[list[Device], str | None]:
+        """Return the account's device list and the connection's instance."""
+        # A new one at each look: the connection may have been edited.
+        hook = WasslyHook(self.wassly_conn_id, client_options=_CLIENT_OPTIONS)
+        with hook.get_conn() as client:
+            return client.list_devices(), hook.settings.instance_id
+
+    def judge(self, answer: tuple[list[Device], str | None]) -> str | None:
+        """Look for the instance in the list."""
+        devices, instance_of_connection = answer
+        wanted = self.instance_id or instance_of_connection
+        device = next((device for device in devices if device.instance_id == wanted), None)
+        if device is None:
+            return f"The account's device list does not have the instance {wanted!r}"
         self.log.info("Instance %s is %s", device.instance_id, device.status or "without status")
         return f"Instance {device.instance_id} is connected" if device.is_connected else None

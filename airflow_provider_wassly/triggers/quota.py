@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Hashable
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from airflow_provider_wassly.quota import Quota, Verdict, is_due, judge
+from airflow_provider_wassly.quota import Quota, QuotaReading, Verdict, is_due, judge
 from airflow_provider_wassly.triggers.base import PollTrigger
 
 
@@ -45,11 +46,20 @@ class QuotaTrigger(PollTrigger):
             "on_unknown": self.on_unknown,
         }
 
-    def look(self) -> str | None:
-        """Look at the reading once."""
+    def subject(self) -> Hashable:
+        """Return the connection, and whether its probes matter."""
+        return super().subject(), self.probe_interval is None
+
+    def ask(self) -> tuple[QuotaReading | None, datetime | None]:
+        """Return the reading and, if there is probing, when the last probe was."""
         quota = Quota(self.wassly_conn_id)
+        return quota.read(), None if self.probe_interval is None else quota.last_probe()
+
+    def judge(self, answer: tuple[QuotaReading | None, datetime | None]) -> str | None:
+        """Decide what the reading means."""
+        reading, last_probe = answer
         verdict, text, level = judge(
-            quota.read(),
+            reading,
             needed=self.needed,
             max_age=timedelta(seconds=self.max_age),
             probing=self.probe_interval is not None,
@@ -58,6 +68,6 @@ class QuotaTrigger(PollTrigger):
         self.log.log(level, text)
         if verdict is Verdict.WAIT:
             return None
-        if verdict is Verdict.PROBE and not is_due(quota.last_probe(), timedelta(seconds=self.probe_interval or 0)):
+        if verdict is Verdict.PROBE and not is_due(last_probe, timedelta(seconds=self.probe_interval or 0)):
             return None
         return text
