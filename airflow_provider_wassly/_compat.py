@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ __all__ = [
     "never_expire",
     "not_found_exceptions",
     "object_storage_path",
+    "reads_saved_connections",
     "redact",
     "render_to_string",
     "run_url",
@@ -110,6 +112,13 @@ def skip_exception(message: str) -> Exception:
 def not_found_exceptions() -> tuple[type[Exception], ...]:
     """Return the exceptions that mean that there is no such connection."""
     return (_first_of("AirflowNotFoundException", "airflow.sdk.exceptions", "airflow.exceptions"),)
+
+
+def reads_saved_connections() -> bool:
+    """Tell whether a connection that is saved in Airflow's database is found here."""
+    if _VERSION < (3, 1) or os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server":
+        return True
+    return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
 
 
 def sensor_timeout(message: str) -> Exception:

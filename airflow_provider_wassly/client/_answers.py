@@ -24,6 +24,9 @@ from airflow_provider_wassly.client.models import Device, SendReceipt
 _EXCERPT = 200
 _MAX_REASONS = 10
 
+#: 4xx that say of a documented call that this is not where Wassly is.
+_NOT_THERE = {404, 405, 410}
+
 #: 4xx by which a gateway says that the service or the client took too long, so not that nothing was processed: Request
 #: Timeout, and Client Closed Request of AWS and nginx.
 _TIMEOUTS = {408, 460, 499}
@@ -70,26 +73,35 @@ class Answer:
         return max(0.0, (when - datetime.datetime.now(datetime.timezone.utc)).total_seconds())
 
     @property
-    def redirect_target(self) -> str | None:
-        """Where a redirect points, without its query; ``None`` if this is no redirect."""
+    def location(self) -> str | None:
+        """
+        Where a redirect points, without its query; ``None`` if this is no redirect.
+
+        Not to be shown, as it may hold a secret, but to be judged by: what is shown has lost its secrets and its end.
+        """
         if not 300 <= self.status < 400:
             return None
-        location = self.headers.get("Location", "")
-        shown = self.readable(re.split(r"[?#]", location, maxsplit=1)[0])
-        return shown or "nowhere (no Location header)"
+        return re.split(r"[?#]", self.headers.get("Location", ""), maxsplit=1)[0]
+
+    @property
+    def redirect_target(self) -> str | None:
+        """The same as an error may show it."""
+        if self.location is None:
+            return None
+        return self.readable(self.location) or "nowhere (no Location header)"
 
     @property
     def is_unauthenticated(self) -> bool:
         """Whether the credentials were not accepted; such a call is not processed."""
         if self.status in {401, 403}:
             return True
-        target = self.redirect_target
+        target = self.location
         return target is not None and bool(re.search(r"/(login|signin|sign-in|auth)\b", target, re.IGNORECASE))
 
     @property
     def is_moved(self) -> bool:
         """Whether a redirect concerns the address only (other scheme, host or slash), so nothing was processed."""
-        target = self.redirect_target
+        target = self.location
         if target is None:
             return False
         if self.status in {301, 307, 308}:
@@ -182,6 +194,8 @@ def read_token(answer: Answer) -> str:
     try:
         data = _read(answer).get("data")
     except WasslyRejected as error:
+        if answer.is_moved or error.status in _NOT_THERE:
+            raise  # about the address, and not about who logs in
         raise WasslyAuthError(f"login failed: {error.message}", status=error.status) from None
     token = data.get("token") if isinstance(data, dict) else None
     if not isinstance(token, str) or not is_header_value(token):
@@ -206,6 +220,13 @@ def _read(answer: Answer) -> dict[str, Any]:
         if _truth(payload.get("success")) is False:
             raise _rejected(answer, payload)
         return payload
+    if answer.status in _NOT_THERE:
+        said = _reasons(answer, answer.json_object() or {})[0] or answer.describe()
+        raise WasslyRejected(
+            f"HTTP {answer.status}, Wassly is not at {answer.readable(answer.url)}: correct host, port or schema of "
+            f"the connection ({said})",
+            status=answer.status,
+        )
     raise refusal(answer) or WasslyUnavailable(
         f"HTTP {answer.status} ({answer.describe()})", retry_after=answer.retry_after
     )
@@ -238,6 +259,8 @@ def refusal(answer: Answer) -> WasslyError | None:
 def _rejected(answer: Answer, payload: dict[str, Any]) -> WasslyRejected:
     reason, errors = _reasons(answer, payload)
     said = reason or ("no reason given" if payload else answer.describe())
+    if answer.status in _NOT_THERE and not reason:
+        said += "; is the host of the connection right?"
     fields = "; ".join(f"{name}: {' '.join(texts)}" for name, texts in errors.items())
     what = "success: false" if 200 <= answer.status < 300 else f"HTTP {answer.status}"
     return WasslyRejected(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable
 
@@ -12,6 +13,11 @@ from requests import PreparedRequest
 from requests.auth import AuthBase
 
 from airflow_provider_wassly.client.errors import WasslyError
+
+
+def bare_token(text: str) -> str:
+    """Return a token without the ``Bearer`` of the header that it was copied from."""
+    return re.sub(r"^(authorization:\s*)?bearer\s+", "", text, flags=re.IGNORECASE)
 
 
 class WasslyAuth(AuthBase):

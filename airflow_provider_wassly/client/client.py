@@ -7,10 +7,14 @@ import json
 import logging
 import math
 import os
+import re
+import ssl
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 import tenacity
@@ -27,7 +31,7 @@ from airflow_provider_wassly.client._answers import (
     read_token,
     refusal,
 )
-from airflow_provider_wassly.client._auth import Tokens, WasslyAuth
+from airflow_provider_wassly.client._auth import Tokens, WasslyAuth, bare_token
 from airflow_provider_wassly.client._devices import DeviceStates
 from airflow_provider_wassly.client._multipart import SendBody
 from airflow_provider_wassly.client._redaction import Redactor
@@ -73,8 +77,10 @@ class WasslyClient:
     manager; :meth:`close` ends its connections.
 
     :param apikey: the account's API key.
-    :param base_url: where Wassly is. Plain http only for a loopback host, or with ``allow_http``.
-    :param token: a bearer token, used first. Optional when ``email`` and ``password`` are given.
+    :param base_url: where Wassly is. Plain http only for a loopback host, or with ``allow_http``. An ``/api`` at its
+        end is left out, because the calls bring their own.
+    :param token: a bearer token, used first, with or without ``Bearer`` in front. Optional when ``email`` and
+        ``password`` are given.
     :param email: with ``password``, for fetching a token when there is none or it is rejected.
     :param password: see ``email``.
     :param connect_timeout: seconds for making a connection.
@@ -89,6 +95,7 @@ class WasslyClient:
         last of them only met the end of a kept connection.
     :param max_retry_after: seconds; a longer wait asked for by Wassly is an error at once, not a wait.
     :param pool_maxsize: connections kept open, one for each thread that calls at the same time.
+    :param name: what log lines and errors call the account; the hook gives its connection.
     :param on_new_token: called with each fetched token, in the thread that fetched it, before its first use.
     :param clock: what waits between two attempts; a test can hand in one that does not.
     :raises WasslyConfigError: names the argument that is missing or wrong.
@@ -112,17 +119,21 @@ class WasslyClient:
         max_attempts: int = 3,
         max_retry_after: float = 60.0,
         pool_maxsize: int = 10,
+        name: str | None = None,
         on_new_token: Callable[[str], None] | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
+        self._name = name or "the connection"
+        self._named = f" ({name})" if name else ""
+        token = bare_token(token) if token else None
         _check_credentials(apikey, token, email, password)
         host = _check_base_url(base_url, allow_http)
+        use_environment = not _is_loopback(host)
         _check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
-        if isinstance(verify, str) and not os.path.exists(verify):
-            raise WasslyConfigError(f"verify: no such CA bundle: {verify}")
+        _check_bundle(verify, use_environment and urlsplit(base_url).scheme == "https")
         if verify is False:
-            log.warning("TLS certificates of %s are not verified (verify is false)", host)
-        self.base_url = base_url.rstrip("/")
+            log.warning("TLS certificates of %s are not verified (verify is false in %s)", host, self._name)
+        self.base_url = _without_endpoint(base_url)
         self.default_region = check_region(default_region) if default_region else None
         self.allowed_recipients = _check_recipients(allowed_recipients, self.default_region)
         self._apikey = apikey
@@ -130,7 +141,7 @@ class WasslyClient:
         self._password = password
         self._timeout = (connect_timeout, read_timeout)
         self._verify = verify
-        self._proxies = dict(proxies or {})
+        self._proxies = {key: url.strip() for key, url in (proxies or {}).items()}
         self._max_attempts = max_attempts
         self._max_retry_after = max_retry_after
         self._on_new_token = on_new_token
@@ -138,14 +149,14 @@ class WasslyClient:
         self._device_states = DeviceStates(self._list_devices_once, clock)
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
-        for proxy in self._proxies.values():
+        for proxy in _check_proxies(self.base_url, self._proxies, use_environment):
             password_in_url = _proxy_password(proxy)
             self._redactor.add(password_in_url)
             self._redactor.add(unquote(password_in_url))
         #: Whether the service has shown that it ends kept connections silently. The next message that left on one could
         #: be lost, or not, without a word; making a connection for each call costs less than that doubt.
         self._keeps_no_connections = False
-        self._session = _session(pool_maxsize, use_environment=not _is_loopback(host))
+        self._session = _session(pool_maxsize, use_environment)
 
     def __enter__(self) -> WasslyClient:
         return self
@@ -171,7 +182,7 @@ class WasslyClient:
         :raises WasslyUnavailable: when Wassly cannot be reached or answers nonsense.
         """
         if not self._can_login:
-            raise WasslyAuthError("no login and password are set")
+            raise WasslyAuthError(f"no login and password are set{self._named}")
         self._repeating(lambda: self._tokens.renew(self._tokens.token, self._fetch_token))
 
     def list_devices(self) -> list[Device]:
@@ -329,7 +340,7 @@ class WasslyClient:
             if self._tokens.is_given(token):
                 can, cannot = "logging in instead. Renew or remove it", "there is no login to fetch another"
                 what = can if self._can_login else cannot
-                log.warning("The token of the connection was rejected (HTTP %d); %s", error.status, what)
+                log.warning("The token of %s was rejected (HTTP %d); %s", self._name, error.status, what)
             if not self._can_login:
                 raise
         token = self._tokens.renew(token, self._fetch_token)
@@ -343,11 +354,16 @@ class WasslyClient:
     def _fetch_token(self) -> str:
         credentials = json.dumps({"email": self._email, "password": self._password}).encode()
         answer = self._exchange("POST", _LOGIN, data=credentials, content_type="application/json")
-        token = read_token(answer)
+        try:
+            token = read_token(answer)
+        except WasslyAuthError as error:
+            if self._password and self._password != self._password.strip():
+                error.message += "; the password begins or ends with white space: remove it if it is not part of it"
+            raise
         self._redactor.add(token)
         if self._on_new_token is not None:
             self._on_new_token(token)
-        log.info("Logged in to Wassly")
+        log.info("Logged in to Wassly%s", self._named)
         return token
 
     def _repeating(self, call: Callable[[], T]) -> T:
@@ -383,14 +399,19 @@ class WasslyClient:
                 self._max_attempts,
             )
 
-        return tenacity.Retrying(
+        repeating = tenacity.Retrying(
             retry=tenacity.retry_if_exception(may_be_repeated),
             stop=stop,
             wait=wait,
             before_sleep=announce,
             sleep=self.clock.sleep,
             reraise=True,
-        )(call)
+        )
+        try:
+            return repeating(call)
+        except (WasslyAuthError, WasslyConfigError) as error:
+            error.message += self._named
+            raise
 
     def _exchange(
         self,
@@ -443,7 +464,8 @@ class WasslyClient:
                     if refusal(cut) is not None:
                         return cut
                 # Whatever it is called, what it means depends on what had left by then. `from None`: the
-                # texts and objects of the libraries below hold URLs and headers.
+                # texts and objects of the libraries below hold URLs and headers. For a bug report:
+                log.debug("%s %s failed:\n%s", method, path, redact("".join(traceback.format_exception(error))))
                 reason = redact(_reason(error))
                 if wire.answer_overdue:
                     reason = f"the answer did not come to its end within {wire.answer_limit:g} s"
@@ -519,6 +541,8 @@ def _check_credentials(apikey: str, token: str | None, email: str | None, passwo
             raise WasslyConfigError(
                 f"{name}: holds a line break, an outer space or a character beyond ASCII, which no header can carry"
             )
+        if value and " " in value:
+            raise WasslyConfigError(f"{name}: holds a space; in a URI a + is read as one, write %2B instead")
     if not apikey:
         raise WasslyConfigError("apikey: missing; Wassly shows it in the account's settings")
     if not token and not (email and password):
@@ -547,18 +571,95 @@ def _check_base_url(base_url: str, allow_http: bool) -> str:
     return host
 
 
+def _without_endpoint(base_url: str) -> str:
+    """Return the base URL without what the calls add to it, which is easily copied with it."""
+    parts = urlsplit(base_url)
+    path = parts.path.rstrip("/")
+    for end in (_LOGIN, _DEVICES, _SEND, "/api"):
+        if path.endswith(end):
+            path = path.removesuffix(end).rstrip("/")
+            break
+    return urlunsplit(parts._replace(path=path))
+
+
 def _check_seconds(**timeouts: float) -> None:
     for name, seconds in timeouts.items():
         if not 0 < seconds < math.inf:
             raise WasslyConfigError(f"{name}: must be a number of seconds above 0, not {seconds!r}")
 
 
-def _proxy_password(proxy: str) -> str:
+def _check_bundle(verify: bool | str, use_environment: bool) -> None:
+    """Load the CA bundle that requests will use, if not its own: in a call it would look like a network failure."""
+    path, origin = verify, ""
+    if verify is True and use_environment:
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            if found := os.environ.get(name):
+                path = found
+                origin = f" (from the environment variable {name}; correct it, or set verify in the connection's extra)"
+                break
+    if isinstance(path, bool):
+        return
+    if not os.path.exists(path):
+        raise WasslyConfigError(f"verify: no such CA bundle: {path}{origin}")
     try:
-        return urlsplit(proxy).password or ""
+        kind = "capath" if os.path.isdir(path) else "cafile"
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
+    except OSError as error:
+        raise WasslyConfigError(f"verify: {path} is no CA bundle that can be read: {error}{origin}") from None
+
+
+def _check_proxies(base_url: str, given: Mapping[str, str], use_environment: bool) -> list[str]:
+    """
+    Return the addresses of the proxies, after a check of what requests would pass over in silence.
+
+    :param use_environment: whether the environment's proxies are used where none is given.
+    """
+    for key in given:
+        if not re.fullmatch(r"(https?|all)(://.+)?|no_proxy", key):
+            meant = next((word for word in ("https", "http", "no_proxy") if word in key.lower()), "all")
+            raise WasslyConfigError(
+                f"proxies: the key {_without_credentials(key)!r} has no effect; did you mean {meant!r}?"
+            )
+    addresses = {f"the address for {key!r}": url for key, url in given.items() if url and key != "no_proxy"}
+    # None is needed for this machine: a connection may be pointed at a sandbox for a while.
+    if addresses and use_environment and requests.utils.select_proxy(base_url, given) is None:
+        parts = urlsplit(base_url)
+        raise WasslyConfigError(
+            f"proxies: no key is for {parts.scheme}://{parts.hostname}; add the key {parts.scheme!r}"
+        )
+    if use_environment:
+        found = requests.utils.get_environ_proxies(base_url, no_proxy=given.get("no_proxy"))
+        url = requests.utils.select_proxy(base_url, {**found, **given})
+        if url and url not in given.values():
+            addresses["the address in the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY)"] = url
+    for where, url in addresses.items():
+        _check_proxy(where, url)
+    return list(addresses.values())
+
+
+def _check_proxy(where: str, url: str) -> None:
+    try:
+        scheme, _, host, *_ = urllib3.util.parse_url(_with_scheme(url))
     except ValueError:
-        # The reason holds the address, and so perhaps the password.
-        raise WasslyConfigError("proxies: one of the addresses is no URL such as http://proxy:3128") from None
+        scheme = host = None
+    # The reason, and the address itself, may hold a password.
+    if not host or scheme not in {"http", "https", "socks4", "socks4a", "socks5", "socks5h"}:
+        raise WasslyConfigError(f"proxies: {where} is no URL such as http://proxy:3128")
+    if scheme.startswith("socks") and find_spec("socks") is None:
+        raise WasslyConfigError(f"proxies: {where} is one of a SOCKS proxy, which needs the package PySocks")
+
+
+def _proxy_password(proxy: str) -> str:
+    """Return the password in an address that was checked, in the spelling that it has there."""
+    return urlsplit(_with_scheme(proxy)).password or ""
+
+
+def _with_scheme(proxy: str) -> str:
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _without_credentials(text: str) -> str:
+    return text.rpartition("@")[2]
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from airflow_provider_wassly.client import DEFAULT_BASE_URL, WasslyConfigError
+from airflow_provider_wassly.client._auth import bare_token
 from airflow_provider_wassly.connection_form import EXTRA_FIELDS, SECRET_UNCHANGED
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: A connection that comes without a type, from a secrets backend for instance, is as good.
-_OWN_TYPES = {"wassly", "", None}
+_OWN_TYPES = {"wassly", ""}
 
 
 class ConnectionLike(Protocol):
@@ -73,23 +74,23 @@ class ConnectionSettings:
 
     @classmethod
     def _read(cls, connection: ConnectionLike) -> ConnectionSettings:
+        kind = connection.conn_type or ""
+        if kind.strip().lower() not in _OWN_TYPES:
+            raise WasslyConfigError(f"conn_type: is {kind!r}, must be 'wassly'; a URI begins with wassly://")
         extra = _Extra(connection.extra)
-        password = connection.password or None
+        # A line break is that of a file that it was read from. A space may be part of it.
+        password = (connection.password or "").strip("\r\n") or None
         if _is_mask(password):
             raise WasslyConfigError(f"password: {_MASKED}")
         login = (connection.login or "").strip()
         apikey = extra.get("apikey", _text)
-        kind = connection.conn_type
         if not apikey:
-            other = f" (the connection is of type {kind!r}, not 'wassly')" if kind not in _OWN_TYPES else ""
-            raise WasslyConfigError(_missing_apikey(extra, login, password) + other)
-        if kind not in _OWN_TYPES:
-            log.warning("Connection %r is of type %r, not 'wassly'", connection.conn_id, kind)
+            raise WasslyConfigError(_missing_apikey(extra, login, password))
         # A default of the client is not repeated here: what the connection does not say is left out.
         client = {
             "apikey": apikey,
             "base_url": _base_url(connection),
-            "token": extra.get("token", _text),
+            "token": extra.get("token", _token),
             "email": login or None,
             "password": password,
             "connect_timeout": extra.get("connect_timeout", _seconds),
@@ -121,8 +122,8 @@ class _Extra:
     def __init__(self, text: str | None) -> None:
         try:
             values = json.loads(text) if text and text.strip() else {}
-        except ValueError:
-            raise WasslyConfigError("extra: is not valid JSON") from None
+        except ValueError as error:
+            raise WasslyConfigError(f"extra: is not valid JSON: {error}") from None
         if not isinstance(values, dict):
             raise WasslyConfigError('extra: must be a JSON object such as {"apikey": "…"}')
         self._values: dict[str, Any] = values
@@ -152,7 +153,8 @@ class _Extra:
 
 
 def _missing_apikey(extra: _Extra, login: str, password: str | None) -> str:
-    misspelt = next((name for name in ("api_key", "apiKey", "api-key", "APIKEY", "key") if name in extra), None)
+    spellings = ("api_key", "apiKey", "api-key", "APIKEY", "key", "extra__wassly__apikey")
+    misspelt = next((name for name in spellings if name in extra), None)
     if misspelt:
         return f"apikey: missing in the extra; it holds {misspelt!r}, the name must be 'apikey'"
     if password and not login:
@@ -172,7 +174,10 @@ def _base_url(connection: ConnectionLike) -> str:
         # Before any text that would show them.
         raise WasslyConfigError("host: holds credentials; they belong into login and password")
     if scheme not in {"", "https", "http"}:
-        raise WasslyConfigError(f"schema: must be https, http or empty, not {scheme!r}")
+        raise WasslyConfigError(
+            f"schema: must be https, http or empty, not {scheme!r}. In a URI it is what follows the host; a base URL "
+            "with a path goes into the host's place, as in wassly://https%3A%2F%2Fgateway.example%2Fpath"
+        )
     if "://" not in host:
         if host.count(":") > 1 and not host.startswith("["):
             host = f"[{host}]"  # an IPv6 address
@@ -208,6 +213,10 @@ def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"must be text, not {type(value).__name__}")
     return str(value).strip()
+
+
+def _token(value: Any) -> str:
+    return bare_token(_text(value))
 
 
 def _bool(value: Any) -> bool:
@@ -261,13 +270,8 @@ def _proxies(value: Any) -> Mapping[str, str]:
         value = _parsed(value)
     if not isinstance(value, dict) or not all(isinstance(url, str) for url in value.values()):
         raise ValueError('must be a JSON object such as {"https": "http://proxy:3128"}')
-    for scheme, url in value.items():
-        if _is_mask(url):
-            raise ValueError(_MASKED)
-        try:
-            urlsplit(url).port  # noqa: B018  (looked at for its error, whose text could show a password)
-        except ValueError:
-            raise ValueError(f"the address for {scheme!r} is no URL such as http://proxy:3128") from None
+    if any(_is_mask(url) for url in value.values()):
+        raise ValueError(_MASKED)
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -80,9 +81,7 @@ class WasslyHook(_compat.BaseHook):
         try:
             connection = self.get_connection(self.wassly_conn_id)
         except _compat.not_found_exceptions() as error:
-            raise WasslyConfigError(
-                f"There is no connection {self.wassly_conn_id!r}; create it (type Wassly) or set wassly_conn_id"
-            ) from error
+            raise WasslyConfigError(_not_found(self.wassly_conn_id)) from error
         settings = ConnectionSettings.of(connection)
         for secret in settings.secrets():
             _compat.mask_secret(secret)
@@ -90,7 +89,7 @@ class WasslyHook(_compat.BaseHook):
 
     @cached_property
     def _client(self) -> WasslyClient:
-        options = {**self.settings.client, **self._client_options}
+        options = {"name": f"connection {self.wassly_conn_id!r}", **self.settings.client, **self._client_options}
         try:
             return WasslyClient(**options, on_new_token=self._mask_token)
         except WasslyConfigError as error:
@@ -340,15 +339,7 @@ class WasslyHook(_compat.BaseHook):
         :raises WasslyInvalidMessage: when none is named, or the account does not have it.
         :raises WasslyError: see :meth:`WasslyClient.list_devices`.
         """
-        wanted = instance_id or self.settings.instance_id
-        if not wanted:
-            raise WasslyInvalidMessage(self._missing_instance, field="instance_id")
-        devices = self.list_devices()
-        known = _names(devices)
-        found = next((device for device in devices if device.instance_id == wanted), None)
-        if found is None:
-            raise WasslyInvalidMessage(f"the account has no {wanted!r}, only: {known}", field="instance_id")
-        return found
+        return _find(self.list_devices(), instance_id or self.settings.instance_id)
 
     @cached_property
     def _missing_instance(self) -> str:
@@ -357,25 +348,64 @@ class WasslyHook(_compat.BaseHook):
         except WasslyError as error:
             log.debug("The device list could not be read: %s", error)
             known = "Wassly's device list shows those that there are"
-        return f"missing; set it here, or in the extra of connection {self.wassly_conn_id!r}. {known}"
+        return f"not set. Set it in the extra of connection {self.wassly_conn_id!r}, or in each task. {known}"
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether the device list can be read, and what it says. Sends no message and costs nothing."""
+        """
+        Return whether the device list can be read and has the connection's instance, and what it says.
+
+        Sends no message and costs nothing.
+        """
         try:
             devices = self.list_devices()
-            instance = self.settings.instance_id
+            sender = _find(devices, self.settings.instance_id)
         except Exception as error:
             return False, str(error)
         connected = sorted(device.instance_id or "unnamed" for device in devices if device.is_connected)
-        known = sorted(device.instance_id for device in devices if device.instance_id)
-        if instance and instance not in known:
-            return False, f"instance_id: the account has no {instance!r}, only: {', '.join(known) or 'none'}"
         names = f" ({', '.join(connected)})" if connected else ""
-        return True, f"Connection works: {len(connected)} of {len(devices)} devices connected{names}"
+        off = "" if sender.is_connected else f". {sender.instance_id} is {sender.status or 'without status'}"
+        return True, f"Connection works: {len(connected)} of {len(devices)} devices connected{names}{off}"
+
+
+def _find(devices: list[Device], instance_id: str | None) -> Device:
+    """
+    Return the device with this instance id.
+
+    :raises WasslyInvalidMessage: names those that the account has.
+    """
+    by_id = {device.instance_id: device for device in devices if device.instance_id}
+    if not instance_id:
+        raise WasslyInvalidMessage(
+            f"not set. Set it in the connection's extra, or in each task. The account has: {_names(devices)}",
+            field="instance_id",
+        )
+    if instance_id not in by_id:
+        raise WasslyInvalidMessage(
+            f"the account has no {instance_id!r}, only: {_names(devices)}", field="instance_id"
+        )
+    return by_id[instance_id]
+
+
+def _not_found(conn_id: str) -> str:
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    if os.environ.get(variable):
+        return (
+            f"There is no connection {conn_id!r}: Airflow cannot read {variable}. Make it JSON, or a URI in which "
+            "login, password and values are percent-encoded"
+        )
+    missing = f"There is no connection {conn_id!r}; create it (type Wassly) or set wassly_conn_id"
+    if _compat.reads_saved_connections():
+        return missing
+    return (
+        f"{missing}. Outside of a task, Airflow 3 looks only into the environment ({variable}) and into secrets "
+        "backends: a connection that was saved in Airflow itself is not found here"
+    )
 
 
 def _names(devices: Sequence[Device]) -> str:
-    return ", ".join(sorted(device.instance_id for device in devices if device.instance_id)) or "none"
+    """Return the instances of an account, and whether each is connected."""
+    named = sorted((device.instance_id, device.status or "without status") for device in devices if device.instance_id)
+    return ", ".join(f"{name} ({status})" for name, status in named) or "none"
 
 
 def _or_unknown(value: object) -> object:

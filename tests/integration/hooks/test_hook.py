@@ -100,8 +100,8 @@ def test_where_no_instance_is_set_those_that_there_are_are_named_and_asked_for_o
         with pytest.raises(WasslyInvalidMessage) as raised:
             hook.send_message(NUMBER, "Hello")
         assert str(raised.value) == (
-            f"instance_id: missing; set it here, or in the extra of connection {hook.wassly_conn_id!r}. "
-            "The account has: sandbox-instance"
+            f"instance_id: not set. Set it in the extra of connection {hook.wassly_conn_id!r}, or in each task. "
+            "The account has: sandbox-instance (connected)"
         )
     assert [call.endpoint for call in box.calls].count("devices") == 1
     box.fail_next("http_500", endpoint="devices", times=9)
@@ -172,15 +172,66 @@ def test_a_rejected_token_is_a_warning_even_when_the_login_helps(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         connect({"token": "out-of-date"}).send_message(NUMBER, "Hello")
-    assert "The token of the connection was rejected (HTTP 401); logging in instead. Renew or remove it" in caplog.text
+    said = "The token of connection 'wassly_default' was rejected (HTTP 401); logging in instead. Renew or remove it"
+    assert said in caplog.text
     assert "out-of-date" not in caplog.text
     assert (len(box.messages), box.logins) == (1, 1)
 
 
 def test_a_rejected_token_without_a_login(connect: Connect, box: Sandbox) -> None:
-    with pytest.raises(WasslyAuthError, match="HTTP 401"):
+    with pytest.raises(WasslyAuthError, match=r"HTTP 401.* \(connection 'wassly_default'\)"):
         connect({"token": "out-of-date"}, login=None, password=None).send_message(NUMBER, "Hello")
     assert box.messages == []
+
+
+@pytest.mark.parametrize("call", ["list_devices", "send_message", "login"])
+def test_an_auth_error_names_the_connection_once(connect: Connect, call: str) -> None:
+    hook = connect(password="wrong")
+    calls = {
+        "list_devices": hook.list_devices,
+        "send_message": lambda: hook.send_message(NUMBER, "Hello"),
+        "login": hook.get_conn().login,
+    }
+    with pytest.raises(WasslyAuthError) as caught:
+        calls[call]()
+    assert caught.value.summary.count("connection 'wassly_default'") == 1
+
+
+@pytest.mark.parametrize("password", ["sandbox-password ", "\tsandbox-password"])
+def test_a_refused_password_that_may_be_pasted_with_white_space(connect: Connect, password: str) -> None:
+    with pytest.raises(WasslyAuthError, match="the password begins or ends with white space: remove it") as caught:
+        connect(password=password).list_devices()
+    assert "sandbox-password" not in caught.value.summary
+
+
+def test_a_line_break_after_the_password_is_none_of_it(connect: Connect) -> None:
+    assert len(connect(password="sandbox-password\r\n").list_devices()) == 1
+
+
+def test_an_api_at_the_end_of_the_base_url(connect: Connect, box: Sandbox) -> None:
+    connect(host=f"{box.url}/api", schema=None, port=None).send_message(NUMBER, "Hello")
+    assert len(box.messages) == 1
+
+
+def test_a_host_that_is_not_wassly_is_not_about_the_credentials(connect: Connect, box: Sandbox) -> None:
+    hook = connect(host=f"{box.url}/elsewhere", schema=None, port=None)
+    with pytest.raises(WasslyRejected, match=r"HTTP 404, Wassly is not at .*/elsewhere/api/login: correct host"):
+        hook.send_message(NUMBER, "Hello")
+
+
+def test_what_the_libraries_below_reported_is_in_the_log_for_a_bug_report(
+    connect: Connect, box: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "airflow_provider_wassly")
+    box.fail_next("reset_after_body")
+    with pytest.raises(WasslyOutcomeUnknown) as caught:
+        connect({"token": "sandbox-token"}).send_message(NUMBER, "the-private-text")
+    assert caught.value.__cause__ is None
+    (trace,) = [record for record in caplog.records if "Traceback (most recent call last)" in record.getMessage()]
+    assert trace.levelno == logging.DEBUG
+    assert trace.getMessage().startswith("POST /api/whatsapp-web-send-message failed:\n")
+    assert 'http/client.py"' in trace.getMessage()
+    assert "the-private-text" not in caplog.text
 
 
 @pytest.mark.parametrize("own_hooks", [False, True])
@@ -210,16 +261,29 @@ def test_many_threads_log_in_once(connect: Connect, box: Sandbox, own_hooks: boo
 def test_connection_works(connect: Connect, box: Sandbox) -> None:
     assert connect().test_connection() == (True, "Connection works: 1 of 1 devices connected (sandbox-instance)")
     box.disconnect_device("sandbox-instance")
-    assert connect().test_connection() == (True, "Connection works: 0 of 1 devices connected")
+    said = "Connection works: 0 of 1 devices connected. sandbox-instance is disconnected"
+    assert connect().test_connection() == (True, said)
     assert box.messages == []
     assert {call.endpoint for call in box.calls} == {"login", "devices"}
 
 
-def test_connection_names_a_wrong_instance(connect: Connect) -> None:
-    assert connect({"instance_id": "nobody"}).test_connection() == (
-        False,
-        "instance_id: the account has no 'nobody', only: sandbox-instance",
-    )
+@pytest.mark.parametrize(
+    ("instance", "said"),
+    [
+        ("nobody", "instance_id: the account has no 'nobody', only: "),
+        ("Sandbox-Instance", "instance_id: the account has no 'Sandbox-Instance', only: "),
+        (None, "instance_id: not set. Set it in the connection's extra, or in each task. The account has: "),
+        (" ", "instance_id: not set. Set it in the connection's extra, or in each task. The account has: "),
+    ],
+)
+def test_connection_names_the_instances_when_the_right_one_is_not_set(
+    connect: Connect, box: Sandbox, monkeypatch: pytest.MonkeyPatch, instance: str | None, said: str
+) -> None:
+    assert connect({"instance_id": instance}).test_connection() == (False, f"{said}sandbox-instance (connected)")
+    box.disconnect_device("sandbox-instance")
+    assert connect({"instance_id": instance}).test_connection() == (False, f"{said}sandbox-instance (disconnected)")
+    monkeypatch.setattr(WasslyHook, "list_devices", lambda hook: [])
+    assert connect({"instance_id": instance}).test_connection() == (False, f"{said}none")
 
 
 @pytest.mark.parametrize(

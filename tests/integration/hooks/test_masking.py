@@ -96,7 +96,13 @@ WAYS: list[tuple[str, dict[str, Any], dict[str, Any], str | None]] = [
     ("proxy that is no URL", {"proxies": {"http": "http://me:wr0ng-secret@proxy:port"}}, {}, None),
     ("no JSON", {"proxies": '{"http": "http://me:wr0ng-secret@proxy"'}, {}, None),
     ("unknown key", {"tokn": "wr0ng-secret"}, {}, None),
-    *((fault, {}, {}, fault) for fault in ("http_500", "http_429", "not_json", "redirect_to_login", "rejected")),
+    ("token with Bearer", {"token": "Bearer wr0ng-secret"}, {}, None),
+    ("key of a proxy", {"proxies": {"me:wr0ng-secret@proxy": "http://p:1"}}, {}, None),
+    ("white space", {}, {"password": "wr0ng-secret "}, None),
+    *(
+        (fault, {}, {}, fault)
+        for fault in ("http_500", "http_429", "not_json", "redirect_to_login", "rejected", "reset_after_body")
+    ),
 ]
 SECRETS = ("sandbox-apikey", "sandbox-password", "sandbox-token", "wr0ng-secret", "s3cret")
 

@@ -170,6 +170,36 @@ def test_redirects(status: int, location: str, error: type[WasslyError]) -> None
         assert "not followed" in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", ["login", "whatsapp-web-send-message", "api"])
+def test_a_redirect_is_judged_by_where_it_points_and_not_by_what_is_shown(secret: str) -> None:
+    def judged(location: str) -> WasslyError:
+        headers = CaseInsensitiveDict({"Location": location})
+        with pytest.raises(WasslyError) as caught:
+            read_receipt(Answer(302, headers, b"", URL, True, lambda text: text.replace(secret, "***")))
+        return caught.value
+
+    to_login = judged("https://www.wassly.com/login")
+    assert type(to_login) is WasslyAuthError
+    elsewhere = judged("https://wassly.com/api/whatsapp-web-send-message")
+    assert type(elsewhere) is WasslyRejected
+    assert secret not in f"{to_login}{elsewhere}".replace("login page", "").replace("not authenticated", "")
+
+
+@pytest.mark.parametrize(
+    ("location", "error"),
+    [
+        (f"https://www.wassly.com/{'x' * 300}/login", WasslyAuthError),
+        # What is cut off of it says that this is another address.
+        (f"https://{'x' * 160}/api/whatsapp-web-send-message/{'y' * 300}", WasslyOutcomeUnknown),
+    ],
+)
+def test_a_redirect_is_judged_to_its_end(location: str, error: type[WasslyError]) -> None:
+    with pytest.raises(WasslyError) as caught:
+        read_receipt(answer(302, "", {"Location": location}))
+    assert type(caught.value) is error
+    assert len(str(caught.value)) < 300
+
+
 # Retry-After.
 
 
@@ -213,6 +243,29 @@ def test_a_login_without_a_usable_token_shows_nothing_of_its_answer(data: Any) -
     with pytest.raises(WasslyUnavailable) as caught:
         read_token(answer(body={"success": True, "data": data, "message": "sk-secret"}))
     assert "sk-secret" not in caught.value.summary
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+@pytest.mark.parametrize("read", [read_token, read_devices])
+def test_a_documented_call_that_is_not_there_is_about_the_address(read: Callable[[Answer], Any], status: int) -> None:
+    with pytest.raises(WasslyRejected, match="correct host, port or schema of the connection") as caught:
+        read(answer(status, {"message": "The route api/x could not be found."}))
+    assert f"HTTP {status}, Wassly is not at {URL}" in str(caught.value)
+    assert "The route api/x could not be found." in str(caught.value)
+    assert not caught.value.may_pass
+
+
+def test_a_redirect_of_the_login_to_another_address_is_about_the_address() -> None:
+    with pytest.raises(WasslyRejected, match="correct host or schema of the connection"):
+        read_token(answer(301, "", {"Location": "https://wassly.com/api/whatsapp-web-send-message"}))
+
+
+def test_a_send_that_is_not_there_asks_for_the_host_unless_wassly_says_why() -> None:
+    with pytest.raises(WasslyRejected, match="is the host of the connection right"):
+        read_receipt(answer(404, "<html>Not Found</html>"))
+    with pytest.raises(WasslyRejected) as caught:
+        read_receipt(answer(404, {"message": "No such instance"}))
+    assert "host" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 422])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import airflow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_wassly import _compat
 from airflow_provider_wassly.client import WasslyClient, WasslyConfigError
 from airflow_provider_wassly.connection_form import EXTRA_FIELDS
 from airflow_provider_wassly.hooks.settings import ConnectionSettings
@@ -23,6 +27,7 @@ from .conftest import MakeHook
 VALUES: list[tuple[str, Any, str, Any]] = [
     ("apikey", "key-1", " key-1 ", "key-1"),
     ("token", "token-1", "token-1", "token-1"),
+    ("token", "Bearer token-1", " bearer token-1\n", "token-1"),
     ("instance_id", "abc", "abc", "abc"),
     ("instance_id", 123, "123", "123"),
     ("default_region", "DE", "DE", "DE"),
@@ -98,6 +103,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("apikey", None, "missing in the extra"),
     ("apikey", ["x"], "must be text"),
     ("apikey", "two\nlines", "line break"),
+    ("apikey", "two words", "holds a space"),
     ("token", 1.5, "must be text"),
     ("token", "ключ", "ASCII"),
     ("instance_id", True, "must be text"),
@@ -120,6 +126,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("proxies", {"https": 3128}, "JSON object"),
     ("proxies", {"https": "http://[proxy"}, "'https' is no URL"),
     ("proxies", {"https": "http://proxy:port"}, "'https' is no URL"),
+    ("proxies", {"https_proxy": "http://proxy:3128"}, "the key 'https_proxy' has no effect; did you mean 'https'?"),
+    ("proxies", {"http": "http://proxy:3128"}, "no key is for https://www.wassly.com"),
     ("max_attachment_bytes", "10 MB", "whole number above 0"),
     ("max_attachment_bytes", 0, "above 0"),
     ("max_attachment_bytes", True, "whole number"),
@@ -161,14 +169,96 @@ class Stored:
         self.host, self.schema, self.port = host, schema, port
 
 
-def test_a_connection_of_another_type_is_named_where_something_is_missing(caplog: pytest.LogCaptureFixture) -> None:
-    stored = Stored('{"apikey": "key"}')
-    stored.conn_type = "http"
-    ConnectionSettings.of(stored)
-    assert "Connection 'any' is of type 'http', not 'wassly'" in caplog.text
-    stored.extra = "{}"
-    with pytest.raises(WasslyConfigError, match=r"apikey: missing .* of type 'http', not 'wassly'"):
+@pytest.mark.parametrize("extra", ['{"apikey": "key"}', "{}", "no json"])
+@pytest.mark.parametrize("kind", ["http", "https", "generic"])
+def test_a_connection_of_another_type_is_an_error(kind: str, extra: str) -> None:
+    stored = Stored(extra)
+    stored.conn_type = kind
+    with pytest.raises(WasslyConfigError, match=f"Connection 'any', field conn_type: is '{kind}', must be 'wassly'"):
         ConnectionSettings.of(stored)
+
+
+@pytest.mark.parametrize("kind", [None, "", "wassly", "Wassly", " wassly "])
+def test_a_connection_of_this_type_or_of_none(kind: str | None) -> None:
+    stored = Stored('{"apikey": "key"}')
+    stored.conn_type = kind
+    assert ConnectionSettings.of(stored).client["apikey"] == "key"
+
+
+def test_a_uri_that_begins_with_the_address_is_of_another_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", "https://me:pass-word@www.wassly.com/?apikey=k")
+    assert "field conn_type: is 'https', must be 'wassly'; a URI begins with wassly://" in error_of(
+        WasslyHook("wassly_test")
+    )
+
+
+@pytest.mark.parametrize(
+    "uri", ["wassly://me:pass-word@www.wassly.com/api?apikey=k", "wassly://https://me:p@www.wassly.com/api?apikey=k"]
+)
+def test_a_path_in_a_uri_that_became_the_schema_is_named(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", uri)
+    text = error_of(WasslyHook("wassly_test"))
+    assert "field schema: must be https, http or empty, not 'api'. In a URI it is what follows the host" in text
+    advised = text.partition("as in ")[2].replace("wassly://", "wassly://me:pass-word@")
+    monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", f"{advised}?apikey=key")
+    assert WasslyHook("wassly_test").get_conn().base_url == "https://gateway.example/path"
+
+
+def test_a_plus_in_a_uri_that_became_a_space_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", "wassly://me:pass-word@?apikey=half+half")
+    assert "field apikey: holds a space; in a URI a + is read as one" in error_of(WasslyHook("wassly_test"))
+
+
+def test_white_space_around_what_was_pasted(hook: MakeHook) -> None:
+    found = hook(
+        {
+            "apikey": " key-1\n",
+            "token": "\ttoken-1 ",
+            "instance_id": "one \n",
+            "verify": " true ",
+            "default_region": "de ",
+        },
+        login=" me@example.com ",
+        password="pass-word\r\n",
+        host=" wassly.example\n",
+        schema=" https ",
+    )
+    assert found.get_conn().base_url == "https://wassly.example"
+    assert found.settings.instance_id == "one"
+    assert found.settings.client["verify"] is True
+    read = {name: found.settings.client[name] for name in ("apikey", "token", "email", "password")}
+    assert read == {"apikey": "key-1", "token": "token-1", "email": "me@example.com", "password": "pass-word"}
+
+
+def test_a_space_may_be_part_of_a_password(hook: MakeHook) -> None:
+    assert hook(password=" pass word ").settings.client["password"] == " pass word "
+
+
+def test_a_connection_that_airflow_cannot_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("wassly://me:pass/word@?apikey=k", '{"conn_type": "wassly"'):
+        monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", text)
+        error = error_of(WasslyHook("wassly_test"))
+        assert "connection 'wassly_test': Airflow cannot read AIRFLOW_CONN_WASSLY_TEST. Make it JSON, or a URI" in error
+
+
+@pytest.mark.parametrize(("inside", "why"), [(True, ""), (False, "Outside of a task, Airflow 3 looks only into")])
+def test_a_connection_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, inside: bool, why: str) -> None:
+    monkeypatch.setattr(_compat, "reads_saved_connections", lambda: inside)
+    error = error_of(WasslyHook("no_such"))
+    assert error.startswith("There is no connection 'no_such'; create it (type Wassly) or set wassly_conn_id")
+    assert why in error
+    assert ("AIRFLOW_CONN_NO_SUCH" in error) is not inside
+
+
+def test_where_a_saved_connection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a task, and in Airflow's own servers; elsewhere only on versions that ask the database from everywhere."""
+    version = tuple(map(int, airflow.__version__.split(".")[:2]))
+    assert _compat.reads_saved_connections() is (version < (3, 1))
+    monkeypatch.setitem(sys.modules, "airflow.sdk.execution_time.task_runner", SimpleNamespace(SUPERVISOR_COMMS=1))
+    assert _compat.reads_saved_connections()
+    monkeypatch.setitem(sys.modules, "airflow.sdk.execution_time.task_runner", SimpleNamespace())
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
+    assert _compat.reads_saved_connections()
 
 
 @pytest.mark.parametrize("extra", ["not json", "[1]", '"text"'])
@@ -190,7 +280,7 @@ def test_a_masked_proxy_is_named_as_such(hook: MakeHook) -> None:
     assert "field proxies: holds what Airflow's pages show" in error_of(hook({"proxies": {"https": "***"}}))
 
 
-@pytest.mark.parametrize("name", ["api_key", "apiKey", "api-key", "key"])
+@pytest.mark.parametrize("name", ["api_key", "apiKey", "api-key", "key", "extra__wassly__apikey"])
 def test_a_misspelt_apikey_is_named(hook: MakeHook, name: str) -> None:
     assert f"it holds {name!r}, the name must be 'apikey'" in error_of(hook({"apikey": None, name: "x"}))
 
@@ -226,6 +316,8 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_name(hook: MakeHook, caplo
         ({}, "https://www.wassly.com"),
         ({"host": "wassly.example"}, "https://wassly.example"),
         ({"host": " wassly.example/ "}, "https://wassly.example"),
+        ({"host": "https://wassly.example/api"}, "https://wassly.example"),
+        ({"host": "wassly.example/api/", "port": 8443}, "https://wassly.example:8443"),
         ({"host": "wassly.example", "port": 8443}, "https://wassly.example:8443"),
         ({"host": "wassly.example:8443"}, "https://wassly.example:8443"),
         ({"host": "wassly.example:8443", "port": 8443}, "https://wassly.example:8443"),
@@ -276,7 +368,8 @@ def test_a_wrong_base_url(hook: MakeHook, fields: dict[str, Any], field: str, re
 
 def test_unverified_tls_is_a_warning(hook: MakeHook, caplog: pytest.LogCaptureFixture) -> None:
     hook({"verify": "false"}).get_conn()
-    assert "TLS certificates of www.wassly.com are not verified (verify is false)" in caplog.text
+    said = "TLS certificates of www.wassly.com are not verified (verify is false in connection 'wassly_test')"
+    assert said in caplog.text
 
 
 def test_nothing_can_be_sent_to_when_the_list_is_empty(hook: MakeHook) -> None:
