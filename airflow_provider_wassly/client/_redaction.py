@@ -21,7 +21,7 @@ class Redactor:
         if secret:
             escaped = json.dumps(secret)[1:-1]
             quoted = quote(secret, safe="", errors="replace")
-            self._spellings |= {secret, escaped, escaped.replace("/", "\\/"), quoted}
+            self._spellings |= {secret, escaped, escaped.replace("/", "\\/"), quoted, repr(secret)[1:-1]}
 
     def __call__(self, text: str) -> str:
         """Return ``text`` without secrets."""

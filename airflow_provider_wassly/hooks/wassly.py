@@ -380,9 +380,7 @@ def _find(devices: list[Device], instance_id: str | None) -> Device:
             field="instance_id",
         )
     if instance_id not in by_id:
-        raise WasslyInvalidMessage(
-            f"the account has no {instance_id!r}, only: {_names(devices)}", field="instance_id"
-        )
+        raise WasslyInvalidMessage(f"the account has no {instance_id!r}, only: {_names(devices)}", field="instance_id")
     return by_id[instance_id]
 
 

@@ -14,7 +14,7 @@ SECRET = st.text(min_size=4).filter(lambda text: "*" not in text and text.isasci
 @given(secret=SECRET, before=st.text(), after=st.text())
 def test_a_secret_is_found_in_every_spelling(secret: str, before: str, after: str) -> None:
     redact = Redactor(secret)
-    for spelling in (secret, json.dumps(secret)[1:-1], quote(secret, safe="")):
+    for spelling in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), repr(secret)[1:-1]):
         assert spelling not in redact(before + spelling + after)
 
 
