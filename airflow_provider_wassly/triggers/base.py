@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_wassly._looks import Answer, Look
 from airflow_provider_wassly.client import WasslyError
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
-from airflow_provider_wassly.triggers.looks import Answer, Look
 
 
 class PollTrigger(BaseTrigger):

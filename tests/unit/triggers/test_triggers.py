@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from airflow.models.trigger import Trigger
 
+from airflow_provider_wassly import _looks
 from airflow_provider_wassly.client import (
     Device,
     WasslyAuthError,
@@ -23,7 +24,6 @@ from airflow_provider_wassly.client import (
 )
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.quota import Quota
-from airflow_provider_wassly.triggers import looks
 from airflow_provider_wassly.triggers.base import PollTrigger
 from airflow_provider_wassly.triggers.device import DeviceTrigger
 from airflow_provider_wassly.triggers.quota import QuotaTrigger
@@ -229,7 +229,7 @@ Many = Callable[[Callable[[], Awaitable[None]]], None]
 @pytest.fixture
 def in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> Many:
     monkeypatch.setattr(PollTrigger, "clock", LoopClock())
-    monkeypatch.setattr(looks, "_THREADS", AtOnce())
+    monkeypatch.setattr(_looks, "_THREADS", AtOnce())
 
     def run(body: Callable[[], Awaitable[None]]) -> None:
         loop = JumpingLoop()
