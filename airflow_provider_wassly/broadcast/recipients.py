@@ -26,6 +26,9 @@ NUMBER = "contact_mobile_number"
 #: Rows in one chunk: as many as are read ahead, and as many as one value of the send record is about.
 CHUNK = 2000
 
+#: In front of a cell of ``unsent`` that a spreadsheet would run. It is taken off again: no list has it of its own.
+GUARD = "'\u2060"
+
 _DELIMITERS = (",", ";", "\t", "|")
 _FIELD = "recipients"
 
@@ -381,7 +384,7 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int, delimiter
     while True:
         line = number + reader.line_num
         try:
-            cells = next(reader)
+            cells = [cell.removeprefix(GUARD) for cell in next(reader)]
         except StopIteration:
             return
         except csv.Error as error:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -13,12 +14,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Literal, cast
 
-from airflow_provider_wassly.broadcast.recipients import NUMBER, Row
+from airflow_provider_wassly.broadcast.recipients import GUARD, NUMBER, Row
 from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
 from airflow_provider_wassly.hooks.files import is_folder, local_path, open_location, refuse_web_address, remote_path
 
 #: The line at the end: there are readers that go by the place of a column.
 COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason", "line")
+
+#: Tells spreadsheets that a file is UTF-8.
+_BOM = "\ufeff"
+
+#: What a spreadsheet runs, in full width too.
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+
+#: What begins so and is a number, shortened or not.
+_NUMBER = re.compile(r"[+-][0-9][0-9 .,…]*")
 
 Outcome = Literal["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
 
@@ -58,6 +68,7 @@ class Output(ABC):
 
     def __init__(self, location: Any, conn_id: str | None = None) -> None:
         self.location = location
+        self.is_saved = False
         self._conn_id = conn_id
         self._next = 1
         self._early: dict[int, Line] = {}
@@ -96,6 +107,7 @@ class Output(ABC):
         if path is None:
             with open_location(self.location, self._conn_id, "wb") as target:
                 self.copy(self._file, target)
+            self.is_saved = True
             return
         # In one step, so that nobody reads half a report.
         beside = f"{path}.{os.getpid()}.part"
@@ -103,6 +115,7 @@ class Output(ABC):
             with open(beside, "wb") as target:
                 self.copy(self._file, target)
             os.replace(beside, path)
+            self.is_saved = True
         except BaseException:
             if os.path.exists(beside):
                 os.unlink(beside)
@@ -151,11 +164,12 @@ class Report(Output):
     """
 
     parameter = "report"
-    beginning = (",".join(COLUMNS) + "\r\n").encode()
+    beginning = (_BOM + ",".join(COLUMNS) + "\r\n").encode()
 
     def __init__(self, location: Any, conn_id: str | None = None, shows_numbers: bool = False) -> None:
         super().__init__(location, conn_id)
         self._shows_numbers = shows_numbers
+        self._text.write(_BOM)
         self._writer = csv.writer(self._text)
         self._writer.writerow(COLUMNS)
 
@@ -164,7 +178,7 @@ class Report(Output):
         number = line.row.number
         shown = "" if number is None else str(number) if self._shows_numbers else short(number)
         cells = (line.row.position, shown, line.outcome, line.conversation_id, line.reason, line.row.line)
-        self._writer.writerow("" if cell is None else cell for cell in cells)
+        self._writer.writerow(f"'{cell}" if _is_run(cell) else cell for cell in cells)
 
 
 class Unsent(Output):
@@ -194,9 +208,10 @@ class Unsent(Output):
             super().copy(source, target)
             return
         text = _as_text(target)
-        writer = csv.DictWriter(text, self._columns)
-        writer.writeheader()
-        writer.writerows(_objects_in(source))
+        text.write(_BOM)
+        writer = csv.writer(text)
+        writer.writerow(map(_guarded, self._columns))
+        writer.writerows([_guarded(row.get(column)) for column in self._columns] for row in _objects_in(source))
         text.flush()
         text.detach()
 
@@ -212,10 +227,28 @@ def _is_there(remote: Any) -> bool:
     return True
 
 
+def indexed(location: Any, map_index: int) -> Any:
+    """Return a place of its own for each task of a mapped one: ``report.csv`` becomes ``report-3.csv``."""
+    if hasattr(location, "with_name"):
+        return location.with_name(f"{location.stem}-{map_index}{location.suffix}")
+    root, extension = os.path.splitext(str(location))
+    return f"{root}-{map_index}{extension}"
+
+
 def short(number: object) -> str:
     """Return a number as log lines may show it."""
     # Whatever a list holds, it must not break a line of the log.
     return shorten("".join(char if char.isprintable() else "?" for char in str(number).strip()))
+
+
+def _is_run(cell: Any) -> bool:
+    """Tell whether a spreadsheet would take a cell for a formula."""
+    return isinstance(cell, str) and _FORMULA.match(cell) is not None and _NUMBER.fullmatch(cell) is None
+
+
+def _guarded(cell: Any) -> Any:
+    """Return a cell that no spreadsheet runs, and from which the list's reader makes what it was."""
+    return f"{GUARD}{cell}" if _is_run(cell) or (isinstance(cell, str) and cell.startswith(GUARD)) else cell
 
 
 def _objects_in(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:

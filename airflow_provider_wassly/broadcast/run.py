@@ -279,7 +279,6 @@ class BroadcastRun:
         if self._killed_at is not None:
             self._stop(WasslyBroadcastIncomplete("the task is being stopped", may_pass=True))
         self._tell_of_the_rest(jobs, seconds_after_kill)
-        self._log_progress()
         self._keep_quota()
 
     def _stop(self, error: WasslyError) -> None:

@@ -88,11 +88,12 @@ class WasslyBroadcastOperator(WasslyTask):
         the two differ in anything else, or ``send``: each row gets its message.
     :param validate_first: check every row (number, texts, files) before the first message leaves, and send none if
         one is wrong.
-    :param report: path or URI of a CSV file to write: one row for each recipient, with what came of it. (templated)
+    :param report: path or URI of a CSV file to write: one row for each recipient, with what came of it. A mapped task's
+        gets the map index in front of the extension: ``report-3.csv``. (templated)
     :param report_numbers: whether it shows numbers ``short`` (``+44…0123``) or ``full``.
     :param unsent: path or URI of a file to write: the rows that were certainly not sent to, with all of their columns
-        and a ``reason``; CSV if its name ends in ``.csv``, else JSON lines. It is a valid list of ``recipients``.
-        (templated)
+        and a ``reason``; CSV if its name ends in ``.csv``, else JSON lines. It is a valid list of ``recipients``. A
+        mapped task's is named as its report. (templated)
     :param on_clear: what clearing the task does after it has failed: ``resume``, or ``restart``, which sends to
         everybody again.
     :param attachment_conn_id: the Airflow connection for the object storage of list, files and report.
@@ -241,9 +242,10 @@ class WasslyBroadcastOperator(WasslyTask):
             surveyed = survey(recipients)
             record.resume(surveyed)
             if self.report is not None:
-                outputs.append(Report(self.report, self.attachment_conn_id, self.report_numbers == "full"))
+                place = self._place(self.report, context)
+                outputs.append(Report(place, self.attachment_conn_id, self.report_numbers == "full"))
             if self.unsent is not None:
-                outputs.append(Unsent(self.unsent, self.attachment_conn_id))
+                outputs.append(Unsent(self._place(self.unsent, context), self.attachment_conn_id))
             self._check_columns(surveyed)
             prepare = self._preparer(context)
             if self.validate_first and not record.is_resumed:
@@ -484,9 +486,12 @@ class WasslyBroadcastOperator(WasslyTask):
         if problem is None:
             if record.is_resumed and not tally.sent:
                 self.log.info("Earlier attempts of this task have sent to everybody; not sending")
-            return self._with_report(tally.summary())
+            self._log_end(tally, outputs)
+            return self._with_report(context, tally.summary())
         self._push(context, tally.summary())
-        raise run.as_end_of_broadcast(problem)
+        problem = run.as_end_of_broadcast(problem)
+        problem.message += _places(outputs)
+        raise problem
 
     def _tell_of_earlier_attempts(self, context: _compat.Context, record: BroadcastRecord, error: WasslyError) -> None:
         """Let what kept this attempt from sending not be taken for the whole of it."""
@@ -505,7 +510,13 @@ class WasslyBroadcastOperator(WasslyTask):
     def _tell_and_save(self, context: _compat.Context, tally: Tally, outputs: Sequence[Output], reason: str) -> None:
         self.log.error("%s: %s", reason, tally.in_words())
         self._save(outputs)
+        self._log_end(tally, outputs)
         self._push(context, tally.summary())
+
+    def _log_end(self, tally: Tally, outputs: Sequence[Output]) -> None:
+        left = tally.remaining_conversations
+        quota = "" if left is None else f"; {left} conversations remain"
+        self.log.info("Broadcast ended: %s%s%s", tally.in_words(), quota, _places(outputs))
 
     def _save(self, outputs: Sequence[Output]) -> str:
         """Write report and list of the unsent to their places; return what went wrong, nothing if nothing did."""
@@ -523,7 +534,7 @@ class WasslyBroadcastOperator(WasslyTask):
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
             try:
-                ti.xcom_push(key="return_value", value=self._with_report(summary))
+                ti.xcom_push(key="return_value", value=self._with_report(context, summary))
             except Exception as error:
                 self.log.warning("The summary could not be pushed: %s: %s", type(error).__name__, error)
 
@@ -535,8 +546,15 @@ class WasslyBroadcastOperator(WasslyTask):
         # A share of the total could fall below the whole number that it stands for: 0.29 * 100 < 29.
         return (failures / total if isinstance(self.max_failures, float) else failures) > self.max_failures
 
-    def _with_report(self, summary: dict[str, Any]) -> dict[str, Any]:
-        return {**summary, "report": None if self.report is None else str(self.report)}
+    def _with_report(self, context: _compat.Context, summary: dict[str, Any]) -> dict[str, Any]:
+        return {**summary, "report": None if self.report is None else str(self._place(self.report, context))}
+
+    def _place(self, location: Any, context: _compat.Context) -> Any:
+        """Return where something is written, so that the tasks of a mapped one do not overwrite each other's."""
+        from airflow_provider_wassly.broadcast.report import indexed
+
+        map_index = getattr(context.get("ti"), "map_index", None)
+        return location if map_index is None or map_index < 0 else indexed(location, map_index)
 
     def _fail(self, error: WasslyError) -> NoReturn:
         # Without the frames of the libraries below: they would bury the one line that says it all.
@@ -544,6 +562,11 @@ class WasslyBroadcastOperator(WasslyTask):
         if error.may_pass:
             raise error.with_traceback(None) from None
         raise _compat.fail_exception(error.summary) from None
+
+
+def _places(outputs: Sequence[Output]) -> str:
+    """Return where reports were saved, as the end of a line."""
+    return "".join(f". {output.parameter.capitalize()}: {output.location}" for output in outputs if output.is_saved)
 
 
 def _reason(error: Exception) -> str:

@@ -69,7 +69,7 @@ def reports(killed: list[Try], cluster: CeleryCluster) -> list[list[dict[str, st
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

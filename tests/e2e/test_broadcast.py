@@ -143,7 +143,7 @@ def server(play: Campaign) -> AirflowServer:
 
 @pytest.fixture(scope="module")
 def report(home: Path) -> list[dict[str, str]]:
-    with (home / "report.csv").open(newline="") as file:
+    with (home / "report.csv").open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 

@@ -72,6 +72,7 @@ class Task:
         self._try_number = 0
         self._made = 1
         self._max_tries = self.retries
+        self.map_index = -1
         self.dag_options: dict[str, Any] = {}
         #: Whether Airflow gets to know of a success, and its API answers when the task pushes something.
         self.airflow_answers = True
@@ -103,6 +104,7 @@ class Task:
             id=f"{self._made}/{self._try_number}",
             try_number=self._try_number,
             max_tries=self._max_tries,
+            map_index=self.map_index,
             task=operator,
             xcom_push=push,
         )

@@ -68,7 +68,7 @@ def texts(box: Sandbox) -> dict[str, str | None]:
 
 
 def read(report: Path) -> list[dict[str, str]]:
-    with report.open(newline="") as file:
+    with report.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -214,7 +214,7 @@ def test_list_files_and_report_in_an_object_storage(box: Sandbox, one_task: Task
     assert ended.counts == {"accepted": 2}
     assert {message.document and message.document.bytes for message in box.messages} == {b"for one", b"for two"}
     assert ended.summary["report"] == "memory://bucket/reports/2026-11-24.csv"
-    lines = storage.cat("/bucket/reports/2026-11-24.csv").decode().splitlines()
+    lines = storage.cat("/bucket/reports/2026-11-24.csv").decode("utf-8-sig").splitlines()
     assert lines == [
         "row,contact_mobile_number,outcome,conversation_id,reason,line",
         "1,+44…0001,accepted,1,,2",
@@ -1158,18 +1158,62 @@ def test_the_log_says_how_long_it_will_take(box: Sandbox, one_task: Task, log: L
 
 
 @pytest.mark.realtime
-def test_progress_is_told_now_and_then_and_at_the_end(
-    box: Sandbox, one_task: Task, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_told_now_and_then(box: Sandbox, one_task: Task, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_PROGRESS_LEAST", 0.3)
     box.latency = 0.05
     box.fail_next("http_413", to=number(1))
     ended = one_task.run(recipients=people(20), max_failures=1)
     # Some versions of Airflow print what others only log, and some do both.
     lines = list(dict.fromkeys(re.findall("[0-9]+ of 20 recipients: .*?(?= \\[airflow|$)", log.text, re.MULTILINE)))
-    assert 2 <= len(lines) <= ended.summary["duration"] / 0.3 + 2
+    assert 1 <= len(lines) <= ended.summary["duration"] / 0.3 + 2
     assert any("a minute, about 0:00:0" in line for line in lines)
-    assert "20 of 20 recipients: 1 failed, 19 accepted, 981 conversations remain" in lines[-1]
+    assert "Broadcast ended: 19 of 20 accepted, 1 failed; 981 conversations remain" in log.text
+
+
+def last(log: Log) -> str:
+    """Return the last line of the log without what Airflow puts around it."""
+    text = log.text.strip().splitlines()[-1]
+    return re.sub(r"^.*?\] +(?=\S)| \[airflow.*$", "", text)
+
+
+@pytest.mark.parametrize("unsent", [{}, {"unsent": "unsent.csv"}])
+def test_the_last_line_says_how_many_there_were_of_each_and_where_the_report_is(
+    box: Sandbox, one_task: Task, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsent: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    box.fail_next("http_413", to=number(1))
+    report = tmp_path / "report.csv"
+    places = f". Report: {report}" + (". Unsent: unsent.csv" if unsent else "")
+    one_task.run(recipients=people(5), max_failures=1, report=report, **unsent)
+    assert f"Broadcast ended: 4 of 5 accepted, 1 failed; 996 conversations remain{places}" in last(log)
+
+
+def test_the_error_says_how_many_there_were_of_each_and_where_the_report_is(
+    box: Sandbox, one_task: Task, tmp_path: Path
+) -> None:
+    box.fail_next("http_413", to=number(1))
+    report = tmp_path / "report.csv"
+    ended = one_task.run(recipients=people(5), report=report)
+    assert f"4 of 5 accepted, 1 failed: 1 failed or in doubt (max_failures=0). Report: {report}. " in str(ended.error)
+
+
+def test_a_task_that_airflow_ends_says_so_too(box: Sandbox, one_task: Task, log: Log, tmp_path: Path) -> None:
+    with signalled(lambda: len(box.messages) >= 1, stop):
+        one_task.run(recipients=people(90), messages_per_minute=10, report=tmp_path / "report.csv")
+    words = f"Broadcast ended: 1 of 90 accepted, 89 not sent; 999 conversations remain. Report: {tmp_path}/report.csv"
+    assert words in last(log)
+
+
+def test_a_report_that_could_not_be_saved_is_not_where_the_error_says(
+    box: Sandbox, one_task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    ended = one_task.run(recipients=people(2), report=tmp_path / "report.csv")
+    assert "report.csv could not be saved (OSError: [Errno 28] No space left on device)" in str(ended.error)
+    assert ". Report: " not in str(ended.error)
 
 
 def test_no_number_no_text_and_no_secret_is_told_or_kept(

@@ -86,7 +86,7 @@ with DAG("ways", **TEMPLATES, **OPTIONS):
         document=ObjectStoragePath(f"file://{FOLDER}") / "{{ recipient.name }}.pdf",
         max_failures=0.5,
     )
-    sharded = partial("sharded", message="{{ recipient.name }}").expand(recipients=shards())
+    sharded = partial("sharded", message="{{ recipient.name }}", report=FOLDER + "/{{ ds }}.shards").expand(recipients=shards())
     varied = partial("varied", recipients=PEOPLE[:1]).expand(message=texts())
     literal = partial("literal", recipients=people()).expand(message=["{{ ds }} {{ recipient.name }}"])
     called = partial("called", message=lambda context, jinja_env: "called for " + context["recipient"].name).expand(
@@ -221,7 +221,7 @@ def test_recipients_from_a_csv_file(airflow: AirflowCli, box: Sandbox, folder: P
         "remaining_conversations": 996,
         "report": str(folder / "2026-11-24-report.csv"),
     }
-    with (folder / "2026-11-24-report.csv").open(newline="") as file:
+    with (folder / "2026-11-24-report.csv").open(newline="", encoding="utf-8-sig") as file:
         assert [(line["row"], line["contact_mobile_number"], line["outcome"]) for line in csv.DictReader(file)] == [
             ("1", "+44…0101", "accepted"),
             ("2", "+44…0101", "duplicate"),
@@ -239,10 +239,14 @@ def test_paths_of_an_object_storage(airflow: AirflowCli, box: Sandbox) -> None:
     assert documents_of(box, "path") == [("Amira.pdf", b"%PDF-1.7 Amira")]
 
 
-def test_shards(airflow: AirflowCli, box: Sandbox) -> None:
+def test_shards(airflow: AirflowCli, box: Sandbox, folder: Path) -> None:
     assert sent_by(box, "sharded") == {AMIRA: "Amira", BOB: "{{ ds }}", CHLOE: "Chloé"}
     returned = airflow.returned("ways")
     assert [returned[f"sharded[{index}]"]["accepted"] for index in (0, 1)] == [2, 1]
+    for index, lines in enumerate((2, 1)):
+        report = folder / f"2026-11-24-{index}.shards"
+        assert returned[f"sharded[{index}]"]["report"] == str(report)
+        assert len(report.read_text().splitlines()) == 1 + lines
 
 
 def test_a_text_that_is_called_in_a_mapped_task(airflow: AirflowCli, box: Sandbox) -> None:

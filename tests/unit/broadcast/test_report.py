@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gc
 import io
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_wassly import _compat
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row
-from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent
+from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent, indexed
 from airflow_provider_wassly.client import WasslyInvalidMessage
 from tests.support.storages import Restricted, attach
 
@@ -43,7 +44,9 @@ def line(position: int) -> Line:
 
 
 def written(text: str) -> list[list[str]]:
-    header, *rows = csv.reader(text.splitlines(keepends=True))
+    # So Excel knows the encoding.
+    header, *rows = csv.reader(text.removeprefix("\ufeff").splitlines(keepends=True))
+    assert text.startswith("\ufeff")
     assert header == list(COLUMNS)
     return rows
 
@@ -67,7 +70,8 @@ def test_one_line_for_each_recipient(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
     reason = 'Wassly said "no", twice;\nand عمر'
     save(path, Line(row(1), "accepted", 77), Line(row(2), "failed", reason=reason))
-    with path.open(newline="", encoding="utf-8") as file:
+    assert path.read_bytes().startswith(codecs.BOM_UTF8)
+    with path.open(newline="", encoding="utf-8-sig") as file:
         assert list(csv.reader(file)) == [
             ["row", "contact_mobile_number", "outcome", "conversation_id", "reason", "line"],
             ["1", "+44…0001", "accepted", "77", "", ""],
@@ -297,6 +301,72 @@ def test_numbers_are_short_unless_they_are_wanted_in_full(tmp_path: Path) -> Non
         assert written((tmp_path / "report.csv").read_text())[0][1] == shown
 
 
+def test_what_is_there_until_a_report_is_saved_has_a_header_too(storage: Any) -> None:
+    Report("memory://bucket/report.csv").close()
+    assert written(storage.cat("/bucket/report.csv").decode()) == []
+
+
+RUN = [
+    "=1+1",
+    "+1+1",
+    "-2+3",
+    "@SUM(A1)",
+    "\t=1",
+    "\r=1",
+    "\n=1",
+    " =1",
+    "+44-7700-900301",
+    "+cmd|' /C calc'!A0",
+    "－1＋1",
+    "-",
+]
+NOT_RUN = ["+447700900301", "+44 7700 900301", "+44.7700.900301", "-5", "-5,30", "a=1", "(=1)", "", "'=1", "44-7700"]
+
+
+@pytest.mark.parametrize(("cells", "mark"), [(RUN, "'"), (NOT_RUN, "")])
+def test_no_spreadsheet_runs_a_cell_of_a_report(tmp_path: Path, cells: list[str], mark: str) -> None:
+    report = Report(tmp_path / "report.csv", shows_numbers=True)
+    for position, cell in enumerate(cells, start=1):
+        report.add(Line(Row(position, {NUMBER: cell}), "invalid", cell, cell))
+    report.save()
+    report.close()
+    with (tmp_path / "report.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    for column in (NUMBER, "conversation_id", "reason"):
+        assert [row[column] for row in rows] == [mark + cell for cell in cells]
+
+
+def test_no_spreadsheet_runs_a_short_number(tmp_path: Path) -> None:
+    save(
+        tmp_path / "report.csv",
+        *(
+            Line(Row(position, {NUMBER: cell}), "invalid")
+            for position, cell in enumerate(["=cmd|' /C calc'!A0", "+447700900301", "+44 7700 900 301"], start=1)
+        ),
+    )
+    assert [row[1] for row in written((tmp_path / "report.csv").read_text())] == ["'=cm…'!A0", "+44…0301", "+44… 301"]
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("report.csv", "report-3.csv"),
+        ("/data.d/report", "/data.d/report-3"),
+        ("/data/a.b.csv", "/data/a.b-3.csv"),
+        ("s3://conn@bucket.name/of/report.csv", "s3://conn@bucket.name/of/report-3.csv"),
+        ("file:///tmp/a report.jsonl", "file:///tmp/a report-3.jsonl"),
+    ],
+)
+def test_a_mapped_task_has_a_place_of_its_own(location: str, expected: str) -> None:
+    assert indexed(location, 3) == expected
+
+
+def test_a_mapped_task_has_a_place_of_its_own_in_an_object_storage(storage: Any) -> None:
+    location = indexed(_compat.object_storage_path("memory://bucket/of", "reports") / "report.csv", 3)
+    plain = _compat.object_storage_path("memory://bucket/of", "reports") / "report-3.csv"
+    assert (str(location), location.storage_options) == (str(plain), plain.storage_options)
+
+
 # Who was not sent to
 
 OUTCOMES: list[Any] = ["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
@@ -326,7 +396,7 @@ def test_columns_that_only_some_rows_have_are_kept(tmp_path: Path) -> None:
     unsent.add(Line(Row(3, {}, "is not valid JSON"), "invalid", reason="is not valid JSON"))
     unsent.save()
     unsent.close()
-    with (tmp_path / "unsent.csv").open(newline="") as file:
+    with (tmp_path / "unsent.csv").open(newline="", encoding="utf-8-sig") as file:
         assert list(csv.DictReader(file)) == [
             {NUMBER: "+447700900001", "a": "1", "reason": "failed", "b": ""},
             {NUMBER: "+447700900002", "a": "", "reason": "failed", "b": ""},
@@ -340,7 +410,7 @@ def test_when_everybody_was_sent_to_the_list_is_there_and_empty(storage: Any) ->
     unsent.save()
     unsent.close()
     with storage.open("/bucket/unsent.csv") as file:
-        assert file.read() == f"{NUMBER}\r\n".encode()
+        assert file.read() == f"\ufeff{NUMBER}\r\n".encode()
 
 
 def test_a_list_that_was_not_saved_yet_is_empty(storage: Any) -> None:
@@ -353,3 +423,42 @@ def test_a_place_where_nothing_can_be_written_is_named_with_its_parameter(tmp_pa
     with pytest.raises(WasslyInvalidMessage, match=r"^unsent: .* cannot be written: there is no folder") as raised:
         Unsent(tmp_path / "missing" / "unsent.csv")
     assert raised.value.field == "unsent"
+
+
+def unsent_of(location: Any, *rows: dict[str, Any]) -> None:
+    unsent = Unsent(location)
+    for position, values in enumerate(rows, start=1):
+        unsent.add(Line(Row(position, values), "failed", reason="=because"))
+    unsent.save()
+    unsent.close()
+
+
+def test_no_spreadsheet_runs_what_is_in_the_list_of_the_unsent(tmp_path: Path) -> None:
+    values = {NUMBER: "+447700900301", "=name": "x", **{f"c{place}": cell for place, cell in enumerate(RUN)}}
+    unsent_of(tmp_path / "unsent.csv", values)
+    content = (tmp_path / "unsent.csv").read_bytes()
+    assert content.startswith(codecs.BOM_UTF8)
+    for cells in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")):
+        assert not [cell for cell in cells if cell.strip()[:1] in set("=+-@－") and cell != "+447700900301"]
+        assert "+447700900301" in cells or NUMBER in cells
+    ((row,),) = RecipientList(tmp_path / "unsent.csv").chunks()
+    assert row.values == {**values, "reason": "=because"}
+
+
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(cells | st.sampled_from(["'\u2060=1", "'\u2060", "'=1", *RUN, *NOT_RUN]), cells), min_size=1))
+def test_the_list_of_the_unsent_is_read_back_as_it_was(rows: list[tuple[str, str]]) -> None:
+    store = MemoryFileSystem()
+    attach("memory", None, store)
+    for name in ("unsent.csv", "unsent.jsonl"):
+        values = [{NUMBER: number, "@text": text} for number, text in rows]
+        unsent_of(f"memory://lists/{name}", *values)
+        found = [row for chunk in RecipientList(f"memory://lists/{name}").chunks() for row in chunk]
+        assert [row.values for row in found] == [{**row, "reason": "=because"} for row in values]
+        # And once more, as after a second attempt.
+        unsent_of(f"memory://lists/{name}", *(dict(row.values) for row in found))
+        again = [row for chunk in RecipientList(f"memory://lists/{name}").chunks() for row in chunk]
+        assert [row.values for row in again] == [row.values for row in found]

@@ -945,7 +945,6 @@ def test_the_log_shows_no_whole_number_and_says_how_it_goes(caplog: pytest.LogCa
     assert "Row 2 (+44…0001): failed: never" in caplog.text
     assert "Row 3 (+44…0002): UNKNOWN whether accepted: no answer came" in caplog.text
     assert "Row 5 (+44…9 99): invalid: " in caplog.text
-    assert "5 of 5 recipients: " in caplog.text
     for place in range(4):
         assert number(place)[1:] not in caplog.text
 
@@ -1012,10 +1011,14 @@ def test_a_short_broadcast_is_told_of_every_ten_seconds(caplog: pytest.LogCaptur
     world = World()
     with caplog.at_level(logging.INFO):
         Broadcast(world, people(31), pace=Pace(60, clock=world.clock)).go()
-    assert 3 <= sum(" of 31 recipients: " in record.getMessage() for record in caplog.records) <= 4
+    assert 2 <= sum(" of 31 recipients: " in record.getMessage() for record in caplog.records) <= 3
 
 
-def test_progress_is_told_even_if_the_clock_has_not_moved(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_is_told_even_if_the_clock_has_not_moved(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 0.0)
+
     class Still(VirtualClock):
         """As coarse as the clocks of some systems are."""
 
