@@ -126,13 +126,14 @@ class Service:
         if fate == "no connection":
             raise WasslyUnavailable("no connection")
         observer.departing()
+        if fate == "accept after a new token":
+            self.event("departed")
+            observer.refused(WasslyAuthError("the token has ended", status=401))
+            observer.departing()
         is_accepted = FATES[fate]
         if is_accepted:
             self.on_the_way.append(to)
         self.event("departed")
-        if fate == "accept after a new token":
-            observer.refused(WasslyAuthError("the token has ended", status=401))
-            observer.departing()
         if self.latency:
             self.clock.sleep(self.latency)
         remaining = None

@@ -9,12 +9,15 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 def attach(protocol: str, conn_id: str | None, storage: Any) -> None:
     """Let Airflow find a storage under a scheme and a connection id, as a provider package would."""
-    for module in ("airflow.sdk.io", "airflow.io.store"):
+    for module in ("airflow.sdk.io.store", "airflow.io.store"):
         try:
-            importlib.import_module(module).attach(protocol, conn_id=conn_id, fs=storage)
-            return
+            stores = importlib.import_module(module)
         except ImportError:
             continue
+        # Airflow keeps the first one for good, also that of another test.
+        stores._STORE_CACHE.pop(f"{protocol}-{conn_id}" if conn_id else protocol, None)
+        stores.attach(protocol, conn_id=conn_id, fs=storage)
+        return
     raise ImportError("attach")
 
 

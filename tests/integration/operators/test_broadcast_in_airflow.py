@@ -86,7 +86,8 @@ with DAG("ways", **TEMPLATES, **OPTIONS):
         document=ObjectStoragePath(f"file://{FOLDER}") / "{{ recipient.name }}.pdf",
         max_failures=0.5,
     )
-    sharded = partial("sharded", message="{{ recipient.name }}", report=FOLDER + "/{{ ds }}.shards").expand(recipients=shards())
+    shards_report = FOLDER + "/{{ ds }}.shards"
+    sharded = partial("sharded", message="{{ recipient.name }}", report=shards_report).expand(recipients=shards())
     varied = partial("varied", recipients=PEOPLE[:1]).expand(message=texts())
     literal = partial("literal", recipients=people()).expand(message=["{{ ds }} {{ recipient.name }}"])
     called = partial("called", message=lambda context, jinja_env: "called for " + context["recipient"].name).expand(
