@@ -35,7 +35,7 @@ with DAG(
     send = WasslySendMessageOperator(
         task_id="send",
         contact_mobile_number="{{ params.recipient }}",
-        message="The import of {{ ds }} is complete.",
+        message="✅ *{{ dag.dag_id }}* has finished (`{{ run_id }}`)",
         retries=3,
         retry_delay=timedelta(minutes=2),
     )

@@ -30,7 +30,7 @@ class WasslyNotifier(_compat.BaseNotifier):
     it. In that time it tries again what was definitely not accepted and may pass, and never what is unknown. The log
     and the error list everyone who was not, or may not have been, reached.
 
-    The default text links to Airflow's page. The link points to ``localhost`` until ``[api] base_url`` is set
+    The link in the default text points to ``localhost``, or is left out, until ``[api] base_url`` is set
     (``[webserver] base_url`` on Airflow 2.11).
 
     One instance can serve many tasks, in ``default_args`` for instance.

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import textwrap
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,26 @@ def for_this_airflow(source: str) -> str:
     return source
 
 
-def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "is_dated",
+    [
+        True,
+        pytest.param(
+            False,
+            marks=pytest.mark.skipif(VERSION < (3, 0), reason="before Airflow 3 every run has a logical date"),
+        ),
+    ],
+)
+def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> None:
     home, data = tmp_path / "airflow", tmp_path / "data"
     home.mkdir()
     data.mkdir()
     command_line = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
-    (data / "2026-11-24.pdf").write_bytes(b"%PDF")
+    today = datetime.now(timezone.utc).date()
+    # Before midnight, it can be the next day when the run starts.
+    days = {"2026-11-24"} if is_dated else {str(today), str(today + timedelta(days=1))}
+    for day in days:
+        (data / f"{day}.pdf").write_bytes(b"%PDF")
     (data / "invoice.pdf").write_bytes(b"%PDF")
     (data / "today.pdf").write_bytes(b"%PDF")
     (the_list,) = (block for block in blocks("text") if block.startswith("contact_mobile_number"))
@@ -73,7 +88,7 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
             continue  # below
         # The folders of the snippets are those of another machine.
         snippet = re.sub("/data/(reports|invoices|campaigns)/", f"{data}/", snippet)
-        snippet = snippet.replace("s3://invoices/{{ ds }}", f"file://{data}")
+        snippet = snippet.replace("s3://invoices/2026-11", f"file://{data}")
         snippet = snippet.replace('    attachment_conn_id="aws_default",\n', "")
         if "with DAG(" in snippet:
             dag_ids += re.findall(r'with DAG\(\s*"(\w+)"', snippet)
@@ -84,15 +99,17 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path) -> None:
             opening = f"with DAG('readme_{number}', params={params}, **OPTIONS):\n"
             source = HEAD + opening + textwrap.indent(snippet, "    ")
         (command_line.dags / f"snippet_{number}.py").write_text(for_this_airflow(source))
-    output = command_line.test_dag(*dag_ids)
+    output = command_line.test_dag(*dag_ids, is_dated=is_dated)
     assert len(dag_ids) >= 6
     for dag_id in dag_ids:
         states = command_line.states(dag_id)
         assert states, (dag_id, output)
         assert set(states.values()) <= {"success", "skipped"}, (dag_id, output)
     assert "Hello from *hello*" in [message.message for message in box.messages]
+    assert not [message for message in box.messages if "None" in (message.message or "")]
     documents = [message.document.name for message in box.messages if message.document]
-    assert sorted(documents) == ["R-1001.pdf", "R-1002.pdf", "Report 2026-11-24.pdf", "invoice.pdf", "today.pdf"]
+    (report,) = {f"Report {day}.pdf" for day in days} & set(documents)
+    assert sorted(documents) == ["R-1001.pdf", "R-1002.pdf", report, "invoice.pdf", "today.pdf"]
     assert len((data / "report.csv").read_text().splitlines()) == 3
 
 

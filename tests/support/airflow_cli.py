@@ -14,6 +14,7 @@ from typing import Any
 import airflow
 
 from tests.support.airflow_database import query
+from tests.support.airflow_forks import UNDATED
 
 #: Of the Airflow that is installed.
 VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
@@ -58,8 +59,14 @@ class AirflowCli:
         self.output += printed
         return printed
 
-    def test_dag(self, *dag_ids: str) -> str:
-        """Run DAGs once each, as ``airflow dags test`` does, and return what is printed."""
+    def test_dag(self, *dag_ids: str, is_dated: bool = True) -> str:
+        """
+        Run DAGs once each, as ``airflow dags test`` does, and return what is printed.
+
+        :param is_dated: whether the runs have a logical date. Without one, as those that an asset starts: from
+            Airflow 3 on.
+        """
+        self._environment[UNDATED] = "" if is_dated else "1"
         return self.run(*(shlex.join(["dags", "test", dag_id, "2026-11-24"]) for dag_id in dag_ids))
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

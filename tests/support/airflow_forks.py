@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import json
 import multiprocessing
@@ -17,8 +18,9 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 #: What running a DAG imports. Not every version of Airflow has all of it.
 MODULES = (
@@ -31,6 +33,8 @@ MODULES = (
 )
 #: Seconds for one request.
 PATIENCE = 300
+#: With this variable, ``dags test`` gives a run no logical date: a person can do so, but not with the command.
+UNDATED = "WASSLY_TESTS_UNDATED"
 
 
 def run(commands: Iterable[str], environment: Mapping[str, str], output: Path) -> None:
@@ -50,11 +54,19 @@ def run(commands: Iterable[str], environment: Mapping[str, str], output: Path) -
         from airflow.sdk.log import configure_logging
 
         configure_logging(enable_pretty_log=False, output=sys.stdout)
+    if environment.get(UNDATED):
+        from airflow.sdk import DAG
+
+        DAG.test = functools.partialmethod(test_undated, DAG.test)  # type: ignore[method-assign, assignment]
     for command in commands:
         sys.argv = ["airflow", *shlex.split(command)]
         with contextlib.suppress(SystemExit):
             main()  # type: ignore[no-untyped-call]
     settings.dispose_orm()  # at the end of a fork nobody else does, and the database would not be whole in its file
+
+
+def test_undated(dag: Any, test: Callable[..., object], logical_date: object, **options: object) -> object:
+    return test(dag, logical_date=None, **options)
 
 
 def start_airflow() -> None:
