@@ -7,12 +7,9 @@ import json
 import logging
 import math
 import os
-import re
-import ssl
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -34,6 +31,7 @@ from airflow_provider_wassly.client._answers import (
 from airflow_provider_wassly.client._auth import Tokens, WasslyAuth, bare_token
 from airflow_provider_wassly.client._devices import DeviceStates
 from airflow_provider_wassly.client._multipart import SendBody
+from airflow_provider_wassly.client._network import check_bundle, check_proxies, proxy_password
 from airflow_provider_wassly.client._redaction import Redactor
 from airflow_provider_wassly.client._wire import WatchedAdapter, Wire
 from airflow_provider_wassly.client.attachments import Attachment
@@ -130,7 +128,7 @@ class WasslyClient:
         host = _check_base_url(base_url, allow_http)
         use_environment = not _is_loopback(host)
         _check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
-        _check_bundle(verify, use_environment and urlsplit(base_url).scheme == "https")
+        check_bundle(verify, use_environment and urlsplit(base_url).scheme == "https")
         if verify is False:
             log.warning("TLS certificates of %s are not verified (verify is false in %s)", host, self._name)
         self.base_url = _without_endpoint(base_url)
@@ -149,8 +147,8 @@ class WasslyClient:
         self._device_states = DeviceStates(self._list_devices_once, clock)
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
-        for proxy in _check_proxies(self.base_url, self._proxies, use_environment):
-            password_in_url = _proxy_password(proxy)
+        for proxy in check_proxies(self.base_url, self._proxies, use_environment):
+            password_in_url = proxy_password(proxy)
             self._redactor.add(password_in_url)
             self._redactor.add(unquote(password_in_url))
         #: Whether the service has shown that it ends kept connections silently. The next message that left on one could
@@ -586,80 +584,6 @@ def _check_seconds(**timeouts: float) -> None:
     for name, seconds in timeouts.items():
         if not 0 < seconds < math.inf:
             raise WasslyConfigError(f"{name}: must be a number of seconds above 0, not {seconds!r}")
-
-
-def _check_bundle(verify: bool | str, use_environment: bool) -> None:
-    """Load the CA bundle that requests will use, if not its own: in a call it would look like a network failure."""
-    path, origin = verify, ""
-    if verify is True and use_environment:
-        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-            if found := os.environ.get(name):
-                path = found
-                origin = f" (from the environment variable {name}; correct it, or set verify in the connection's extra)"
-                break
-    if isinstance(path, bool):
-        return
-    if not os.path.exists(path):
-        raise WasslyConfigError(f"verify: no such CA bundle: {path}{origin}")
-    try:
-        kind = "capath" if os.path.isdir(path) else "cafile"
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
-    except OSError as error:
-        raise WasslyConfigError(f"verify: {path} is no CA bundle that can be read: {error}{origin}") from None
-
-
-def _check_proxies(base_url: str, given: Mapping[str, str], use_environment: bool) -> list[str]:
-    """
-    Return the addresses of the proxies, after a check of what requests would pass over in silence.
-
-    :param use_environment: whether the environment's proxies are used where none is given.
-    """
-    for key in given:
-        if not re.fullmatch(r"(https?|all)(://.+)?|no_proxy", key):
-            meant = next((word for word in ("https", "http", "no_proxy") if word in key.lower()), "all")
-            raise WasslyConfigError(
-                f"proxies: the key {_without_credentials(key)!r} has no effect; did you mean {meant!r}?"
-            )
-    addresses = {f"the address for {key!r}": url for key, url in given.items() if url and key != "no_proxy"}
-    # None is needed for this machine: a connection may be pointed at a sandbox for a while.
-    if addresses and use_environment and requests.utils.select_proxy(base_url, given) is None:
-        parts = urlsplit(base_url)
-        raise WasslyConfigError(
-            f"proxies: no key is for {parts.scheme}://{parts.hostname}; add the key {parts.scheme!r}"
-        )
-    if use_environment:
-        found = requests.utils.get_environ_proxies(base_url, no_proxy=given.get("no_proxy"))
-        url = requests.utils.select_proxy(base_url, {**found, **given})
-        if url and url not in given.values():
-            addresses["the address in the environment (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY)"] = url
-    for where, url in addresses.items():
-        _check_proxy(where, url)
-    return list(addresses.values())
-
-
-def _check_proxy(where: str, url: str) -> None:
-    try:
-        scheme, _, host, *_ = urllib3.util.parse_url(_with_scheme(url))
-    except ValueError:
-        scheme = host = None
-    # The reason, and the address itself, may hold a password.
-    if not host or scheme not in {"http", "https", "socks4", "socks4a", "socks5", "socks5h"}:
-        raise WasslyConfigError(f"proxies: {where} is no URL such as http://proxy:3128")
-    if scheme.startswith("socks") and find_spec("socks") is None:
-        raise WasslyConfigError(f"proxies: {where} is one of a SOCKS proxy, which needs the package PySocks")
-
-
-def _proxy_password(proxy: str) -> str:
-    """Return the password in an address that was checked, in the spelling that it has there."""
-    return urlsplit(_with_scheme(proxy)).password or ""
-
-
-def _with_scheme(proxy: str) -> str:
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _without_credentials(text: str) -> str:
-    return text.rpartition("@")[2]
 
 
 def _is_loopback(host: str) -> bool:

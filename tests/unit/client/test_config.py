@@ -57,6 +57,7 @@ def client(**options: Any) -> WasslyClient:
             "^proxies: the address for 'https' is no URL such as",
         ),
         ({"proxies": {"https": "htp://user:secret@proxy:1"}}, "^proxies: the address for 'https' is no URL such as"),
+        ({"proxies": {"https": "http://u:sec[ret@proxy:1"}}, "^proxies: the address for 'https' is no URL such as"),
         ({"proxies": {"https": "http://"}}, "^proxies: the address for 'https' is no URL such as"),
         ({"proxies": {"HTTP": "http://proxy:1"}}, "^proxies: the key 'HTTP' has no effect; did you mean 'http'"),
         ({"proxies": {"HTTPS": "http://proxy:1"}}, "^proxies: the key 'HTTPS' has no effect; did you mean 'https'"),
@@ -150,7 +151,7 @@ def test_a_proxy_for_other_addresses_does_no_harm_on_this_machine() -> None:
 
 
 def test_a_socks_proxy_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_wassly.client.client.find_spec", lambda name: None)
+    monkeypatch.setattr("airflow_provider_wassly.client._network.find_spec", lambda name: None)
     with pytest.raises(WasslyConfigError, match=r"^proxies: the address for 'https' is one of a SOCKS proxy.* PySocks"):
         client(proxies={"https": "socks5h://user:secret@proxy"})
 
