@@ -20,16 +20,34 @@ class Field(NamedTuple):
     placeholder: str = ""
     #: Shown, and saved, by Airflow 3.2+ in a new connection.
     default: bool | None = None
+    #: Without it there is no message. The form of Airflow 3.2+ asks for it.
+    required: bool = False
+    #: Of no concern to most: in a section of its own on Airflow 3.2+, before that marked in its label.
+    advanced: bool = True
 
 
+#: In the order of the form: what is needed, what most want, the rest.
 EXTRA_FIELDS: dict[str, Field] = {
-    "apikey": Field("API key", "password", "Required. The account's API key, from its settings in Wassly."),
-    "token": Field("Token", "password", "A bearer token, tried first. Not needed when email and password are given."),
+    "apikey": Field(
+        "API key",
+        "password",
+        "Required. The account's API key, from its settings in Wassly.",
+        required=True,
+        advanced=False,
+    ),
     "instance_id": Field(
         "Default instance",
         "string",
-        "The instance id of the WhatsApp Web session that sends, unless a task names another.",
+        "The instance id of the WhatsApp Web session that sends. Without it each task has to name one. "
+        "Test the connection to see those of the account.",
         "14wdfwef-da6f-…",
+        advanced=False,
+    ),
+    "token": Field(
+        "Token",
+        "password",
+        "A bearer token, tried first. Not needed when email and password are given.",
+        advanced=False,
     ),
     "default_region": Field(
         "Default region",
@@ -37,6 +55,7 @@ EXTRA_FIELDS: dict[str, Field] = {
         "Two-letter country, such as DE, in which numbers without a country code are read. "
         "Without it such numbers are refused.",
         "DE",
+        advanced=False,
     ),
     "allowed_recipients": Field(
         "Allowed recipients",
@@ -55,7 +74,7 @@ EXTRA_FIELDS: dict[str, Field] = {
         "Largest attachment", "integer", "In bytes. Larger files are refused. No limit by default.", "104857600"
     ),
     "connect_timeout": Field("Connect timeout", "number", "Seconds for making a connection, 10 by default.", "10"),
-    "read_timeout": Field("Read timeout", "number", "Seconds without a byte of the answer, 60 by default.", "60"),
+    "read_timeout": Field("Read timeout", "number", "Seconds to wait for a reply, 60 by default.", "60"),
     "verify": Field(
         "Verify TLS", "string", "true (the default), the path of a CA bundle, or false to verify nothing.", "true"
     ),
@@ -85,7 +104,15 @@ SECRET_UNCHANGED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
 #: Not ``extra``, although the fields above show all of it: the Test button of Airflow 2.11 needs it on the page.
 HIDDEN_FIELDS: list[str] = []
 
-RELABELING: dict[str, str] = {"host": "Base URL", "login": "Email", "schema": "Scheme"}
+#: What a label of an advanced field ends in, where the form has no section for them.
+ADVANCED = "(advanced)"
+
+RELABELING: dict[str, str] = {
+    "host": "Base URL",
+    "login": "Email",
+    "port": f"Port {ADVANCED}",
+    "schema": f"Scheme {ADVANCED}",
+}
 
 PLACEHOLDERS: dict[str, str] = {
     "host": "https://www.wassly.com (the default)",
@@ -104,7 +131,9 @@ def conn_fields() -> dict[str, dict[str, Any]]:
 
 def _conn_field(field: Field) -> dict[str, Any]:
     kind = "string" if field.kind == "password" else field.kind
-    schema: dict[str, Any] = {"type": [kind, "null"]}
+    schema: dict[str, Any] = {"type": kind if field.required else [kind, "null"]}
+    if field.advanced:
+        schema["section"] = "Advanced"
     if field.kind == "password":
         schema["format"] = "password"
     if field.default is not None:

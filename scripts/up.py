@@ -35,13 +35,15 @@ STOPS_WITHIN = 20
 def settings(number: int) -> dict[str, str]:
     """Return what Airflow has to know to serve at this port, for this machine only."""
     url = f"http://127.0.0.1:{number}"
+    # For the button of the connection page, which Airflow leaves off.
+    common = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
     if IS_AIRFLOW_2:
-        return {
+        return common | {
             "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": "127.0.0.1",
             "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": str(number),
             "AIRFLOW__WEBSERVER__BASE_URL": url,
         }
-    return {
+    return common | {
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(number),
         "AIRFLOW__API__BASE_URL": url,

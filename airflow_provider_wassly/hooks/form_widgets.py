@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_wassly.connection_form import EXTRA_FIELDS, SECRET_UNCHANGED, Field
+from airflow_provider_wassly.connection_form import ADVANCED, EXTRA_FIELDS, SECRET_UNCHANGED, Field
 
 
 def form_widgets() -> dict[str, Any]:
@@ -34,7 +34,8 @@ def form_widgets() -> dict[str, Any]:
             return super().__call__(field, **kwargs, value=SECRET_UNCHANGED if field.data else "")
 
     def widget(field: Field) -> Any:
-        options: dict[str, Any] = {"label": lazy_gettext(field.label), "description": field.description}
+        label = f"{field.label} {ADVANCED}" if field.advanced else field.label
+        options: dict[str, Any] = {"label": lazy_gettext(label), "description": field.description}
         if field.kind == "password":
             return PasswordField(**options, widget=SecretWidget())
         # Only for what is off by default: Airflow 2.11 shows a saved "no" as the default.

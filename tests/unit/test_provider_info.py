@@ -83,5 +83,23 @@ def test_the_secrets_are_password_inputs() -> None:
     fields = connection_type["conn-fields"]
     secret = {name for name, field in fields.items() if field["schema"].get("format") == "password"}
     assert secret == {"apikey", "token", "proxies"}
-    # What is needed most stands first.
-    assert list(fields)[:3] == ["apikey", "token", "instance_id"]
+
+
+def test_what_is_required_stands_first_and_the_rest_is_marked_as_advanced() -> None:
+    (connection_type,) = get_provider_info()["connection-types"]
+    fields = connection_type["conn-fields"]
+    section = {name: field["schema"].get("section") for name, field in fields.items()}
+    assert list(fields)[:4] == ["apikey", "instance_id", "token", "default_region"]
+    assert [section[name] for name in list(fields)[:4]] == [None] * 4
+    assert {section[name] for name in list(fields)[4:]} == {"Advanced"}
+    # The page of Airflow 3.2+ takes a type that may not be null for a field to be filled in.
+    required = {name for name, field in fields.items() if "null" not in field["schema"]["type"]}
+    assert required == {"apikey"}
+    labels = connection_type["ui-field-behaviour"]["relabeling"]
+    assert {name for name, label in labels.items() if "advanced" in label} == {"port", "schema"}
+
+
+def test_the_form_is_valid_under_the_schema_for_providers_of_the_installed_airflow() -> None:
+    """Airflow checks only its own providers with it; what it forbids a version may not show."""
+    schema = json.loads((Path(airflow.__file__).parent / "provider.yaml.schema.json").read_text())
+    jsonschema.validate(get_provider_info()["connection-types"], schema["properties"]["connection-types"])

@@ -51,6 +51,22 @@ def test_airflow_takes_labels_and_placeholders(airflow: ProvidersManager) -> Non
     assert behaviour["placeholders"]["extra__wassly__default_region"] == "DE"
 
 
+@reads_a_form
+def test_airflow_has_what_is_required_first_and_what_is_advanced_last(airflow: ProvidersManager) -> None:
+    names = [name.removeprefix("extra__wassly__") for name in airflow.connection_form_widgets if "__wassly__" in name]
+    assert names == list(EXTRA_FIELDS)
+    assert names[0] == "apikey"
+    advanced = [EXTRA_FIELDS[name].advanced for name in names]
+    assert advanced == sorted(advanced)
+
+
+@only_airflow_2
+def test_the_labels_say_what_is_advanced() -> None:
+    labels = {field.name: str(field.label.text) for field in form({})}
+    for name, field in EXTRA_FIELDS.items():
+        assert labels[name] == (f"{field.label} (advanced)" if field.advanced else field.label)
+
+
 def test_each_field_has_a_label_and_a_help_text() -> None:
     for field in EXTRA_FIELDS.values():
         assert field.label
