@@ -145,6 +145,7 @@ class WasslyClient:
         self._on_new_token = on_new_token
         self.clock = clock
         self._device_states = DeviceStates(self._list_devices_once, clock)
+        self._suspicions = _suspicions(apikey, token, password)
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
         for proxy in check_proxies(self.base_url, self._proxies, use_environment):
@@ -352,12 +353,7 @@ class WasslyClient:
     def _fetch_token(self) -> str:
         credentials = json.dumps({"email": self._email, "password": self._password}).encode()
         answer = self._exchange("POST", _LOGIN, data=credentials, content_type="application/json")
-        try:
-            token = read_token(answer)
-        except WasslyAuthError as error:
-            if self._password and self._password != self._password.strip():
-                error.message += "; the password begins or ends with white space: remove it if it is not part of it"
-            raise
+        token = read_token(answer)
         self._redactor.add(token)
         if self._on_new_token is not None:
             self._on_new_token(token)
@@ -407,8 +403,11 @@ class WasslyClient:
         )
         try:
             return repeating(call)
-        except (WasslyAuthError, WasslyConfigError) as error:
+        except WasslyConfigError as error:
             error.message += self._named
+            raise
+        except WasslyAuthError as error:
+            error.message += f"{self._named}{self._suspicions}"
             raise
 
     def _exchange(
@@ -539,13 +538,23 @@ def _check_credentials(apikey: str, token: str | None, email: str | None, passwo
             raise WasslyConfigError(
                 f"{name}: holds a line break, an outer space or a character beyond ASCII, which no header can carry"
             )
-        if value and " " in value:
-            raise WasslyConfigError(f"{name}: holds a space; in a URI a + is read as one, write %2B instead")
     if not apikey:
         raise WasslyConfigError("apikey: missing; Wassly shows it in the account's settings")
     if not token and not (email and password):
         missing = "login and password" if not (email or password) else "password" if email else "login"
         raise WasslyConfigError(f"{missing}: missing; give login (the account's email) and password, or a token")
+
+
+def _suspicions(apikey: str, token: str | None, password: str | None) -> str:
+    """Return what looks wrong with credentials and yet may be right; to be said when they were not accepted."""
+    found = [
+        f"; {name} holds a space (in a URI a + is read as one: write %2B)"
+        for name, value in {"apikey": apikey, "token": token}.items()
+        if value and " " in value
+    ]
+    if password and password != password.strip():
+        found.append("; password begins or ends with white space: remove it if it is not part of it")
+    return "".join(found)
 
 
 def _check_base_url(base_url: str, allow_http: bool) -> str:

@@ -199,9 +199,20 @@ def test_an_auth_error_names_the_connection_once(connect: Connect, call: str) ->
 
 @pytest.mark.parametrize("password", ["sandbox-password ", "\tsandbox-password"])
 def test_a_refused_password_that_may_be_pasted_with_white_space(connect: Connect, password: str) -> None:
-    with pytest.raises(WasslyAuthError, match="the password begins or ends with white space: remove it") as caught:
+    with pytest.raises(WasslyAuthError, match="; password begins or ends with white space: remove it") as caught:
         connect(password=password).list_devices()
     assert "sandbox-password" not in caught.value.summary
+
+
+def test_a_plus_in_a_uri_that_became_a_space_is_named_when_it_is_refused(
+    box: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"wassly://me:pass-word@127.0.0.1:{box.port}/http?apikey=half+half&token=other+half"
+    monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", uri)
+    with pytest.raises(WasslyAuthError) as caught:
+        WasslyHook().list_devices()
+    for name in ("apikey", "token"):
+        assert f"; {name} holds a space (in a URI a + is read as one: write %2B)" in str(caught.value)
 
 
 def test_a_line_break_after_the_password_is_none_of_it(connect: Connect) -> None:

@@ -32,8 +32,6 @@ def client(**options: Any) -> WasslyClient:
         ({"apikey": " a"}, "^apikey: holds"),
         ({"apikey": "schlüssel"}, "^apikey: holds"),
         ({"token": "a\r\nX: y"}, "^token: holds"),
-        ({"apikey": "secret with+plus"}, r"^apikey: holds a space; in a URI a \+ is read as one, write %2B"),
-        ({"token": "se cret"}, "^token: holds a space"),
         ({"token": None}, "^login and password: missing"),
         ({"token": None, "email": "a@example.com"}, "^password: missing"),
         ({"token": None, "password": "p"}, "^login: missing"),
