@@ -161,7 +161,7 @@ with DAG("failing", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezo
     for name, arguments in {{
         "bad_number": {{"contact_mobile_number": "0170", "message": "x"}},
         "no_file": {{"contact_mobile_number": {NUMBER!r}, "document": "/no/such/file"}},
-        "nothing": {{"contact_mobile_number": {NUMBER!r}}},
+        "nothing": {{"contact_mobile_number": {NUMBER!r}, "message": " "}},
     }}.items():
         WasslySendMessageOperator(task_id=name, wassly_conn_id="ok", **arguments)
 """

@@ -48,6 +48,8 @@ def interrupt_at(line: int, watched: tuple[Any, ...]) -> Callable[..., Any]:
 
 def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, bool]]:
     """Yield what is left, for each place at which a broadcast was interrupted, and whether it was winding up then."""
+    # That of the measurement of coverage, which would end here for the whole process.
+    before = sys.gettrace()
     for line in range(1, 100_000, step):
         world = World(clock=SYSTEM)
         world.fates = {number(1): ["no connection"], number(2): ["refuse"], number(3): ["lose it, answer lost"]}
@@ -57,7 +59,7 @@ def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, b
             broadcast.go()
             return
         except Interruption as interruption:
-            sys.settrace(None)
+            sys.settrace(before)
             frames = []
             traceback = interruption.__traceback__
             while traceback is not None:
@@ -66,7 +68,7 @@ def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, b
             # The last frame is that of the trace function.
             yield world, "_wind_up" in frames or frames[-2] == "run"
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
 
 @pytest.mark.parametrize("max_workers", [1, 3])
