@@ -11,7 +11,11 @@ from tests.integration.sandbox.wire import eventually
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Sandbox]:
-    """One sandbox for all tests that do not stop it; starting one for each would take most of the time."""
+    """
+    One sandbox for all tests that do not stop it; starting one for each would take most of the time.
+
+    It is as the test before has left it. A test that uses it, and not ``box``, resets it.
+    """
     with Sandbox() as sandbox:
         yield sandbox
 
