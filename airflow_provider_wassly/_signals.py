@@ -6,6 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -27,7 +28,13 @@ def in_one_piece(access: Callable[[], T]) -> T:
         return access()  # Python runs handlers in the main thread only
     gate = _Gate()
     try:
-        gate.close()
+        try:
+            gate.close()
+        except BaseException:
+            # From a handler that was not parked yet. What was to be read or written still is.
+            with suppress(Exception):
+                in_one_piece(access)
+            raise
         return access()
     finally:
         gate.open()

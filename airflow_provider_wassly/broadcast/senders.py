@@ -58,6 +58,8 @@ class Job(SendObserver, Generic[T]):
 
     def departing(self) -> None:
         """Let the message leave, unless none is to leave any more."""
+        if self.senders.refuses:
+            raise NotSent
         self.departed_at = self.senders.clock.monotonic()
         # In this order, and so without a lock that an interruption could leave locked: either it is seen here that
         # nothing may leave, or it is seen there that this has left.

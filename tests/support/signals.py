@@ -30,7 +30,8 @@ def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[No
             time.sleep(0.001)
 
     def handle(signum: int, frame: Any) -> None:
-        then()
+        if not over.is_set():
+            then()
 
     def find(unraisable: Any) -> None:
         # Python drops what is raised while it happens to call back for a weak reference: the signal comes again.
@@ -41,10 +42,13 @@ def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[No
 
     before = signal.signal(signal.SIGUSR1, handle)
     sys.unraisablehook = find
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            over.set()  # a signal that comes right before may raise here
     finally:
         over.set()
         thread.join()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_wassly import _signals
 from airflow_provider_wassly._signals import in_one_piece
 
 THREE = (signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
@@ -116,6 +117,33 @@ def test_a_handler_runs_when_all_is_done_and_what_it_raises_is_raised(handle: Ca
     with pytest.raises(Interruption):
         in_one_piece(access)
     assert done == ["all of it"]
+
+
+@pytest.mark.parametrize("signums", [THREE[:1], THREE], ids=["one", "three"])
+def test_an_access_is_made_even_if_a_signal_comes_while_handlers_are_being_parked(
+    signums: tuple[int, ...], handle: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(signums)
+
+    class Signals:
+        def __iter__(self) -> Iterator[int]:
+            for signum in THREE:
+                if left:
+                    come(left.pop())
+                yield signum
+
+    def access() -> None:
+        done.append("all of it")
+        raise ConnectionError("no answer")
+
+    done: list[str] = []
+    monkeypatch.setattr(_signals, "_SIGNALS", Signals())
+    handle(interrupt, *THREE)
+    with pytest.raises(Interruption):
+        in_one_piece(access)
+    assert done == ["all of it"]
+    assert not left
+    assert [signal.getsignal(signum) for signum in THREE] == [interrupt] * 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), ValueError("a bug"), SystemExit(3)])
