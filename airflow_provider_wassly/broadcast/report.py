@@ -237,8 +237,7 @@ def indexed(location: Any, map_index: int) -> Any:
 
 def short(number: object) -> str:
     """Return a number as log lines may show it."""
-    # Whatever a list holds, it must not break a line of the log.
-    return shorten("".join(char if char.isprintable() else "?" for char in str(number).strip()))
+    return shorten(str(number))
 
 
 def _is_run(cell: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import logging
 import math
@@ -65,6 +66,8 @@ _BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=10)
 
 #: An answer is a few hundred bytes of JSON; more than this is none of Wassly's.
 _MAX_ANSWER = 2**20
+#: As many doubtful numbers are logged one by one.
+_MAX_WARNINGS = 20
 
 
 class WasslyClient:
@@ -155,6 +158,8 @@ class WasslyClient:
         #: Whether the service has shown that it ends kept connections silently. The next message that left on one could
         #: be lost, or not, without a word; making a connection for each call costs less than that doubt.
         self._keeps_no_connections = False
+        #: Counts the messages to doubtful numbers.
+        self._warnings = itertools.count(1)
         self._session = _session(pool_maxsize, use_environment)
 
     def __enter__(self) -> WasslyClient:
@@ -270,6 +275,8 @@ class WasslyClient:
         :raises WasslyError: as :meth:`send_message`.
         """
         watched = observer or SendObserver()
+        if message.warning:
+            self._warn(message.warning)
         try:
             receipt = self._repeating(lambda: self._send_once(message, watched))
         except WasslyRejected as rejection:
@@ -282,6 +289,13 @@ class WasslyClient:
                 shorten(message.contact_mobile_number),
             )
         return receipt
+
+    def _warn(self, warning: str) -> None:
+        # Of a list whose numbers are all written like that, the log is to stay short.
+        count = next(self._warnings)
+        if count <= _MAX_WARNINGS or count % 1000 == 0:
+            rest = "; from now on, only every 1,000th such line is logged" if count == _MAX_WARNINGS else ""
+            log.warning("%s%s", warning, rest)
 
     def _send_once(self, message: OutgoingMessage, observer: SendObserver) -> SendReceipt:
         def call(token: str) -> SendReceipt:
@@ -607,10 +621,13 @@ def _check_recipients(recipients: Collection[str] | None, region: str | None) ->
         return None
     if isinstance(recipients, str):
         raise WasslyConfigError("allowed_recipients: must be a list of numbers")
-    try:
-        return frozenset(normalize(number, region) for number in recipients)
-    except WasslyError as error:
-        raise WasslyConfigError(f"allowed_recipients: {error}") from None
+    allowed = set()
+    for number in recipients:
+        try:
+            allowed.add(normalize(number, region))
+        except WasslyError as error:
+            raise WasslyConfigError(f"allowed_recipients: {shorten(str(number))}: {error}") from None
+    return frozenset(allowed)
 
 
 def _reason(error: Exception) -> str:

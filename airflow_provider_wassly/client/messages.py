@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_wassly.client.attachments import Attachment
 from airflow_provider_wassly.client.errors import WasslyInvalidMessage
-from airflow_provider_wassly.client.numbers import normalize, shorten
+from airflow_provider_wassly.client.numbers import read, shorten
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,14 @@ class OutgoingMessage:
 
     :param texts: the API's text fields in sending order; ``instance_id`` is the last one.
     :param files: the attachments by the API's field name.
+    :param warning: what to log before it is sent, about a doubtful number; empty for most.
     """
 
     contact_mobile_number: str = field(repr=False)
     instance_id: str
     texts: dict[str, str] = field(repr=False)
     files: dict[str, Attachment] = field(repr=False)
+    warning: str = ""
 
     @property
     def kind(self) -> str:
@@ -53,11 +55,11 @@ def prepare(
     """
     Check a message and return it in the form in which it is sent.
 
-    :param default_region: see :func:`~airflow_provider_wassly.client.numbers.normalize`.
+    :param default_region: see :func:`~airflow_provider_wassly.client.numbers.read`.
     :param allowed_recipients: when given, the only numbers (as ``+`` and digits) that can be sent to.
     :raises WasslyInvalidMessage: names the parameter that is wrong.
     """
-    number = normalize(contact_mobile_number, default_region)
+    number, warning = read(contact_mobile_number, default_region)
     if allowed_recipients is not None and number not in allowed_recipients:
         raise WasslyInvalidMessage(
             f"{shorten(number)} is not among the connection's allowed_recipients", field="contact_mobile_number"
@@ -91,7 +93,7 @@ def prepare(
         "contact_mobile_number": number,
         "instance_id": instance,
     }
-    return OutgoingMessage(number, instance, {key: text for key, text in texts.items() if text}, files)
+    return OutgoingMessage(number, instance, {key: text for key, text in texts.items() if text}, files, warning)
 
 
 def _text(value: Any, parameter: str) -> str:

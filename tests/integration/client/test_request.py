@@ -460,6 +460,32 @@ def test_a_dropped_file_is_told_loudly(box: Sandbox, tmp_path: Path, caplog: pyt
     assert "DROPPED" in record.getMessage()
 
 
+def test_a_doubtful_number_is_a_warning_once_for_each_message(box: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    with WasslyClient(apikey="sandbox-apikey", base_url=box.url, token="sandbox-token") as client:
+        client.prepare(contact_mobile_number="+44 07700 900123", instance_id="sandbox-instance", message="hi")
+        assert caplog.records == []
+        for number in ("+44 07700 900123", "+999 12345678", "+44 7700 900123"):
+            client.send_message(contact_mobile_number=number, instance_id="sandbox-instance", message="hi")
+    assert [message.contact_mobile_number for message in box.messages] == [
+        "+447700900123", "+99912345678", "+447700900123",
+    ]  # fmt: skip
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [warning.split(maxsplit=3)[2].rstrip(":,") for warning in warnings] == ["+44…0123", "+99…5678"]
+    assert "900123" not in caplog.text
+
+
+def test_a_list_of_doubtful_numbers_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WasslyClient, "_send_once", lambda *_: SendReceipt("text", 1, None))
+    with WasslyClient(apikey="the-apikey", token="the-token") as client:
+        message = client.prepare(contact_mobile_number="+44 07700 900123", instance_id="one", message="hi")
+        for _ in range(5000):
+            client.send(message)
+    assert len(caplog.records) == 25
+    assert caplog.messages[19].endswith("only every 1,000th such line is logged")
+
+
 def test_an_unknown_instance_names_those_that_there_are(box: Sandbox) -> None:
     with (
         WasslyClient(apikey="sandbox-apikey", base_url=box.url, token="sandbox-token") as client,

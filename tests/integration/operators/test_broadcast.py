@@ -611,7 +611,7 @@ def test_nothing_leaves_if_a_row_is_wrong_and_everything_is_to_be_right(
     for part in (
         "3 rows cannot be sent to (validate_first)",
         f"row 2 (+44…0002): document: no such file: {tmp_path}/Ann 2.pdf",
-        "row 3 (…): message: the list has no value in column 'invoice'",
+        "row 3 (no…se): message: the list has no value in column 'invoice'",
         "row 4 (+44…0001): message: the list has no value in column 'invoice'",
     ):
         assert part in str(ended.error)
@@ -875,7 +875,7 @@ def test_the_report(box: Sandbox, one_task: Task, tmp_path: Path) -> None:
         ["1", "+44…0001", "accepted", "1"],
         ["2", "+44…0002", "failed", ""],
         ["3", "+44…0001", "duplicate", ""],
-        ["4", "…", "invalid", ""],
+        ["4", "12", "invalid", ""],
         ["5", "+44…0003", "accepted", "2"],
     ]
     assert "Rejected by the sandbox" in lines[1][4]
@@ -1070,7 +1070,7 @@ def test_a_timeout_leaves_nobody_of_whom_nobody_knows(box: Sandbox, task: Task, 
 def test_timeouts_at_any_moment(box: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     # Airflow gives each try a process of its own, and so no try finds what an interruption of another one left: a lock
     # of phonenumbers that is still locked, a module that is half imported.
-    monkeypatch.setattr(client_numbers, "_warn_if_impossible", lambda digits: None)
+    monkeypatch.setattr(client_numbers, "_without_trunk_prefix", client_numbers.ReadNumber)
     task.run(recipients=[])
     tries = 0
     while not task.has_succeeded:

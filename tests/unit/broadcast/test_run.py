@@ -204,12 +204,21 @@ def test_a_retry_tells_the_conversation_ids_of_the_try_before() -> None:
 
 
 def test_one_number_is_sent_to_once_however_it_is_written() -> None:
-    spellings = ["+447700900001", "00447700900001", " +44 7700 900-001 ", "+44 (7700) 900001"]
+    spellings = ["+44 07700 900001", "00447700900001", " +44 7700 900-001 ", "+44 (7700) 900001", "+44 (0)7700 900001"]
     world = World()
     broadcast = Broadcast(world, [{NUMBER: spelling} for spelling in spellings], max_workers=4).go()
     assert world.delivered == [number(1)]
-    assert broadcast.outcomes() == ["accepted", "duplicate", "duplicate", "duplicate"]
+    assert broadcast.outcomes() == ["accepted", "duplicate", "duplicate", "duplicate", "duplicate"]
     assert broadcast.reasons()[1] == "the number stands in another row too"
+
+
+def test_a_number_that_an_earlier_try_sent_to_is_known_however_it_was_written() -> None:
+    world = World()
+    source = [{NUMBER: "+44 07700 900001"}, {NUMBER: "nonsense"}]
+    assert Broadcast(world, source).go().outcomes() == ["accepted", "invalid"]
+    source[1] = {NUMBER: number(1)}
+    assert Broadcast(world, source, 2).go().outcomes() == ["accepted", "duplicate"]
+    assert world.delivered == [number(1)]
 
 
 def test_the_second_of_two_rows_is_sent_to_when_the_first_is_wrong_and_not_again_when_that_is_mended() -> None:

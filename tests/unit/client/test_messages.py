@@ -119,10 +119,28 @@ def test_who_is_not_allowed_is_refused_however_the_number_is_written() -> None:
     )
     for number in ("+491701234567", "00491701234567", "0170-1234567", "+491707654321"):
         prepare(client, contact_mobile_number=number, message="hi")
+    for number in ("+49 0170 1234567", "+49 (0)170 1234567", "tel:+491701234567"):
+        prepare(client, contact_mobile_number=number, message="hi")
+    with pytest.raises(WasslyInvalidMessage, match="allowed_recipients"):
+        prepare(client, contact_mobile_number="+49 0170 1234568", message="hi")
     with pytest.raises(WasslyInvalidMessage, match="allowed_recipients") as caught:
         prepare(client, contact_mobile_number="+491701234568", message="hi")
     assert "+49…4568" in str(caught.value)
     assert "491701234568" not in str(caught.value)
+
+
+def test_the_list_of_who_is_allowed_can_hold_trunk_prefixes_too() -> None:
+    client = WasslyClient(apikey="k", token="t", allowed_recipients=["+44 07700 900123", "whatsapp:+49 (0)170 1234567"])
+    for number in ("+447700900123", "+44 (0)7700 900123", "+491701234567"):
+        prepare(client, contact_mobile_number=number, message="hi")
+
+
+def test_a_doubtful_number_comes_with_a_warning(client: WasslyClient) -> None:
+    message = prepare(client, contact_mobile_number="+49 (0)170 1234567", message="hi")
+    assert message.texts["contact_mobile_number"] == message.contact_mobile_number == NUMBER
+    assert "+49…4567" in message.warning
+    assert NUMBER[1:] not in message.warning
+    assert prepare(client, message="hi").warning == ""
 
 
 def test_with_an_empty_list_nobody_is_allowed() -> None:

@@ -139,6 +139,7 @@ def test_what_looks_like_a_number_stays_text(sent: Sent, native: bool) -> None:
         ["{{ params.both }}"],
         [f"{FIRST}, {SECOND}", "{{ params.first }}"],
         [FIRST, SECOND, "0044 7700 900123", "0170 1234567", "+44 (7700) 900-123"],
+        [FIRST, "tel:" + SECOND, "+44 07700 900123", "+49 (0)170 1234567"],
         # A template that renders to a list, as an on-call list in a JSON Variable.
         "{{ params.on_call }}",
         "{{ params.on_call | tojson }}",
@@ -478,13 +479,13 @@ def test_one_bad_recipient_does_not_stop_the_others(sent: Sent, caplog: pytest.L
     assert sent.numbers == {FIRST, SECOND}
     error = raised.value
     assert {who: type(failure) for who, failure in error.failures.items()} == {
-        "recipient 2 (…)": WasslyInvalidMessage,
+        "recipient 2 (no…se)": WasslyInvalidMessage,
         "recipient 3 (+44…0125)": WasslyOutcomeUnknown,
         "recipient 5 (+44…0126)": WasslyUnavailable,
     }
     assert str(error) == (
         "3 of 5 recipients: "
-        "recipient 2 (…): NOT notified: contact_mobile_number: "
+        "recipient 2 (no…se): NOT notified: contact_mobile_number: "
         "holds letters; an extension or a name cannot be sent to, only a number; "
         "recipient 3 (+44…0125): UNKNOWN whether notified: the request left whole and no answer came back; "
         "recipient 5 (+44…0126): NOT notified: RuntimeError: a defect"

@@ -178,10 +178,11 @@ def test_a_recipient_that_changed_between_two_attempts_is_not_called_accepted(
     assert service.delivered == [TO, OTHER]
 
 
-def test_the_same_recipient_in_other_words_is_the_same(task: Task, service: Service) -> None:
+@pytest.mark.parametrize("number", ["00 44 7700 900-301", "+44 07700 900301", "tel:+44 (0)7700 900301"])
+def test_the_same_recipient_in_other_words_is_the_same(task: Task, service: Service, number: str) -> None:
     task.airflow_answers = False
     task.run()
-    assert task.run(contact_mobile_number="00 44 7700 900-301", message="Hello at 12:01").returned
+    assert task.run(contact_mobile_number=number, message="Hello at 12:01").returned
     assert service.delivered == [TO]
 
 
