@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, cast
 
 from airflow_provider_wassly.attempts import Attempt
-from airflow_provider_wassly.broadcast import record
+from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row, survey
 from airflow_provider_wassly.broadcast.record import BroadcastRecord
@@ -87,7 +87,7 @@ def outcomes_in(values: dict[str, str]) -> str:
             for index, outcome in re.findall(r"(\d+)(\D)\d*,", journal["changes"].get(str(number), "")):
                 known.extend("." * (int(index) + 1 - len(known)))
                 known[int(index)] = outcome
-        outcomes.append("".join(known).ljust(record.CHUNK, "."))
+        outcomes.append("".join(known).ljust(recipients_module.CHUNK, "."))
     return "".join(outcomes).rstrip(".")
 
 
