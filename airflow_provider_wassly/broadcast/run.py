@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, get_args
 
+from airflow_provider_wassly._signals import in_one_piece
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest
 from airflow_provider_wassly.broadcast.record import (
@@ -547,16 +548,20 @@ class BroadcastRun:
             self._senders.stop()
             self._await_answers(seconds_after_kill)
         finally:
-            self._senders.refuse()  # whatever has interrupted it
+            # Whatever has interrupted it, nothing interrupts this.
+            in_one_piece(self._write_what_is_known)
             rest = list(self._out)
-            for job in rest:
-                job.give_up()
-                self._note(job)
-            self._try_to_write()
             self._out.clear()
             for job in rest:
                 self._make_known(job)
             self._hook.mask_tokens()
+
+    def _write_what_is_known(self) -> None:
+        self._senders.refuse()
+        for job in self._out:
+            job.give_up()
+            self._note(job)
+        self._try_to_write()
 
     def _await_answers(self, seconds_after_kill: float) -> None:
         is_written = False

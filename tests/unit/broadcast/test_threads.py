@@ -39,13 +39,19 @@ def interrupt_at(line: int, watched: tuple[Any, ...]) -> Callable[..., Any]:
         if frame.f_code.co_filename not in files:
             return None
         # What is done in one piece no signal interrupts.
-        if event == "line" and not (frame.f_back and frame.f_back.f_code is in_one_piece.__code__):
+        if event == "line" and not is_within(frame, in_one_piece):
             count += 1
             if count == line:
                 raise Interruption
         return trace
 
     return trace
+
+
+def is_within(frame: Any, function: Callable[..., Any]) -> bool:
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, bool]]:
