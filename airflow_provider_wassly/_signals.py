@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_SIGNALS = tuple(map(int, signal.valid_signals()))
+#: All that have names. The others, real-time signals, nothing in Airflow uses, and looking at them takes as long again.
+_SIGNALS = tuple(number for number in signal.valid_signals() if isinstance(number, signal.Signals))
 
 
 def in_one_piece(access: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
@@ -34,10 +35,16 @@ def check_bundle(verify: bool | str, use_environment: bool) -> None:
     if not os.path.exists(path):
         raise WasslyConfigError(f"verify: no such CA bundle: {path}{origin}")
     try:
-        kind = "capath" if os.path.isdir(path) else "cafile"
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
+        _load(path, os.stat(path).st_mtime_ns)
     except OSError as error:
         raise WasslyConfigError(f"verify: {path} is no CA bundle that can be read: {error}{origin}") from None
+
+
+@lru_cache(maxsize=16)
+def _load(path: str, changed_at: int) -> None:
+    """Load a bundle, once as long as it stays as it is: that takes longer than all else that a client checks."""
+    kind = "capath" if os.path.isdir(path) else "cafile"
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
 
 
 def check_proxies(base_url: str, given: Mapping[str, str], use_environment: bool) -> list[str]:

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import json
 import logging
+import math
 import os
 import random
 from collections import Counter
@@ -735,8 +736,18 @@ EDITS: dict[type[Airflow], list[Callable[[Any], None]]] = {
 
 def ways(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
     """Return combinations of one of each, the same ones each time."""
-    every = list(itertools.product(*choices))
-    return random.Random(None if ALIKE.derandomize is False else 1).sample(every, min(len(every), 2 * EXAMPLES))
+    of_each = [list(choice) for choice in choices]
+    total = math.prod(map(len, of_each))
+    chance = random.Random(None if ALIKE.derandomize is False else 1)
+    return [_way(number, of_each) for number in chance.sample(range(total), min(total, 2 * EXAMPLES))]
+
+
+def _way(number: int, of_each: list[list[Any]]) -> tuple[Any, ...]:
+    way = []
+    for choices in of_each:
+        number, index = divmod(number, len(choices))
+        way.append(choices[index])
+    return tuple(way)
 
 
 EVERYWHERE = pytest.mark.parametrize(("task", "kind"), list(itertools.product([Sending, Broadcasting], KINDS)))

@@ -307,8 +307,8 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.realtime
 def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, interrupt_after: Any) -> None:
     record = announced(on_try(store, 1))
-    store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
-    interrupt_after(0.1)
+    store.on_event = lambda what: time.sleep(0.1) if what != "written" else None
+    interrupt_after(0.03)
     with pytest.raises(Interruption):
         record.accepted(RECEIPT)
     assert found(on_try(store, 2)) == RECEIPT
@@ -318,8 +318,8 @@ def test_a_signal_does_not_interrupt_the_writing_of_an_answer(store: Kept, inter
 def test_a_signal_before_the_message_left_leaves_no_record(store: Kept, interrupt_after: Any) -> None:
     record = on_try(store, 1)
     found(record)
-    store.on_event = lambda what: time.sleep(0.3) if what != "written" else None
-    interrupt_after(0.1)
+    store.on_event = lambda what: time.sleep(0.1) if what != "written" else None
+    interrupt_after(0.03)
     with pytest.raises(Interruption):
         record.departing()
     assert not record.in_doubt

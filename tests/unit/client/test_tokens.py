@@ -22,7 +22,7 @@ class Login:
 
     def __call__(self) -> str:
         self.calls += 1
-        time.sleep(0.2)
+        time.sleep(0.05)
         if self.error is not None:
             raise self.error
         return f"token-{self.calls}"

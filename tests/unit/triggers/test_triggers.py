@@ -76,7 +76,7 @@ def still_waits(trigger: PollTrigger) -> bool:
 
 
 class Slow(PollTrigger):
-    seconds = 1.0
+    seconds = 0.4
 
     def ask(self) -> None:
         time.sleep(self.seconds)
@@ -178,7 +178,7 @@ def test_a_trigger_that_is_cancelled_does_not_end_the_look_of_the_others() -> No
     async def run() -> list[str]:
         triggers = [Slow(**waiting(poke_interval=0)) for _ in range(3)]
         first, *others = [asyncio.ensure_future(trigger.run().__anext__()) for trigger in triggers]
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         first.cancel()
         return [event.payload["message"] for event in await asyncio.gather(*others)]
 
@@ -270,11 +270,11 @@ def test_a_thousand_waiting_sensors_make_one_call_in_an_interval(
     async def body() -> None:
         nonlocal connected_at
         began = asyncio.get_running_loop().time()
-        connected_at = began + 1800
+        connected_at = began + 600
         # They begin within two minutes, and do not all name the instance.
         triggers = [DeviceTrigger(instance_id=("one", None)[number % 2], **waiting()) for number in range(1000)]
         ended = await when_they_end([*triggers], apart=0.12)
-        assert len(calls) <= 1800 / 60 + 2
+        assert len(calls) <= 600 / 60 + 2
         assert max(ended) - connected_at <= 60
         assert min(ended) >= connected_at
 
@@ -313,7 +313,7 @@ def test_who_shares_the_answers_of_others_waits_no_longer_than_its_own_interval(
 ) -> None:
     async def body() -> None:
         intervals = [random.choice([7.0, 60.0, 90.0, 300.0]) for _ in range(30)]
-        for _ in range(20):
+        for _ in range(8):
             rings_at = asyncio.get_running_loop().time() + random.uniform(1000, 2000)
             monkeypatch.setattr(Doorbell, "rings_at", rings_at)
             triggers = [Doorbell(**waiting(poke_interval=interval)) for interval in intervals]
