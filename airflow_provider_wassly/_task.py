@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_wassly import _compat
 
 if TYPE_CHECKING:
     import jinja2
 
+    from airflow_provider_wassly.client import WasslyError
     from airflow_provider_wassly.hooks.wassly import WasslyHook
+
+log = logging.getLogger(__name__)
 
 
 class WasslyTask(_compat.BaseOperator):
@@ -61,6 +65,23 @@ class WasslyTask(_compat.BaseOperator):
     def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
         """Return the template that a field holds."""
         return env.from_string(content)
+
+
+def fail(error: WasslyError, text: str = "", *, may_pass: bool | None = None) -> NoReturn:
+    """
+    Let the task fail, for good unless the error may pass.
+
+    Airflow logs the text, so nobody else has to; without the frames of the libraries below, which would bury it.
+
+    :param text: what the log says; the error's summary by default.
+    :param may_pass: whether retries apply; what the error says of itself by default.
+    """
+    log.debug("Where it happened:", exc_info=error)
+    text = text or error.summary
+    if error.may_pass if may_pass is None else may_pass:
+        error.text = text
+        raise error.with_traceback(None) from None
+    raise _compat.fail_exception(text) from None
 
 
 def as_template(location: Any) -> Any:

@@ -129,7 +129,7 @@ class Quota:
             values = {"version": 1, **reading.as_dict()}
             _compat.set_variable(self._key, json.dumps(values), "The remaining quota, as Wassly told it last.")
         except Exception as error:
-            log.warning("The remaining quota could not be recorded: %s: %s", type(error).__name__, error)
+            log.warning("Could not record the remaining quota: %s: %s", type(error).__name__, error)
 
     def forget(self) -> None:
         """

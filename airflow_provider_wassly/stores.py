@@ -126,7 +126,7 @@ def when_it_ends(context: Any, remove: Callable[[bool], None]) -> None:
             try:
                 remove(succeeded)
             except Exception as error:
-                log.warning("The send record could not be removed: %s: %s", type(error).__name__, error)
+                log.warning("Could not remove the send record: %s: %s", type(error).__name__, error)
 
     _compat.listen_for_end(tell)
 

@@ -19,7 +19,8 @@ from jinja2 import StrictUndefined, Undefined
 
 from airflow_provider_wassly.broadcast.json_array import NotJsonError, items
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from airflow_provider_wassly.hooks.files import open_location, reason_of, refuse_web_address
+from airflow_provider_wassly.client.attachments import in_full
+from airflow_provider_wassly.hooks.files import local_path, open_location, reason_of, refuse_web_address
 
 NUMBER = "contact_mobile_number"
 
@@ -311,7 +312,8 @@ def _opened(source: Any, conn_id: str | None) -> Iterator[IO[bytes]]:
     try:
         file = open_location(source, conn_id, "rb")
     except FileNotFoundError:
-        raise _invalid(f"no such file: {source}") from None
+        path = local_path(source)
+        raise _invalid(f"no such file: {source if path is None else in_full(path)}") from None
     except Exception as error:
         raise _invalid(f"{source} cannot be read: {reason_of(error)}") from error
     with file:

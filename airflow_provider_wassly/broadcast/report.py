@@ -16,6 +16,7 @@ from typing import IO, Any, Literal, cast
 
 from airflow_provider_wassly.broadcast.recipients import GUARD, NUMBER, Row
 from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
+from airflow_provider_wassly.client.attachments import in_full
 from airflow_provider_wassly.hooks.files import is_folder, local_path, open_location, refuse_web_address, remote_path
 
 #: The line at the end: there are readers that go by the place of a column.
@@ -147,7 +148,7 @@ class Output(ABC):
                 raise IsADirectoryError("it is a folder")
             folder = os.path.dirname(path) or "."
             if not os.path.isdir(folder):
-                raise FileNotFoundError(f"there is no folder {folder}")
+                raise FileNotFoundError(f"there is no folder {in_full(folder)}")
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except Exception as error:

@@ -170,7 +170,7 @@ class Senders(Generic[T]):
                 gives_up = attempt == _ATTEMPTS
                 if asked is not None or not gives_up:
                     wait = _BACKOFF[attempt - 1] if asked is None else asked
-                    log.warning("Not accepted: %s. Nothing is sent for %.1f s", error, wait)
+                    log.warning("Sending nothing for %.1f s, because a message was not accepted: %s", wait, error)
                     # What Wassly asks for concerns the other messages too, also when this one is given up.
                     self._pace.hold(wait)
                 if gives_up:

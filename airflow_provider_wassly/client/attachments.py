@@ -71,9 +71,9 @@ class Attachment:
                 raise WasslyInvalidMessage(f"{location} is {kind}, not a file", field=parameter)
             open(location, "rb").close()
         except FileNotFoundError:
-            raise WasslyInvalidMessage(f"no such file: {location}", field=parameter) from None
+            raise WasslyInvalidMessage(f"no such file: {in_full(location)}", field=parameter) from None
         except (OSError, ValueError) as error:
-            raise WasslyInvalidMessage(f"{location} cannot be read: {_reason(error)}", field=parameter) from None
+            raise WasslyInvalidMessage(f"{location} cannot be read: {_reason(error)}", field=parameter) from error
         return cls(
             name=display_name(name, location),
             size=found.st_size,
@@ -122,6 +122,11 @@ class AttachmentReader:
 
     def _failed(self, reason: str) -> WasslyAttachmentError:
         return WasslyAttachmentError(f"{self._attachment.name} {reason}")
+
+
+def in_full(location: str | os.PathLike[str]) -> str:
+    """Return a local path as an error names it: a relative one with the folder that it starts from."""
+    return f"{location}" if os.path.isabs(location) else f"{location} (in the working directory, {os.getcwd()})"
 
 
 def display_name(name: str | None, path: str) -> str:

@@ -397,14 +397,14 @@ class WasslyClient:
 
         def announce(state: tenacity.RetryCallState) -> None:
             if was_stale(state):
-                log.info("The service had ended the kept connection; sending on a fresh one, and so from now on")
+                log.info("Sending on a fresh connection, and so from now on: the service had ended the kept one")
                 return
             log.warning(
-                "Not accepted: %s. Trying again in %.1f s (attempt %d of %d)",
-                state.outcome.exception() if state.outcome else "",
+                "Trying again in %.1f s (attempt %d of %d), because it was not accepted: %s",
                 state.upcoming_sleep,
                 state.attempt_number + 1,
                 self._max_attempts,
+                state.outcome.exception() if state.outcome else "",
             )
 
         repeating = tenacity.Retrying(

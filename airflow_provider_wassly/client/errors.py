@@ -38,6 +38,8 @@ class WasslyError(Exception):
     accepted: bool | None = False
     #: What the reader of a log can do about it.
     advice: str = ""
+    #: What the exception shows itself as, if that is not :attr:`message`.
+    text: str = ""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -54,7 +56,7 @@ class WasslyError(Exception):
         return f"{self.verdict}: {self.message}. {self.advice}"
 
     def __str__(self) -> str:
-        return self.message
+        return self.text or self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Airflow moves exceptions between processes; the default would call __init__ with the

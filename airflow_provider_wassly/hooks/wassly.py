@@ -317,7 +317,7 @@ class WasslyHook(_compat.BaseHook):
             measure(name, *values, tags={"conn_id": self.wassly_conn_id})
         except Exception as error:
             # The message is sent all the same.
-            log.warning("The metric %s could not be sent: %s: %s", name, type(error).__name__, error)
+            log.warning("Could not send the metric %s: %s: %s", name, type(error).__name__, error)
 
     def get_quota(self) -> QuotaReading | None:
         """

@@ -52,7 +52,7 @@ class WasslyNotificationError(WasslyError):
     advice = "What is known of each message stands beside it."
 
     def __init__(self, failures: Mapping[str, WasslyError], recipients: int) -> None:
-        details = "; ".join(f"{who}: {_in_words(error)}" for who, error in failures.items())
+        details = "; ".join(_in_words(who, error) for who, error in failures.items())
         super().__init__(f"{len(failures)} of {recipients} recipients: {details}")
         self.failures = dict(failures)
         if all(error.accepted is False for error in failures.values()):
@@ -121,11 +121,11 @@ def notify_everybody(
     if keep_quota and receipts:
         _, latest, instance_id = min(receipts, key=lambda receipt: receipt[0])
         hook.keep_quota(latest, instance_id)
-    for who, failure in failures.items():
-        log.error("%s: %s", who, _in_words(failure))
     if failures and recipients == 1:
-        # Without the frames of the libraries below: Airflow logs them all.
-        raise failures.popitem()[1].with_traceback(None) from None
+        who, failure = failures.popitem()
+        failure.text = _in_words(who, failure)
+        # Airflow logs what is raised, with all frames of the libraries below.
+        raise failure.with_traceback(None) from None
     if failures:
         raise WasslyNotificationError(failures, recipients)
 
@@ -166,9 +166,9 @@ def _look_at(
     return found
 
 
-def _in_words(error: WasslyError) -> str:
+def _in_words(who: str, error: WasslyError) -> str:
     # Not its summary: that speaks of a task's retries, and a callback has none.
-    return f"{'UNKNOWN whether notified' if error.accepted is None else 'NOT notified'}: {error.message}"
+    return f"{'UNKNOWN whether notified' if error.accepted is None else 'NOT notified'}: {who}: {error.message}"
 
 
 def _send_all(
@@ -237,7 +237,7 @@ class _Delivery(SendObserver):
                 if self._clock.monotonic() + seconds >= self._deadline:
                     raise
                 who = shorten(self._message.contact_mobile_number)
-                log.warning("Not accepted for %s: %s. Trying again in %.1f s", who, error, seconds)
+                log.warning("Trying again in %.1f s for %s, because it was not accepted: %s", seconds, who, error)
             self._clock.sleep(seconds)
             least *= 2
 

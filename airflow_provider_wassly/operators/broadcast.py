@@ -7,10 +7,10 @@ import math
 from collections.abc import Hashable, Sequence
 from datetime import timedelta
 from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask, as_template, check_content
+from airflow_provider_wassly._task import WasslyTask, as_template, check_content, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ class WasslyBroadcastOperator(WasslyTask):
     """
 
     # Not message, document and media: Airflow would render them before there is a recipient.
-    template_fields: Sequence[str] = ("recipients", "report", "unsent", "instance_id", "wassly_conn_id")
+    template_fields: Sequence[str] = ("wassly_conn_id", "recipients", "report", "unsent", "instance_id")
     ui_color = "#d3f5df"
 
     def __init__(
@@ -268,7 +268,7 @@ class WasslyBroadcastOperator(WasslyTask):
         except WasslyError as error:
             if record.is_resumed and not has_sent:
                 self._tell_of_earlier_attempts(context, record, error)
-            self._fail(error)
+            fail(error)
         finally:
             for output in outputs:
                 output.close()
@@ -313,11 +313,11 @@ class WasslyBroadcastOperator(WasslyTask):
     def _tell_if_cleared(self, record: BroadcastRecord) -> None:
         if record.is_cleared and record.is_resumed:
             self.log.info(
-                "This task was cleared after it had failed: it resumes and sends to nobody twice. To send to everybody "
-                "again, start a new DAG run, or set on_clear='restart'"
+                "Resuming, because this task was cleared after it had failed: nobody is sent to twice. To send to "
+                "everybody again, start a new DAG run, or set on_clear='restart'"
             )
         elif record.is_cleared:
-            self.log.info("This task was cleared after it had failed: it sends to everybody again (on_clear='restart')")
+            self.log.info("Sending to everybody again: this task was cleared after it had failed (on_clear='restart')")
 
     def _recorded_quota(self) -> int | None:
         """Return how many conversations remain as far as anybody knows; the first answer will tell better."""
@@ -485,7 +485,7 @@ class WasslyBroadcastOperator(WasslyTask):
                 problem = error
         if problem is None:
             if record.is_resumed and not tally.sent:
-                self.log.info("Earlier attempts of this task have sent to everybody; not sending")
+                self.log.info("Not sending: earlier attempts of this task have sent to everybody")
             self._log_end(tally, outputs)
             return self._with_report(context, tally.summary())
         self._push(context, tally.summary())
@@ -536,7 +536,7 @@ class WasslyBroadcastOperator(WasslyTask):
             try:
                 ti.xcom_push(key="return_value", value=self._with_report(context, summary))
             except Exception as error:
-                self.log.warning("The summary could not be pushed: %s: %s", type(error).__name__, error)
+                self.log.warning("Could not push the summary: %s: %s", type(error).__name__, error)
 
     def _failures(self, tally: Tally) -> int:
         unknown = 0 if self.on_outcome_unknown == "ignore" else tally.outcomes["unknown"]
@@ -555,13 +555,6 @@ class WasslyBroadcastOperator(WasslyTask):
 
         map_index = getattr(context.get("ti"), "map_index", None)
         return location if map_index is None or map_index < 0 else indexed(location, map_index)
-
-    def _fail(self, error: WasslyError) -> NoReturn:
-        # Without the frames of the libraries below: they would bury the one line that says it all.
-        self.log.error(error.summary)
-        if error.may_pass:
-            raise error.with_traceback(None) from None
-        raise _compat.fail_exception(error.summary) from None
 
 
 def _places(outputs: Sequence[Output]) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask, as_template, check_content
+from airflow_provider_wassly._task import WasslyTask, as_template, check_content, fail
 
 if TYPE_CHECKING:
     import jinja2
 
-    from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyError, WasslyOutcomeUnknown
+    from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyOutcomeUnknown
     from airflow_provider_wassly.state import SendRecord
 
 
@@ -55,6 +55,8 @@ class WasslySendMessageOperator(WasslyTask):
 
     # message comes first: see find_template.
     template_fields: Sequence[str] = (
+        # First, because Airflow renders a text by the method that also begins an attempt, and calls what can be called.
+        "wassly_conn_id",
         "message",
         "contact_mobile_number",
         "contact_name",
@@ -65,7 +67,6 @@ class WasslySendMessageOperator(WasslyTask):
         "media_name",
         "media_content_type",
         "instance_id",
-        "wassly_conn_id",
     )
     # Not ".j2": Airflow would load any field with that ending, and an attachment's path is always a path.
     template_ext: Sequence[str] = ()
@@ -150,13 +151,13 @@ class WasslySendMessageOperator(WasslyTask):
             if earlier == "announced" or earlier == "ambiguous":
                 self._go_on_after_unknown(earlier)
             elif earlier is not None:
-                self.log.info("Wassly accepted the message of an earlier attempt of this task; not sending it again")
+                self.log.info("Not sending it again: Wassly accepted the message of an earlier attempt of this task")
                 return _result("accepted", earlier)
             receipt = self.hook.send(self._outgoing(), observer=record)
         except WasslyOutcomeUnknown as error:
             return self._end_unknown(error)
         except WasslyError as error:
-            self._fail(error)
+            fail(error)
         except BaseException as interruption:
             self._tell_what_is_known(record, type(interruption).__name__)
             raise
@@ -213,15 +214,17 @@ class WasslySendMessageOperator(WasslyTask):
             self.log.warning("%s The task succeeds all the same (on_outcome_unknown='ignore')", error.summary)
             return _result("unknown", None)
         if self.on_outcome_unknown == "retry":
-            self.log.error("%s The task's retries send it again (on_outcome_unknown='retry')", error.summary)
-            raise error.with_traceback(None) from None
-        text = (
+            fail(
+                error,
+                f"{error.summary} The task's retries send it again (on_outcome_unknown='retry')",
+                may_pass=True,
+            )
+        fail(
+            error,
             f"{error.summary} The task's retries are not used, because they could send the message a second time. "
             f"If the chat with {shorten(str(self.contact_mobile_number))} holds it, mark this task as success; "
-            "if not, clear this task, which sends the message again."
+            "if not, clear this task, which sends the message again.",
         )
-        self.log.error(text)
-        raise _compat.fail_exception(text) from None
 
     def _outgoing(self) -> OutgoingMessage:
         files = {
@@ -252,13 +255,6 @@ class WasslySendMessageOperator(WasslyTask):
             media=files.get("media"),
             instance_id=self.instance_id,
         )
-
-    def _fail(self, error: WasslyError) -> NoReturn:
-        # Without the frames of the libraries below: they would bury the one line that says it all.
-        self.log.error(error.summary)
-        if error.may_pass:
-            raise error.with_traceback(None) from None
-        raise _compat.fail_exception(error.summary) from None
 
 
 def _result(outcome: Literal["accepted", "unknown"], receipt: SendReceipt | None) -> dict[str, Any]:

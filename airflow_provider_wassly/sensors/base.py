@@ -77,7 +77,7 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
             if not error.may_pass:
                 # Not its summary: that speaks of a message, and here there is none.
                 raise _compat.fail_exception(f"{error.message}. {error.advice}") from error
-            self.log.warning("Not known at the moment: %s. Looking again later", error)
+            self.log.warning("Looking again later: %s", error)
             return False
         return _compat.PokeReturnValue(is_done, value)
 

@@ -112,7 +112,7 @@ class PollTrigger(BaseTrigger):
             except Exception as raised:
                 error = raised
         if isinstance(error, WasslyError) and error.may_pass:
-            self.log.warning("Not known at the moment: %s. Looking again later", error)
+            self.log.warning("Looking again later: %s", error)
             return None
         # What cannot pass is worth it too: the task then fails with it.
         return f"{type(error).__name__}: {error}"

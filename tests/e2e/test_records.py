@@ -397,7 +397,7 @@ def test_a_send_waits_for_its_device_without_using_retries(cases: dict[str, Case
 
 def test_a_cleared_broadcast_sends_to_those_that_are_left(cases: dict[str, Case]) -> None:
     case = cases["cleared"]
-    check(case, state="success", tries=2, reached=once(*range(1, 11)), says="it resumes and sends to nobody twice")
+    check(case, state="success", tries=2, reached=once(*range(1, 11)), says="Resuming, because this task was cleared")
     assert len(case.before) == 9
 
 
@@ -414,7 +414,7 @@ def test_a_broadcast_that_had_sent_to_all_resumes_when_it_is_cleared(cases: dict
     log = check(case, state="success", tries=2, reached=once(*range(1, 6)))
     assert len(case.before) == 5
     assert (
-        "This task was cleared after it had failed: it resumes and sends to nobody twice. To send to everybody again, "
+        "Resuming, because this task was cleared after it had failed: nobody is sent to twice. To send to everybody "
         "start a new DAG run, or set on_clear='restart'"
     ) in log
 
@@ -423,7 +423,7 @@ def test_a_cleared_broadcast_starts_over_if_it_is_to(cases: dict[str, Case]) -> 
     case = cases["restarted"]
     log = check(case, state="success", tries=2, reached={number(row): 2 for row in range(1, 6)})
     assert len(case.before) == 5
-    assert "it resumes" not in log
+    assert "Resuming" not in log
 
 
 @pytest.mark.parametrize(

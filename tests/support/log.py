@@ -20,3 +20,11 @@ class Log:
     def text(self) -> str:
         self._printed += self._capsys.readouterr().out
         return self._caplog.text + self._printed
+
+    def count(self, text: str) -> int:
+        """Return how often a text is shown to who reads at the level of information."""
+        self._printed += self._capsys.readouterr().out
+        lines = [
+            logging.Formatter().format(record) for record in self._caplog.records if record.levelno >= logging.INFO
+        ]
+        return "\n".join([*lines, self._printed]).count(text)

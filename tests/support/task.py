@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ from typing import Any
 
 from airflow_provider_wassly import _compat
 from tests.support.kept import Kept
+
+log = logging.getLogger("airflow.task")
 
 try:
     from airflow.sdk import DAG
@@ -118,6 +121,7 @@ class Task:
         except BaseException as error:
             if not isinstance(error, (Exception, Stopped)):
                 raise
+            log.error("Task failed with exception", exc_info=error)
             if isinstance(error, type(_compat.fail_exception(""))) or self._try_number > self._max_tries:
                 self._tell_of_the_end(ti, False)
             return Ended(None, error, pushed)

@@ -178,7 +178,7 @@ def test_a_failure_to_record_is_a_warning(airflow: Variables, caplog: pytest.Log
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (
         logging.WARNING,
-        "The remaining quota could not be recorded: ConnectionError: Airflow's API does not answer",
+        "Could not record the remaining quota: ConnectionError: Airflow's API does not answer",
     )
     airflow.failure = None
     assert remaining() is None

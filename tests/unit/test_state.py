@@ -474,7 +474,7 @@ def test_what_cannot_be_removed_is_a_warning(
     record.remove_at_the_end({"ti": task_instance()})
     Variables(monkeypatch).failure = ConnectionError("Airflow's API does not answer")
     listeners[0](task_instance(), True)
-    assert caplog.messages == ["The send record could not be removed: ConnectionError: Airflow's API does not answer"]
+    assert caplog.messages == ["Could not remove the send record: ConnectionError: Airflow's API does not answer"]
 
 
 def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has_begun(

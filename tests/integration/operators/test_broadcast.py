@@ -553,6 +553,7 @@ def test_a_value_of_a_wrong_type_is_an_error_that_names_it(
         ({"contact_mobile_number": "+447700900001"}, "recipients: of type dict"),
         ("[{'contact_mobile_number': '+447700900001'}]", "recipients: text that looks like a list"),
         ("/no/such/list.csv", "recipients: no such file: /no/such/list.csv"),
+        ("no-such.csv", f"recipients: no such file: no-such.csv (in the working directory, {os.getcwd()})"),
     ],
 )
 def test_no_list_is_an_error_before_anything_else(box: Sandbox, one_task: Task, recipients: Any, words: str) -> None:
@@ -955,7 +956,7 @@ def test_that_the_summary_cannot_be_pushed_does_not_hide_what_happened(box: Sand
     ended = one_task.run(recipients=people(3))
     assert isinstance(ended.error, FAIL)
     assert "2 of 3 accepted, 1 " in str(ended.error)
-    assert "The summary could not be pushed: ConnectionError: 409: the task was cleared" in log.text
+    assert "Could not push the summary: ConnectionError: 409: the task was cleared" in log.text
 
 
 # One try after the other.
@@ -970,7 +971,7 @@ def test_a_task_that_succeeded_is_not_repeated_by_a_retry_and_is_by_clearing(
     assert first.counts == {"accepted": 3}
     task.airflow_answers = True
     assert task.run(recipients=people(3)).counts == {"accepted": 3}
-    assert "Earlier attempts of this task have sent to everybody; not sending" in log.text
+    assert "Not sending: earlier attempts of this task have sent to everybody" in log.text
     assert sent_to(box) == numbers(1, 3)
     assert [key for key in airflow.values if key != QUOTA] == []
     task.clear()

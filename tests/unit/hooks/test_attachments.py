@@ -189,6 +189,7 @@ def test_wrong_local_paths(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
     assert refusal(tmp_path / "missing.pdf") == f"document: no such file: {tmp_path}/missing.pdf"
+    assert refusal("missing.pdf") == f"document: no such file: missing.pdf (in the working directory, {os.getcwd()})"
     assert "no such file" in refusal(f"file://{tmp_path}/missing.pdf")
     assert "no such file" in refusal(tmp_path / "dangling")
     assert "is a folder, not a file" in refusal(tmp_path)

@@ -296,8 +296,8 @@ def test_all_rows_are_checked_first_also_by_a_retry_of_an_attempt_that_had_sent_
 @pytest.mark.parametrize(
     ("on_clear", "line", "copies"),
     [
-        ("resume", "This task was cleared after it had failed: it resumes and sends to nobody twice.", 1),
-        ("restart", "This task was cleared after it had failed: it sends to everybody again (on_clear='restart')", 2),
+        ("resume", "Resuming, because this task was cleared after it had failed: nobody is sent to twice.", 1),
+        ("restart", "Sending to everybody again: this task was cleared after it had failed (on_clear='restart')", 2),
     ],
 )
 def test_a_task_that_was_cleared_says_which_of_the_two_it_does(
@@ -500,7 +500,7 @@ def test_a_summary_that_cannot_be_pushed_hides_nothing(task: Task, service: Serv
     task.airflow_answers = False
     ended = task.run(recipients=people(2))
     assert "1 of 2 accepted, 1 failed" in str(ended.error)
-    assert "The summary could not be pushed: ConnectionError" in log.text
+    assert "Could not push the summary: ConnectionError" in log.text
 
 
 def test_a_task_that_is_to_push_nothing_pushes_nothing(task: Task, service: Service) -> None:
@@ -508,14 +508,18 @@ def test_a_task_that_is_to_push_nothing_pushes_nothing(task: Task, service: Serv
     assert task.run(recipients=people(2), do_xcom_push=False).pushed == {}
 
 
-def test_a_task_that_is_stopped_goes_on_where_it_was(task: Task, service: Service) -> None:
+def test_a_task_that_is_stopped_goes_on_where_it_was(task: Task, service: Service, log: Log) -> None:
     def stop(what: str) -> None:
         if what == "delivered" and len(service.delivered) == 2:
             task.kill()
 
     service.on_event = stop
     ended = task.run(recipients=people(5))
-    assert str(ended.error) == "2 of 5 accepted, 3 not sent: the task is being stopped"
+    assert str(ended.error) == (
+        "The broadcast is not complete: 2 of 5 accepted, 3 not sent: the task is being stopped. "
+        "A retry, or clearing the task, resumes without sending to anyone twice."
+    )
+    assert log.count("the task is being stopped") == 1
     assert ended.counts == {"accepted": 2, "not_sent": 3}
     assert len(service.delivered) == 2
     assert task.run(recipients=people(5)).counts == {"accepted": 5}
@@ -530,7 +534,8 @@ def test_a_task_that_is_stopped_before_it_sends_sends_nothing(task: Task, servic
             task.kill()
             return super().__iter__()
 
-    assert str(task.run(recipients=Slow(people(3))).error) == "0 of 3 accepted, 3 not sent: the task is being stopped"
+    ended = task.run(recipients=Slow(people(3)))
+    assert "0 of 3 accepted, 3 not sent: the task is being stopped" in str(ended.error)
     assert service.calls == []
 
 
