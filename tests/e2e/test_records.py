@@ -415,7 +415,7 @@ def test_a_broadcast_that_had_sent_to_all_resumes_when_it_is_cleared(cases: dict
     assert len(case.before) == 5
     assert (
         "Resuming, because this task was cleared after it had failed: nobody is sent to twice. To send to everybody "
-        "start a new DAG run, or set on_clear='restart'"
+        "again, start a new DAG run, or set on_clear='restart'"
     ) in log
 
 
