@@ -199,3 +199,11 @@ def test_templates_that_are_only_shown_touch_no_record(
     monkeypatch.setattr(WasslySendMessageOperator, "begin", lambda operator, context: read.append(context))
     task.run(message="{{ no_such_name.x }}")
     assert read == []
+
+
+def test_where_an_error_came_from_is_logged_at_debug_level_only(task: Task, service: Service, log: Log) -> None:
+    ended = task.run(document="/" + "a" * 300)
+    assert isinstance(ended.error, FAIL)
+    assert "OSError: [Errno 36] File name too long" in log.text
+    assert "found = os.stat(location)" in log.text
+    assert log.count("found = os.stat(location)") == 0
