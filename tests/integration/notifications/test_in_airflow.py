@@ -263,6 +263,8 @@ with DAG("dag_fails", on_failure_callback=broken_first(), **OPTIONS):
         "❌ *DAG failed*",
     ]
     # What went wrong stands in the log, and no number does.
-    assert output.count("NOT notified: recipient 1 (+44…0123): no answer from http://127.0.0.1:9/api/login") == 5
+    # Airflow writes it down, with the exception.
+    error = "WasslyUnavailable: NOT notified: recipient 1 (+44…0123): no answer from http://127.0.0.1:9/api/login"
+    assert output.count(error) == 5
     assert "There is no connection 'no_such_connection'; create it (type Wassly) or set wassly_conn_id" in output
     assert "7700900123" not in output
