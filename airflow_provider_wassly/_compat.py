@@ -41,6 +41,7 @@ __all__ = [
     "listen_for_end",
     "mask_secret",
     "mask_secret_here",
+    "names_in_templates",
     "never_expire",
     "not_found_exceptions",
     "object_storage_path",
@@ -217,6 +218,13 @@ def render_to_string(template: Any, context: Context) -> str:
     render = _first_of("render_template_to_string", "airflow.sdk.definitions.context", "airflow.utils.helpers")
     text: str = render(template, context)
     return text
+
+
+def names_in_templates() -> set[str]:
+    """Return the names that Airflow gives to templates, also those that only some runs have."""
+    if _IS_AIRFLOW_2:
+        return set(importlib.import_module("airflow.utils.context").KNOWN_CONTEXT_KEYS)
+    return set(importlib.import_module("airflow.sdk.definitions.context").Context.__annotations__)
 
 
 def never_expire() -> datetime.timedelta:

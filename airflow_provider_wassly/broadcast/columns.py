@@ -1,11 +1,11 @@
-"""Which columns of the list the templates of a message need."""
+"""What the templates of a message need: columns of the list, and names that a template can have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 
 #: What makes a template work without the column that stands before it.
 _DEFAULTS = ("default", "d")
@@ -23,10 +23,33 @@ def columns_needed(source: str, env: jinja2.Environment) -> set[str]:
     :raises jinja2.TemplateSyntaxError: when it is no template.
     """
     tree = env.parse(source)
-    if any(name.name == "recipient" for name in tree.find_all(nodes.Name) if name.ctx == "store"):
+    if any(name.name == "recipient" for name in tree.find_all(nodes.Name) if name.ctx in ("store", "param")):
         return set()  # it calls something else so
     named = {name for node in tree.find_all((nodes.Getattr, nodes.Getitem)) if (name := _column(node)) is not None}
     return named - set(_optional(tree))
+
+
+def unknown_names(source: str, env: jinja2.Environment, known: Iterable[str]) -> set[str]:
+    """
+    Return the names that a template uses although nothing has them; none where the DAG lets them be empty.
+
+    :param known: those that its context has.
+    """
+    if not issubclass(env.undefined, jinja2.StrictUndefined):
+        return set()
+    tree = env.parse(source)
+    guarded = {
+        node.node.name
+        for node in tree.find_all((nodes.Filter, nodes.Test))
+        if node.name in (*_DEFAULTS, *_TESTS) and isinstance(node.node, nodes.Name)
+    }
+    return meta.find_undeclared_variables(tree) - {*known, *env.globals, "recipient"} - guarded
+
+
+def is_the_same_for_all(source: str, env: jinja2.Environment) -> bool:
+    """Tell whether a template makes the same of each recipient."""
+    tree = env.parse(source)
+    return "recipient" not in meta.find_undeclared_variables(tree) and not any(meta.find_referenced_templates(tree))
 
 
 def _optional(tree: nodes.Template) -> Iterator[str]:

@@ -30,6 +30,9 @@ CHUNK = 2000
 #: In front of a cell of ``unsent`` that a spreadsheet would run. It is taken off again: no list has it of its own.
 GUARD = "'\u2060"
 
+#: The column of ``unsent`` that holds a row which could not be read, whole. As long as it does, the row is not sent to.
+UNREADABLE = "unreadable_row"
+
 _DELIMITERS = (",", ";", "\t", "|")
 _FIELD = "recipients"
 
@@ -78,12 +81,14 @@ class Row:
     :param values: its columns.
     :param error: what is wrong with the row itself, if anything is.
     :param line: the line of the file on which it begins, from 1; ``None`` if the list is not a file.
+    :param unreadable: all of it as it was written, if that is more than its columns hold.
     """
 
     position: int
     values: Mapping[str, Any]
     error: str | None = None
     line: int | None = None
+    unreadable: str = ""
 
     @property
     def number(self) -> Any:
@@ -93,7 +98,12 @@ class Row:
     @property
     def where(self) -> str:
         """Its place as logs and errors name it."""
-        return f"row {self.position}" if self.line is None else f"row {self.position}, line {self.line}"
+        return where(self.position, self.line)
+
+
+def where(position: int, line: int | None) -> str:
+    """Return the place of a row in the list, and in its file."""
+    return f"row {position}" if line is None else f"row {position}, line {line}"
 
 
 class Recipient:
@@ -181,6 +191,11 @@ class RecipientList:
         self._source = source
         self._is_file = is_file
         self._conn_id = conn_id
+
+    @property
+    def file(self) -> Any:
+        """The file that it is read from, ``None`` if it is none."""
+        return self._source if self._is_file else None
 
     def chunks(self) -> Iterator[list[Row]]:
         """
@@ -291,10 +306,18 @@ def _row(position: int, item: Any, line: int | None = None) -> Row:
     if isinstance(item, (str, int, float)) and not isinstance(item, bool):
         item = {NUMBER: item}  # the client says what is wrong with a number
     if not isinstance(item, Mapping):
-        return Row(position, {}, f"is of type {type(item).__name__}; must be a number or a mapping with {NUMBER}", line)
+        wrong = f"is of type {type(item).__name__}; must be a number or a mapping with {NUMBER}"
+        return Row(position, {}, wrong, line, repr(item))
     if any(map(_is_nan, item.values())):
         item = {name: None if _is_nan(value) else value for name, value in item.items()}
-    return Row(position, item, None if NUMBER in item else f"has no {NUMBER}", line)
+    error = _not_corrected(item) if NUMBER in item else f"has no {NUMBER}"
+    return Row(position, item, error, line, str(item.get(UNREADABLE) or ""))
+
+
+def _not_corrected(values: Mapping[str, Any]) -> str | None:
+    if values.get(UNREADABLE):
+        return f"could not be read in an earlier list; correct it and empty its column {UNREADABLE}"
+    return None
 
 
 def _is_nan(value: Any) -> bool:
@@ -323,6 +346,8 @@ def _opened(source: Any, conn_id: str | None) -> Iterator[IO[bytes]]:
 def _encoding(file: IO[bytes], name: str) -> str:
     start = file.read(200)
     file.seek(0)
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise _invalid(f"{name} is UTF-32; save it as UTF-8")
     if start.startswith(_UTF_16):
         return "utf-16"
     for begin, kind, advice in _NO_TEXT:
@@ -368,9 +393,9 @@ def _from_json_lines(first: str, text: Iterable[str], number: int) -> Iterator[R
             item = json.loads(content)
         except json.JSONDecodeError as error:
             # Its own text would call each line the first.
-            yield Row(position, {}, f"is not valid JSON: {error.msg}, column {error.colno}", line)
+            yield Row(position, {}, f"is not valid JSON: {error.msg}, column {error.colno}", line, content.strip())
         except (RecursionError, ValueError) as error:
-            yield Row(position, {}, f"is not valid JSON: {error}", line)
+            yield Row(position, {}, f"is not valid JSON: {error}", line, content.strip())
         else:
             yield _row(position, item, line)
 
@@ -398,12 +423,18 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int, delimiter
             continue
         position += 1
         values = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
-        wrong = None
+        wrong, whole = _not_corrected(values), values.get(UNREADABLE, "")
         if any(cell.strip() for cell in cells[len(columns) :]):
-            wrong = f"has {len(cells)} fields, the header {len(columns)}"
+            wrong, whole = f"has {len(cells)} fields, the header {len(columns)}", _as_csv(cells)
         elif NUMBER not in values:
             wrong = f"ends before the column {NUMBER}"
-        yield Row(position, values, wrong, line)
+        yield Row(position, values, wrong, line, whole)
+
+
+def _as_csv(cells: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -415,6 +446,8 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 def _header(cells: list[str], name: str) -> list[str]:
     columns = [cell.strip() for cell in cells]
+    while columns and not columns[-1]:
+        del columns[-1]  # what stands below it belongs to no column
     if NUMBER not in columns:
         # Without a header, that is the first recipient.
         shown = ", ".join("…" if sum(map(str.isdigit, column)) > 4 else column for column in columns)

@@ -12,9 +12,10 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import IO, Any, Literal, cast
 
-from airflow_provider_wassly.broadcast.recipients import GUARD, NUMBER, Row
+from airflow_provider_wassly.broadcast.recipients import GUARD, NUMBER, UNREADABLE, Row
 from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
 from airflow_provider_wassly.client.attachments import in_full
 from airflow_provider_wassly.hooks.files import is_folder, local_path, open_location, refuse_web_address, remote_path
@@ -135,6 +136,12 @@ class Output(ABC):
         shutil.copyfileobj(source, target, 1024 * 1024)
 
     def _check(self) -> None:
+        if not (isinstance(self.location, (str, PurePath)) or hasattr(self.location, "protocol")):
+            raise WasslyInvalidMessage(
+                f"of type {type(self.location).__name__}, but it must be a path or a URI", field=self.parameter
+            )
+        if not str(self.location).strip():
+            raise WasslyInvalidMessage("an empty path; leave it out, or give a path or a URI", field=self.parameter)
         refuse_web_address(self.location, self.parameter, "give a path or a URI such as s3://bucket/report.csv")
         path = local_path(self.location)
         try:
@@ -200,6 +207,8 @@ class Unsent(Output):
         if line.outcome in _UNSENT:
             values = {str(column): value for column, value in line.row.values.items()}
             values["reason"] = line.reason or line.outcome
+            if line.row.unreadable:
+                values[UNREADABLE] = line.row.unreadable
             self._columns.update(dict.fromkeys(values))
             self._text.write(json.dumps(values, default=str) + "\n")
 
@@ -215,6 +224,27 @@ class Unsent(Output):
         writer.writerows([_guarded(row.get(column)) for column in self._columns] for row in _objects_in(source))
         text.flush()
         text.detach()
+
+
+def check_places(source: Any, outputs: Iterable[Output]) -> None:
+    """
+    Refuse an output that would overwrite the list, or another output.
+
+    :param source: the file of the list, ``None`` if it is none.
+    :raises WasslyInvalidMessage: names both parameters.
+    """
+    taken = {} if source is None else {_identity(source): "recipients"}
+    for output in outputs:
+        other = taken.setdefault(_identity(output.location), output.parameter)
+        if other != output.parameter:
+            raise WasslyInvalidMessage(
+                f"the same file as {other}, which it would overwrite; give it a path of its own", field=output.parameter
+            )
+
+
+def _identity(location: Any) -> str:
+    path = local_path(location)
+    return str(location) if path is None else os.path.realpath(path)
 
 
 def _is_there(remote: Any) -> bool:

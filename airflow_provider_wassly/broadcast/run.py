@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import Any, get_args
 
 from airflow_provider_wassly._signals import in_one_piece
 from airflow_provider_wassly.broadcast.pace import Pace
-from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest
+from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest, where
 from airflow_provider_wassly.broadcast.record import (
     ACCEPTED,
     ANNOUNCED,
@@ -33,6 +34,7 @@ from airflow_provider_wassly.client import (
     WasslyConfigError,
     WasslyDeviceDisconnected,
     WasslyError,
+    WasslyInstanceUnknown,
     WasslyInvalidMessage,
     WasslyRateLimited,
     WasslyUnavailable,
@@ -60,8 +62,14 @@ _QUOTA_SECONDS = 30.0
 #: So many recipients one after the other that fail for a reason that may pass: it is not the recipients.
 _GIVE_UP_AFTER = 10
 
-#: So many recipients, the first of a try, that are refused for the same reason: it is the message.
+#: So many recipients, the first of a try, that are refused for the same reason: it is the message, or the connection.
 _REFUSED_FROM_THE_START = 20
+
+#: What differs from answer to answer: numbers, shortened or not, times, the id of a request.
+_WITH_DIGITS = re.compile(r"\S*\d\S*")
+
+#: What concerns all rows with the same sending session, and no others.
+_OF_A_SESSION = (WasslyDeviceDisconnected, WasslyInstanceUnknown)
 
 #: Rows with the same number and another content that get a line of their own in the log.
 _MAX_DUPLICATES = 20
@@ -233,8 +241,8 @@ class BroadcastRun:
         #: The recipients of this try, as long as all of them were refused for one reason; and that reason.
         self._refused: list[_Place] | None = []
         self._refusal = ""
-        #: Of the sending sessions that are not connected: what a row says of its session, and the error.
-        self._parked: dict[str, WasslyDeviceDisconnected] = {}
+        #: Of the sending sessions that are not connected or unknown: what a row says of its session, and the error.
+        self._parked: dict[str, WasslyError] = {}
         self._logged = 0
         # With the session that sent, and the moment of the answer by the monotonic clock.
         self._latest: tuple[SendReceipt, str, float] | None = None
@@ -491,7 +499,7 @@ class BroadcastRun:
             self._settle(place, "not_sent")
 
     def _make_failure_known(self, place: _Place, error: WasslyError) -> None:
-        if isinstance(error, WasslyDeviceDisconnected):
+        if isinstance(error, _OF_A_SESSION):
             self._settle(place, "not_sent", reason=error.message)
             self._park(_session(place), error)
             return
@@ -515,19 +523,20 @@ class BroadcastRun:
                 )
             )
 
-    def _park(self, session: str, error: WasslyDeviceDisconnected) -> None:
-        """Leave alone, for this try, all rows whose sending session is not connected."""
+    def _park(self, session: str, error: WasslyError) -> None:
+        """Leave alone, for this try, all rows whose sending session is not connected or unknown."""
         self._parked.setdefault(session, error)
         for job in [job for job in self._ready if _session(job.row) == session]:
             self._ready.remove(job)
             self._settle(job.row, "not_sent", reason=error.message)
 
     def _count_refusal(self, place: _Place, error: WasslyError) -> None:
-        """Stop if nobody has been sent to yet and all were refused for the same reason: it is the message then."""
-        if self._refused is None or (self._refused and error.message != self._refusal):
+        """Stop if nobody has been sent to yet and all were refused for the same reason: the recipients are not it."""
+        reason = _WITH_DIGITS.sub("…", error.message)
+        if self._refused is None or (self._refused and reason != self._refusal):
             self._refused = None
             return
-        self._refusal = error.message
+        self._refusal = reason
         self._refused.append(place)
         if len(self._refused) == _REFUSED_FROM_THE_START:
             for refused in self._refused:
@@ -535,8 +544,8 @@ class BroadcastRun:
                 refused.note(FAILED_FOR_NOW)
             self._stop(
                 WasslyBroadcastIncomplete(
-                    f"the first {len(self._refused)} recipients were all refused for one reason, so it is the message: "
-                    f"{error.message}",
+                    f"the first {len(self._refused)} recipients were all refused for one reason, so the recipients are "
+                    f"not the cause: {error.message}",
                     may_pass=False,
                 )
             )
@@ -616,7 +625,7 @@ class BroadcastRun:
         if self._limits.repeats_numbers:
             return
         region = self._hook.get_conn().default_region
-        first: dict[int, tuple[int, int]] = {}
+        first: dict[int, tuple[int, int | None, int]] = {}
         told = 0
         for rows in self._recipients.chunks():
             for row in rows:
@@ -624,16 +633,16 @@ class BroadcastRun:
                     number = _as_integer(normalize(row.number, region))
                 except WasslyInvalidMessage:
                     continue
-                position, content = first.setdefault(number, (row.position, content_of(row)))
+                position, line, content = first.setdefault(number, (row.position, row.line, content_of(row)))
                 if content == content_of(row):
                     continue
                 told += 1
                 if told <= _MAX_DUPLICATES:
                     log.warning(
-                        "Rows %d and %d have the same number (%s) and differ: it gets one message, that of the first "
-                        "row that can be sent (on_duplicate='skip')",
-                        position,
-                        row.position,
+                        "%s and %s have the same number (%s) and differ: it gets one message, that of the first row "
+                        "that can be sent (on_duplicate='skip')",
+                        where(position, line).capitalize(),
+                        row.where,
                         short(row.number),
                     )
         if told > _MAX_DUPLICATES:
@@ -690,7 +699,7 @@ def _concerns_everybody(error: WasslyError) -> bool:
 
 
 def _says_nothing_of_its_recipient(error: WasslyError) -> bool:
-    return isinstance(error, WasslyDeviceDisconnected) or _concerns_everybody(error)
+    return isinstance(error, _OF_A_SESSION) or _concerns_everybody(error)
 
 
 def _session(place: _Place) -> str:

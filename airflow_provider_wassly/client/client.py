@@ -42,6 +42,7 @@ from airflow_provider_wassly.client.errors import (
     WasslyConfigError,
     WasslyDeviceDisconnected,
     WasslyError,
+    WasslyInstanceUnknown,
     WasslyOutcomeUnknown,
     WasslyRateLimited,
     WasslyRejected,
@@ -332,12 +333,15 @@ class WasslyClient:
         device = next((device for device in devices if device.instance_id == instance_id), None)
         if device is None:
             known = ", ".join(sorted(device.instance_id for device in devices if device.instance_id)) or "none"
-            rejection.message += f" (the account has no instance {instance_id}, only: {known})"
+            kind: type[WasslyRejected] = WasslyInstanceUnknown
+            why = f"the account has no instance {instance_id}, only: {known}"
+        elif not device.is_connected:
+            kind = WasslyDeviceDisconnected
+            why = f"instance {instance_id} is {device.status or 'without status'}"
+        else:
             return rejection
-        if device.is_connected:
-            return rejection
-        return WasslyDeviceDisconnected(
-            f"{rejection.message} (instance {instance_id} is {device.status or 'without status'})",
+        return kind(
+            f"{rejection.message} ({why})",
             status=rejection.status,
             reason=rejection.reason,
             errors=rejection.errors,

@@ -13,7 +13,8 @@ received it is not knowable through this API and never claimed.
      ├─ WasslyAttachmentError         the file failed while it was being sent
      ├─ WasslyAuthError               apikey, token, email or password not accepted
      ├─ WasslyRejected                Wassly answered no
-     │   └─ WasslyDeviceDisconnected  … because the sending device is not connected
+     │   ├─ WasslyDeviceDisconnected  … because the sending device is not connected
+     │   └─ WasslyInstanceUnknown     … because the account has no such instance
      ├─ WasslyRateLimited             too many requests
      ├─ WasslyUnavailable             no connection, or the request did not leave whole
      └─ WasslyOutcomeUnknown          the request left, no answer to trust came back
@@ -164,6 +165,12 @@ class WasslyDeviceDisconnected(WasslyRejected):
     def may_pass(self) -> bool:
         """A phone comes back."""
         return True
+
+
+class WasslyInstanceUnknown(WasslyRejected):
+    """Raised when Wassly rejected the message and then listed other instances than the sending one."""
+
+    advice = "Correct instance_id; the device list names those that there are."
 
 
 class WasslyRateLimited(WasslyError):

@@ -35,6 +35,9 @@ _PER_RECIPIENT = (
     "media_content_type",
 )
 
+#: Stands in where a message is checked before it is known to whom it goes.
+_SOMEBODY = "+447700900000"
+
 #: A reading of the quota that is older says nothing.
 _MAX_AGE = timedelta(hours=36)
 
@@ -226,7 +229,7 @@ class WasslyBroadcastOperator(WasslyTask):
         :raises WasslyError: when a retry can, so that ``retries`` apply.
         """
         from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
-        from airflow_provider_wassly.broadcast.report import Report, Unsent
+        from airflow_provider_wassly.broadcast.report import Report, Unsent, check_places
         from airflow_provider_wassly.client import WasslyError
         from airflow_provider_wassly.stores import when_it_ends
 
@@ -246,7 +249,8 @@ class WasslyBroadcastOperator(WasslyTask):
                 outputs.append(Report(place, self.attachment_conn_id, self.report_numbers == "full"))
             if self.unsent is not None:
                 outputs.append(Unsent(self._place(self.unsent, context), self.attachment_conn_id))
-            self._check_columns(surveyed)
+            check_places(recipients.file, outputs)
+            self._check_templates(context, surveyed)
             prepare = self._preparer(context)
             if self.validate_first and not record.is_resumed:
                 self._validate(recipients, prepare)
@@ -356,6 +360,8 @@ class WasslyBroadcastOperator(WasslyTask):
                 return None
             return (find_once if all(isinstance(value, Hashable) for value in file) else find)(parameter, *file)
 
+        self._check_what_all_get(render, attachment, env)
+
         def prepare(row: Row) -> OutgoingMessage:
             own_context["recipient"] = Recipient(row.values)
             instance_id = row.values.get("instance_id")
@@ -375,6 +381,38 @@ class WasslyBroadcastOperator(WasslyTask):
                 raise
 
         return prepare
+
+    def _check_what_all_get(
+        self, render: Callable[[str], Any], attachment: Callable[[str], Any], env: jinja2.Environment
+    ) -> None:
+        """
+        Refuse before the first message what would be refused in each row.
+
+        :raises WasslyInvalidMessage: names the parameter.
+        """
+        from airflow_provider_wassly.client.messages import prepare
+
+        same = {name for name in _PER_RECIPIENT if self._is_the_same_for_all(name, env)}
+        files = {
+            parameter: attachment(parameter)
+            for parameter in ("document", "media")
+            if {parameter, f"{parameter}_name", f"{parameter}_content_type"} <= same
+        }
+        message = render("message") if "message" in same else None
+        is_empty = message is None or (isinstance(message, str) and not message.strip())
+        if is_empty and len(same) < len(_PER_RECIPIENT):
+            message = "-"  # there may be a file
+        prepare(contact_mobile_number=_SOMEBODY, instance_id="-", message=message, **files)
+
+    def _is_the_same_for_all(self, name: str, env: jinja2.Environment) -> bool:
+        from airflow_provider_wassly.broadcast.columns import is_the_same_for_all
+
+        value = getattr(self, name)
+        if callable(value) or hasattr(value, "protocol"):
+            return False
+        if not isinstance(value, str) or name in self._verbatim:
+            return True
+        return is_the_same_for_all(self._source(name, value, env), env)
 
     def _renderer(self, name: str, context: _compat.Context, env: jinja2.Environment) -> Callable[[], Any]:
         """Return what renders a parameter for the recipient that is in ``context`` by then."""
@@ -401,21 +439,28 @@ class WasslyBroadcastOperator(WasslyTask):
         except jinja2.TemplateError as error:
             raise WasslyInvalidMessage(_reason(error), field=name) from None
 
-    def _check_columns(self, surveyed: Survey) -> None:
+    def _check_templates(self, context: _compat.Context, surveyed: Survey) -> None:
         """
-        Refuse templates that name a column which no row of the list has: each row would be invalid.
+        Refuse templates that name what no row and no context has: each row would be invalid.
 
         :raises WasslyInvalidMessage: names it.
         """
-        from airflow_provider_wassly.broadcast.columns import columns_needed
+        from airflow_provider_wassly.broadcast.columns import columns_needed, unknown_names
         from airflow_provider_wassly.client import WasslyInvalidMessage
 
         env = self.text_environment()
         for name in _PER_RECIPIENT:
             value = getattr(self, name)
-            if not isinstance(value, str) or name in self._verbatim or surveyed.columns is None:
+            if not isinstance(value, str) or name in self._verbatim:
                 continue
-            for column in sorted(columns_needed(self._source(name, value, env), env) - surveyed.columns):
+            source = self._source(name, value, env)
+            for unknown in sorted(unknown_names(source, env, {*context, *_compat.names_in_templates()})):
+                raise WasslyInvalidMessage(
+                    f"names {unknown}, which no template has; the columns of the list are recipient.…", field=name
+                )
+            if surveyed.columns is None:
+                continue
+            for column in sorted(columns_needed(source, env) - surveyed.columns):
                 raise WasslyInvalidMessage(
                     f"names recipient.{column}, but the list has no such column; its columns: "
                     f"{', '.join(sorted(surveyed.columns)[:_MAX_NAMED])}",

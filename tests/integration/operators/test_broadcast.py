@@ -472,7 +472,6 @@ def test_a_column_that_is_missing_is_named_wherever_it_stands(
         "{{ recipient.name.first }}",
         "{{ 1 / recipient.zero }}",
         "{{ recipient.name + 1 }}",
-        "{{ unheard_of }}",
         "{{ recipient.name | cut }}",
     ],
 )
@@ -771,11 +770,27 @@ def test_a_device_that_is_disconnected_keeps_the_rows_of_others_going(one_task: 
         assert sent_to(box) == numbers(1, 40)
 
 
+def test_an_instance_that_the_account_does_not_have_keeps_the_rows_of_others_going(one_task: Task) -> None:
+    with Sandbox(devices=["one"]) as box, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", box.connection)
+        rows = [{**row, "instance_id": "ohne" if place < 20 else "one"} for place, row in enumerate(people(40))]
+        ended = one_task.run(recipients=rows)
+        assert isinstance(ended.error, FAIL)
+        assert "the account has no instance ohne, only: one" in str(ended.error)
+        assert ended.counts == {"accepted": 20, "not_sent": 20}
+        assert len([call for call in box.calls if call.endpoint == "send"]) <= 22
+        one_task.clear()
+        assert one_task.run(recipients=[{**row, "instance_id": "one"} for row in rows]).counts == {"accepted": 40}
+        assert sent_to(box) == numbers(1, 40)
+
+
 def test_a_message_that_wassly_does_not_take_is_not_sent_to_everybody(box: Sandbox, task: Task, log: Log) -> None:
     box.fail_next("http_413", times=1000)
     ended = task.run(recipients=people(300))
     assert isinstance(ended.error, FAIL)
-    assert "the first 20 recipients were all refused for one reason, so it is the message: " in str(ended.error)
+    assert "the first 20 recipients were all refused for one reason, so the recipients are not the cause: " in str(
+        ended.error
+    )
     assert "Clearing the task resumes without sending to anyone twice" in str(ended.error)
     assert "retry" not in str(ended.error)
     calls = Counter(call.endpoint for call in box.calls)

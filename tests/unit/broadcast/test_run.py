@@ -411,7 +411,9 @@ def test_the_first_twenty_that_are_refused_for_one_reason_stop_all(max_workers: 
     stopped_by = broadcast.run.stopped_by
     assert isinstance(stopped_by, WasslyBroadcastIncomplete)
     assert not stopped_by.may_pass
-    assert str(stopped_by) == ("the first 20 recipients were all refused for one reason, so it is the message: never")
+    assert str(stopped_by) == (
+        "the first 20 recipients were all refused for one reason, so the recipients are not the cause: never"
+    )
     assert 20 <= len(world.calls) <= 20 + 2 * max_workers
     # When the message is right, they get it too.
     world.fates = {}
@@ -428,6 +430,18 @@ def test_twenty_that_are_refused_stop_nothing_if_one_before_was_not(exception: s
     broadcast = Broadcast(world, people(40)).go()
     assert broadcast.run.stopped_by is None
     assert len(set(world.calls)) == 40
+
+
+def test_what_differs_from_answer_to_answer_is_no_other_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = itertools.count(1000)
+    reason = "HTTP 413 (request 7f{}, 12:00:{:02}): too large for +44…{}"
+    monkeypatch.setitem(
+        ERRORS, "refuse", lambda: WasslyRejected(reason.format(next(ids), next(ids) % 60, next(ids)), status=413)
+    )
+    world = World()
+    world.fates = {number(place): ["refuse"] for place in range(40)}
+    Broadcast(world, people(40)).go()
+    assert len(world.calls) <= 22
 
 
 def test_refusals_for_different_reasons_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

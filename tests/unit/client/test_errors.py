@@ -11,6 +11,7 @@ from airflow_provider_wassly.client import (
     WasslyConfigError,
     WasslyDeviceDisconnected,
     WasslyError,
+    WasslyInstanceUnknown,
     WasslyInvalidMessage,
     WasslyOutcomeUnknown,
     WasslyRateLimited,
@@ -27,6 +28,7 @@ ERRORS: list[WasslyError] = [
     WasslyRejected("rejected", status=422, reason="Invalid", errors={"instance_id": ["is invalid"]}),
     WasslyRejected("rejected", status=200),
     WasslyDeviceDisconnected("rejected", status=200, reason="not connected"),
+    WasslyInstanceUnknown("rejected", status=422),
     WasslyRateLimited("too many", retry_after=3.5),
     WasslyUnavailable("refused"),
     WasslyUnavailable("maintenance", retry_after=60),
@@ -85,6 +87,7 @@ def test_what_may_pass_without_anybody_changing_anything() -> None:
 
 def test_a_device_that_is_not_connected_is_a_rejection() -> None:
     assert issubclass(WasslyDeviceDisconnected, WasslyRejected)
+    assert issubclass(WasslyInstanceUnknown, WasslyRejected)
 
 
 def test_the_details_are_kept() -> None:

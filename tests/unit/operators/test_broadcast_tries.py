@@ -127,6 +127,95 @@ def test_a_template_that_is_wrong_for_all_fails_before_anything_is_sent(
     assert service.calls == []
 
 
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"message": "Dear {{ recipent.name }}"}, "message: names recipent, which no template has"),
+        ({"message": "{{ recipient.name }} {{ ds_nodashh }}"}, "message: names ds_nodashh, which no template has"),
+        ({"message": "{{ 1 / 0 }}"}, "message: ZeroDivisionError"),
+        ({"message": "   "}, "message: nothing to send: a text of white space only"),
+        ({"message": 12}, "message: of type int"),
+        ({"document": "/nope.pdf"}, "document: no such file: /nope.pdf"),
+        ({"document": "/nope.pdf", "message": "{{ recipient.name }}"}, "document: no such file: /nope.pdf"),
+        ({"media": __file__, "media_content_type": "blah"}, "media_content_type: "),
+    ],
+)
+def test_what_is_wrong_for_all_is_no_error_of_each_row(
+    task: Task, service: Service, parameters: dict[str, Any], words: str
+) -> None:
+    ended = task.run(recipients=people(3), **parameters)
+    assert isinstance(ended.error, FAIL)
+    assert f"Nothing was sent: {words}" in str(ended.error)
+    assert service.calls == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "{{ greeting | default('Hello') }} {{ recipient.name }}",
+        "{% if greeting is defined %}{{ greeting }}{% endif %} {{ recipient.name }}",
+        # Runs without a logical date have no such names.
+        "{% if dag_run.logical_date is defined %}{{ ts_nodash }}{% endif %} {{ recipient.name }}",
+        "{% macro dear(recipient) %}Dear {{ recipient.nam }}{% endmacro %}{{ dear({'nam': 'Ann'}) }}",
+        "{% set greeting = 'Hello' %}{{ greeting }} {{ range(3) | list }} {{ ds }}",
+    ],
+)
+def test_names_that_a_template_can_do_without_or_makes_itself_may_be_unknown(
+    task: Task, service: Service, message: str
+) -> None:
+    assert task.run(recipients=people(2), message=message).counts == {"accepted": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"report": ""}, "report: an empty path"),
+        ({"unsent": "  "}, "unsent: an empty path"),
+        ({"report": 5}, "report: of type int, but it must be a path or a URI"),
+        ({"report": "list.csv"}, "report: the same file as recipients, which it would overwrite"),
+        ({"unsent": "./list.csv"}, "unsent: the same file as recipients, which it would overwrite"),
+        ({"unsent": "x.csv", "report": "x.csv"}, "unsent: the same file as report, which it would overwrite"),
+    ],
+)
+def test_no_output_overwrites_the_list_or_another_one(
+    task: Task,
+    service: Service,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text(f"contact_mobile_number,name\n{number(1)},Ann\n")
+    ended = task.run(recipients=str(tmp_path / "list.csv"), **arguments)
+    assert isinstance(ended.error, FAIL)
+    assert words in str(ended.error)
+    assert service.calls == []
+
+
+@pytest.mark.parametrize("unsent", ["unsent.csv", "unsent.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        (f"contact_mobile_number,name\n{number(1)},Smith, John\n", f"{number(1)},Smith, John"),
+        (f'{{"contact_mobile_number": "{number(2)}"}}\n{{"contact_mobile_number": broken\n', "broken"),
+        (f"contact_mobile_number,name,,\n{number(1)},Smith, John,\n", f"{number(1)},Smith, John,"),
+    ],
+)
+def test_a_row_that_could_not_be_read_is_not_sent_to_from_the_list_of_the_unsent_and_kept_whole(
+    task: Task, service: Service, tmp_path: Path, unsent: str, content: str, lost: str
+) -> None:
+    source, rest, again = tmp_path / "list.csv", tmp_path / unsent, tmp_path / f"again-{unsent}"
+    source.write_text(content)
+    task.run(recipients=source, unsent=rest, message="Hello")
+    before = list(service.delivered)
+    task.make_again()
+    assert task.run(recipients=rest, unsent=again, message="Hello").counts == {"invalid": 1}
+    assert service.delivered == before
+    for path in (rest, again):
+        assert lost in path.read_text().replace('""', '"').replace('\\"', '"')
+
+
 def test_a_column_that_is_missing_is_named_for_files_and_template_files_too(
     task: Task, service: Service, tmp_path: Path
 ) -> None:
@@ -333,8 +422,8 @@ def test_a_row_with_the_number_of_another_and_a_text_of_its_own_is_named(
     assert task.run(recipients=rows).counts == {"accepted": 2, "duplicate": 2}
     ours = [record for record in caplog.records if record.name == run_module.__name__]
     assert [record.getMessage() for record in ours if record.levelname == "WARNING"] == [
-        "Rows 2 and 4 have the same number (+44…0002) and differ: it gets one message, that of the first row that can "
-        "be sent (on_duplicate='skip')"
+        "Row 2 and row 4 have the same number (+44…0002) and differ: it gets one message, that of the first row that "
+        "can be sent (on_duplicate='skip')"
     ]
 
 
