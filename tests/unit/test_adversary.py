@@ -828,3 +828,26 @@ def test_a_value_of_a_record_that_is_lost_lets_nobody_get_a_second_message(begun
         airflow.begin([], {})
         airflow.go_on_to_the_end()
         airflow.check_copies()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("task", [Broadcasting])
+def test_a_long_journal_outlives_an_attempt_that_begins_in_front_of_it(
+    begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends to the first row once more, and is killed before it has come to the rows that the journal is about."""
+    for module in (recipients_module, record_module):
+        monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(record_module, "_JOURNAL_SIZE", 5)
+    for first, second in itertools.product(range(36, 56, 2), (11, 14, 17)):
+        airflow = begun(["refuse for now"], {}, retries=3)
+        airflow.go_on(first)
+        if airflow.live is None:
+            continue
+        airflow.give_up_although_it_lives()
+        airflow.begin([], {})
+        airflow.go_on(second)
+        if airflow.others:
+            airflow.one_that_was_given_up_goes_on(TO_THE_END)
+        lose_it(airflow)
+        airflow.teardown()
