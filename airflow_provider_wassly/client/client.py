@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -569,6 +570,11 @@ def _suspicions(apikey: str, token: str | None, password: str | None) -> str:
         f"; {name} holds a space (in a URI a + is read as one: write %2B)"
         for name, value in {"apikey": apikey, "token": token}.items()
         if value and " " in value
+    ]
+    found += [
+        f"; {name} holds more than the secret itself: remove quotes and the header's name"
+        for name, value in {"apikey": apikey, "token": token}.items()
+        if value and re.match(r"[\"']|(authorization|bearer|token|api-?key)\b[\s:]*", value, re.IGNORECASE)
     ]
     if password and password != password.strip():
         found.append("; password begins or ends with white space: remove it if it is not part of it")

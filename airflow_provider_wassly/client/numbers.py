@@ -175,6 +175,8 @@ def _plain(text: str) -> str:
         raise _invalid("a number in exponent form (2.01E+11), as spreadsheets write it; its digits are lost")
     if _TRAILING_DECIMALS.fullmatch(text):
         raise _invalid("ends in .0, as spreadsheets write numbers; keep the column as text")
+    if ";" in text and text.partition(";")[2].lower().startswith(("ext=", "phone-context=", "isub=")):
+        raise _invalid("holds an extension; only a number can be sent to")
     if re.search(r"[,;|\n\r]", text) or text.count("+") > 1:
         raise _invalid(f"more than one number; {_ONE_RECIPIENT}")
     if any(char.isalpha() for char in text):

@@ -19,6 +19,8 @@ _WEB_SCHEMES = {"http", "https"}
 def local_path(location: Any) -> str | None:
     """Return the path in the local file system, ``None`` for a URI of any other."""
     text = location if isinstance(location, str) else str(location)
+    if isinstance(location, str) and text[:6].lower() == "file:/" and not text.startswith("//", 5):
+        text = f"file://{text[5:]}"  # the short form of the same URI
     uri = _URI.match(text)
     if uri is None:
         return text

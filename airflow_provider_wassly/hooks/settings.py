@@ -7,6 +7,7 @@ import difflib
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -179,6 +180,8 @@ def _base_url(connection: ConnectionLike) -> str:
             "with a path goes into the host's place, as in wassly://https%3A%2F%2Fgateway.example%2Fpath"
         )
     if "://" not in host:
+        if re.match(r"https?:?/", host, re.IGNORECASE):
+            raise WasslyConfigError(f"host: {host!r} is no URL; after http or https comes ://")
         if host.count(":") > 1 and not host.startswith("["):
             host = f"[{host}]"  # an IPv6 address
         host = f"{scheme or 'https'}://{host}"
@@ -266,7 +269,7 @@ def _list(value: Any) -> list[str]:
 
 
 def _proxies(value: Any) -> Mapping[str, str]:
-    if isinstance(value, str):
+    if isinstance(value, str) and value.lstrip().startswith("{"):
         value = _parsed(value)
     if not isinstance(value, dict) or not all(isinstance(url, str) for url in value.values()):
         raise ValueError('must be a JSON object such as {"https": "http://proxy:3128"}')

@@ -82,6 +82,9 @@ class WasslyNotifier(_compat.BaseNotifier):
         self.context = context or {}
         # What has "resolve" is the output of a task, which is no list yet.
         is_whole = isinstance(contact_mobile_number, str) or hasattr(contact_mobile_number, "resolve")
+        if not (is_whole or callable(contact_mobile_number) or isinstance(contact_mobile_number, Iterable)):
+            kind = type(contact_mobile_number).__name__
+            raise ValueError(f"contact_mobile_number: must be a number as text, or a list of them, not {kind}")
         self.contact_mobile_number = (
             contact_mobile_number if is_whole or callable(contact_mobile_number) else list(contact_mobile_number)
         )
@@ -144,6 +147,10 @@ class WasslyNotifier(_compat.BaseNotifier):
         seen_oids: set[int] | None = None,
     ) -> Any:
         """Render text as text, also with ``render_template_as_native_obj``; load a ``message`` that names a file."""
+        if isinstance(content, list) and any(map(callable, content)):
+            # On a list of people to notify each can be one of a template, a number or what says who is on duty.
+            env = jinja_env or self.get_template_env(context.get("dag"))
+            content = [each(context=context, jinja_env=env) if callable(each) else each for each in content]
         if not isinstance(content, str):
             return super().render_template(content, context, jinja_env, seen_oids)
         env = jinja_env or self.get_template_env(context.get("dag"))

@@ -215,6 +215,23 @@ def test_a_plus_in_a_uri_that_became_a_space_is_named_when_it_is_refused(
         assert f"; {name} holds a space (in a URI a + is read as one: write %2B)" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("token", '"secret-token"'),
+        ("token", "Token secret-token"),
+        ("apikey", "apikey: secret-key"),
+        ("token", "Bearer"),
+    ],
+)
+def test_a_secret_that_was_copied_with_more_is_named_when_it_is_refused(
+    connect: Connect, name: str, value: str
+) -> None:
+    with pytest.raises(WasslyAuthError, match=f"; {name} holds more than the secret itself: remove quotes") as caught:
+        connect({name: value}, **({"login": None, "password": None} if name == "token" else {})).list_devices()
+    assert "secret" not in caught.value.summary.replace("the secret itself", "")
+
+
 def test_a_line_break_after_the_password_is_none_of_it(connect: Connect) -> None:
     assert len(connect(password="sandbox-password\r\n").list_devices()) == 1
 

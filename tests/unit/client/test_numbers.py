@@ -98,6 +98,7 @@ def test_a_national_number_is_read_in_the_default_region(written: str, region: s
         ({"number": "+491701234567"}, "a list"),
         ("+491701234567, +491701234568", "more than one number.*expand"),
         ("+491701234567;+491701234568", "more than one number"),
+        ("tel:+49-170-1234567;ext=5", "holds an extension"),
         ("+491701234567\n+491701234568", "more than one number"),
         ("+491701234567 +491701234568", "more than one number"),
         ("['+491701234567']", "holds '\\['"),

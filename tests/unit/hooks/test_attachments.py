@@ -101,6 +101,12 @@ def test_a_file_uri_is_decoded_and_the_name_in_a_path_object_is_not(tmp_path: Pa
     assert content(resolved(uri.replace("%", "%25"))) == b"percent"
 
 
+@pytest.mark.parametrize("start", ["file:", "file://", "file://localhost", "FILE:"])
+def test_the_ways_to_write_a_file_uri(tmp_path: Path, start: str) -> None:
+    (tmp_path / "a b.pdf").write_bytes(b"content")
+    assert content(resolved(f"{start}{tmp_path}/a%20b.pdf")) == b"content"
+
+
 def test_a_file_uri_of_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pdf"))
     path.write_bytes(b"12345")
