@@ -1217,7 +1217,7 @@ def test_a_task_that_airflow_ends_says_so_too(box: Sandbox, one_task: Task, log:
     with signalled(lambda: len(box.messages) >= 1, stop):
         one_task.run(recipients=people(90), messages_per_minute=10, report=tmp_path / "report.csv")
     words = f"Broadcast ended: 1 of 90 accepted, 89 not sent; 999 conversations remain. Report: {tmp_path}/report.csv"
-    assert words in last(log)
+    assert words in log.text
 
 
 def test_a_report_that_could_not_be_saved_is_not_where_the_error_says(
