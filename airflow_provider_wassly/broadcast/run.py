@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, get_args
 
 from airflow_provider_wassly._signals import in_one_piece
@@ -460,9 +461,13 @@ class BroadcastRun:
         """Note what came of messages that are done; wait for the first of them."""
         while (job := self._senders.take(wait)) is not None:
             wait = 0.0
-            self._note(job)
-            self._out.discard(job)
-            self._make_known(job)
+            # Otherwise an interruption could leave it out of the counts, or in them twice.
+            in_one_piece(partial(self._take_over, job))
+
+    def _take_over(self, job: Job[_Place]) -> None:
+        self._note(job)
+        self._out.discard(job)
+        self._make_known(job)
 
     def _note(self, job: Job[_Place]) -> None:
         """Note what came of a message in the record. May be done twice, if something interrupts."""
@@ -558,19 +563,19 @@ class BroadcastRun:
             self._await_answers(seconds_after_kill)
         finally:
             # Whatever has interrupted it, nothing interrupts this.
-            in_one_piece(self._write_what_is_known)
-            rest = list(self._out)
-            self._out.clear()
-            for job in rest:
-                self._make_known(job)
-            self._hook.mask_tokens()
+            in_one_piece(self._finish)
 
-    def _write_what_is_known(self) -> None:
+    def _finish(self) -> None:
+        """Write down what is known of all messages, and count it."""
         self._senders.refuse()
         for job in self._out:
             job.give_up()
             self._note(job)
         self._try_to_write()
+        for job in self._out:
+            self._make_known(job)
+        self._out.clear()
+        self._hook.mask_tokens()
 
     def _await_answers(self, seconds_after_kill: float) -> None:
         is_written = False

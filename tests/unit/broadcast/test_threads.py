@@ -73,6 +73,9 @@ def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, b
             while traceback is not None:
                 frames.append(traceback.tb_frame.f_code.co_name)
                 traceback = traceback.tb_next
+            # However it ends, it says what it did.
+            counted = broadcast.run.tally.counts
+            assert counted["accepted"] == len(world.delivered), f"counted: {counted}"
             # The last frame is that of the trace function.
             yield world, "_wind_up" in frames or frames[-2] == "run"
         finally:
