@@ -241,7 +241,7 @@ class BroadcastRun:
         self._failures_in_a_row = 0
         #: The recipients of this try, as long as all of them were refused for one reason; and that reason.
         self._refused: list[_Place] | None = []
-        self._refusal = ""
+        self._refusal: tuple[int | None, str] | None = None
         #: Of the sending sessions that are not connected or unknown: what a row says of its session, and the error.
         self._parked: dict[str, WasslyError] = {}
         self._logged = 0
@@ -409,7 +409,8 @@ class BroadcastRun:
             elif self._ready and len(self._out) <= most:
                 wait = self._announce_in_time()
             elif is_exhausted and not self._ready and not self._out:
-                for error in self._parked.values():
+                # A retry can help as soon as one of the sessions may come back.
+                for error in sorted(self._parked.values(), key=lambda error: not error.may_pass):
                     self._stop(error)
                 return
             self._take_back(wait)
@@ -537,7 +538,7 @@ class BroadcastRun:
 
     def _count_refusal(self, place: _Place, error: WasslyError) -> None:
         """Stop if nobody has been sent to yet and all were refused for the same reason: the recipients are not it."""
-        reason = _WITH_DIGITS.sub("…", error.message)
+        reason = (getattr(error, "status", None), _WITH_DIGITS.sub("…", error.message))
         if self._refused is None or (self._refused and reason != self._refusal):
             self._refused = None
             return

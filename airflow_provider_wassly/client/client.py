@@ -574,7 +574,7 @@ def _suspicions(apikey: str, token: str | None, password: str | None) -> str:
     found += [
         f"; {name} holds more than the secret itself: remove quotes and the header's name"
         for name, value in {"apikey": apikey, "token": token}.items()
-        if value and re.match(r"[\"']|(authorization|bearer|token|api-?key)\b[\s:]*", value, re.IGNORECASE)
+        if value and re.match(r"[\"']|(authorization|bearer|token|api-?key)(\s|:|$)", value, re.IGNORECASE)
     ]
     if password and password != password.strip():
         found.append("; password begins or ends with white space: remove it if it is not part of it")

@@ -170,7 +170,7 @@ class WasslyDeviceDisconnected(WasslyRejected):
 class WasslyInstanceUnknown(WasslyRejected):
     """Raised when Wassly rejected the message and then listed other instances than the sending one."""
 
-    advice = "Correct instance_id; the device list names those that there are."
+    advice = "Correct instance_id; the error lists the instances of the account."
 
 
 class WasslyRateLimited(WasslyError):

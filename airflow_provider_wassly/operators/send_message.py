@@ -53,9 +53,9 @@ class WasslySendMessageOperator(WasslyTask):
     :param wassly_conn_id: the Airflow connection. (templated)
     """
 
-    # message comes first: see find_template.
+    # message comes before all that can name a file: see find_template.
     template_fields: Sequence[str] = (
-        # First, because Airflow renders a text by the method that also begins an attempt, and calls what can be called.
+        # First: rendering a text begins the attempt, and a message that can be called is not rendered.
         "wassly_conn_id",
         "message",
         "contact_mobile_number",

@@ -232,6 +232,12 @@ def test_a_secret_that_was_copied_with_more_is_named_when_it_is_refused(
     assert "secret" not in caught.value.summary.replace("the secret itself", "")
 
 
+def test_a_token_that_only_begins_like_a_header_is_not_called_more_than_a_secret(connect: Connect) -> None:
+    with pytest.raises(WasslyAuthError) as caught:
+        connect({"token": "token-of-long-ago"}, login=None, password=None).list_devices()
+    assert "more than the secret" not in str(caught.value)
+
+
 def test_a_line_break_after_the_password_is_none_of_it(connect: Connect) -> None:
     assert len(connect(password="sandbox-password\r\n").list_devices()) == 1
 

@@ -34,6 +34,7 @@ from airflow_provider_wassly.client import (
     WasslyConfigError,
     WasslyDeviceDisconnected,
     WasslyError,
+    WasslyInstanceUnknown,
     WasslyInvalidMessage,
     WasslyRateLimited,
     WasslyRejected,
@@ -442,6 +443,29 @@ def test_what_differs_from_answer_to_answer_is_no_other_reason(monkeypatch: pyte
     world.fates = {number(place): ["refuse"] for place in range(40)}
     Broadcast(world, people(40)).go()
     assert len(world.calls) <= 22
+
+
+def test_another_status_is_another_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses = itertools.cycle([413, 422])
+    monkeypatch.setitem(
+        ERRORS, "refuse", lambda: WasslyRejected(f"HTTP {(status := next(statuses))}: no", status=status)
+    )
+    world = World()
+    world.fates = {number(place): ["refuse"] for place in range(40)}
+    broadcast = Broadcast(world, people(40)).go()
+    assert broadcast.run.stopped_by is None
+
+
+def test_a_device_that_can_come_back_lets_a_retry_help_beside_one_that_the_account_does_not_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(ERRORS, "refuse", lambda: WasslyInstanceUnknown("the account has no instance", status=422))
+    world = World()
+    world.fates = {number(0): ["refuse"], number(1): ["device disconnected"]}
+    rows = [{**row, "instance_id": instance} for row, instance in zip(people(3), ("gone", "off", "on"), strict=True)]
+    broadcast = Broadcast(world, rows).go()
+    assert broadcast.outcomes() == ["not_sent", "not_sent", "accepted"]
+    assert isinstance(broadcast.run.stopped_by, WasslyDeviceDisconnected)
 
 
 def test_refusals_for_different_reasons_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
