@@ -50,6 +50,7 @@ lint: install
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
 
 bench: install
 	$(INSTALL_HERE) apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_wassly import connection_form
+from airflow_provider_wassly.connection import form
 
 _INTEGRATION = "Wassly"
 
@@ -19,7 +19,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": _INTEGRATION, "external-doc-url": "https://docs.wassly.com", "tags": ["service"]}
         ],
         "hooks": [_modules("hooks.wassly")],
-        "operators": [_modules("operators.broadcast", "operators.send_message")],
+        "operators": [_modules("operators.base", "operators.broadcast", "operators.send_message")],
         "sensors": [_modules("sensors.base", "sensors.device", "sensors.quota")],
         "triggers": [_modules("triggers.base", "triggers.device", "triggers.quota")],
         "notifications": ["airflow_provider_wassly.notifications.wassly.WasslyNotifier"],
@@ -28,12 +28,8 @@ def get_provider_info() -> dict[str, Any]:
                 "connection-type": "wassly",
                 "hook-class-name": "airflow_provider_wassly.hooks.wassly.WasslyHook",
                 "hook-name": "Wassly",
-                "conn-fields": connection_form.conn_fields(),
-                "ui-field-behaviour": {
-                    "hidden-fields": connection_form.HIDDEN_FIELDS,
-                    "relabeling": connection_form.RELABELING,
-                    "placeholders": connection_form.PLACEHOLDERS,
-                },
+                "conn-fields": form.conn_fields(),
+                "ui-field-behaviour": form.ui_field_behaviour(hidden_fields="hidden-fields"),
             }
         ],
     }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def wassly_sandbox() -> Iterator[Sandbox]:
     """A local stand-in for the Wassly service, new for each test; the connection ``wassly_default`` leads to it."""
-    from airflow_provider_wassly.client._auth import Tokens
+    from airflow_provider_wassly.client.transport.auth import Tokens
     from airflow_provider_wassly.sandbox import Sandbox
 
     box = Sandbox()

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import requests
 from selenium import webdriver
@@ -135,7 +136,7 @@ def fill(box: Sandbox, chart_png: bytes) -> None:
     account = {"apikey": "sandbox-apikey", "base_url": box.url, "token": "sandbox-token"}
     with WasslyClient(**account) as client:  # type: ignore[arg-type]
 
-        def send(number: str, name: str | None, text: str, **files: Attachment) -> None:
+        def send(number: str, name: str | None, text: str, **files: Any) -> None:
             client.send_message(
                 contact_mobile_number=number, contact_name=name, instance_id=INSTANCE, message=text, **files
             )

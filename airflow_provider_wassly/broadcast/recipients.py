@@ -20,7 +20,7 @@ from jinja2 import StrictUndefined, Undefined
 from airflow_provider_wassly.broadcast.json_array import NotJsonError, items
 from airflow_provider_wassly.client import WasslyInvalidMessage
 from airflow_provider_wassly.client.attachments import in_full
-from airflow_provider_wassly.hooks.files import local_path, open_location, reason_of, refuse_web_address
+from airflow_provider_wassly.files.locations import local_path, open_location, reason_of, refuse_web_address
 
 NUMBER = "contact_mobile_number"
 

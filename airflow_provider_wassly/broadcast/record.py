@@ -16,13 +16,13 @@ from functools import reduce
 from operator import xor
 from typing import Any
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly._signals import in_one_piece
-from airflow_provider_wassly.attempts import Attempt
+from airflow_provider_wassly.airflow_compat import versions
 from airflow_provider_wassly.broadcast.recipients import CHUNK, Row, Survey, mark
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
-from airflow_provider_wassly.state import WasslyRecordError, WasslyRecordUnreadable
-from airflow_provider_wassly.stores import Store
+from airflow_provider_wassly.records.attempts import Attempt
+from airflow_provider_wassly.records.send_record import WasslyRecordError, WasslyRecordUnreadable
+from airflow_provider_wassly.records.signals import in_one_piece
+from airflow_provider_wassly.records.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +327,7 @@ class BroadcastRecord:
         """
         if not any(chunk.is_changed for chunk in self._chunks.values()):
             return
-        if _compat.OUTLIVES_ITS_SUPERVISOR or self._clock.monotonic() - self._written_at > _SOON:
+        if versions.OUTLIVES_ITS_SUPERVISOR or self._clock.monotonic() - self._written_at > _SOON:
             self._refuse_if_overtaken()
         changed = {number: chunk for number, chunk in self._chunks.items() if chunk.changes}
         begun = max(changed) + 1

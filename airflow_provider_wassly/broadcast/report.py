@@ -18,7 +18,13 @@ from typing import IO, Any, Literal, cast
 from airflow_provider_wassly.broadcast.recipients import GUARD, NUMBER, UNREADABLE, Row
 from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
 from airflow_provider_wassly.client.attachments import in_full
-from airflow_provider_wassly.hooks.files import is_folder, local_path, open_location, refuse_web_address, remote_path
+from airflow_provider_wassly.files.locations import (
+    is_folder,
+    local_path,
+    open_location,
+    refuse_web_address,
+    remote_path,
+)
 
 #: The line at the end: there are readers that go by the place of a column.
 COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason", "line")

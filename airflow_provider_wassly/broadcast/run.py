@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, get_args
 
-from airflow_provider_wassly._signals import in_one_piece
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest, where
 from airflow_provider_wassly.broadcast.record import (
@@ -43,6 +42,7 @@ from airflow_provider_wassly.client import (
 )
 from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
+from airflow_provider_wassly.records.signals import in_one_piece
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from airflow_provider_wassly.client.errors import (
     WasslyRejected,
     WasslyUnavailable,
 )
-from airflow_provider_wassly.client.messages import OutgoingMessage
+from airflow_provider_wassly.client.messages import MessageParameters, OutgoingMessage
 from airflow_provider_wassly.client.models import Device, SendReceipt
 from airflow_provider_wassly.client.numbers import normalize, shorten
 from airflow_provider_wassly.client.observer import SendObserver
@@ -24,6 +24,7 @@ __all__ = [
     "DEFAULT_BASE_URL",
     "Attachment",
     "Device",
+    "MessageParameters",
     "OutgoingMessage",
     "SendObserver",
     "SendReceipt",

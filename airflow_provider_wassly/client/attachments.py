@@ -51,13 +51,21 @@ class Attachment:
         object.__setattr__(self, "content_type", content_type or type_of(self.name) or "application/octet-stream")
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str], *, name: str | None = None, parameter: str) -> Attachment:
+    def from_path(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        content_type: str | None = None,
+        parameter: str,
+    ) -> Attachment:
         """
         Check a local file and return it as attachment.
 
         :param path: the file.
         :param name: the name that the recipient sees; by default the last part of the path. One without a known
             extension gets the file's.
+        :param content_type: its MIME type; by default the one that goes with the name.
         :param parameter: ``document`` or ``media``, for error texts.
         :raises WasslyInvalidMessage: when it is missing, unreadable or no regular file.
         """
@@ -78,6 +86,9 @@ class Attachment:
             name=display_name(name, location),
             size=found.st_size,
             opener=lambda: cast(BinaryIO, open(location, "rb")),
+            content_type=""
+            if content_type is None
+            else checked_content_type(content_type, f"{parameter}_content_type"),
         )
 
 

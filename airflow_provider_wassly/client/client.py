@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import json
 import logging
-import math
 import os
-import re
-import traceback
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
-from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
-import requests
 import tenacity
-import urllib3
-from requests.cookies import RequestsCookieJar
 
-from airflow_provider_wassly import __version__
-from airflow_provider_wassly.client._answers import (
-    Answer,
-    is_header_value,
-    one_line,
-    read_devices,
-    read_receipt,
-    read_token,
-    refusal,
+from airflow_provider_wassly.client._answers import read_devices, read_receipt, read_token
+from airflow_provider_wassly.client._arguments import (
+    DEFAULT_BASE_URL,
+    DEVICES,
+    LOGIN,
+    SEND,
+    check_base_url,
+    check_credentials,
+    check_recipients,
+    check_seconds,
+    is_loopback,
+    suspicions,
+    without_endpoint,
 )
-from airflow_provider_wassly.client._auth import Tokens, WasslyAuth, bare_token
 from airflow_provider_wassly.client._devices import DeviceStates
-from airflow_provider_wassly.client._multipart import SendBody
-from airflow_provider_wassly.client._network import check_bundle, check_proxies, proxy_password
-from airflow_provider_wassly.client._redaction import Redactor
-from airflow_provider_wassly.client._wire import WatchedAdapter, Wire
 from airflow_provider_wassly.client.attachments import Attachment
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.client.errors import (
@@ -44,30 +35,29 @@ from airflow_provider_wassly.client.errors import (
     WasslyDeviceDisconnected,
     WasslyError,
     WasslyInstanceUnknown,
-    WasslyOutcomeUnknown,
     WasslyRateLimited,
     WasslyRejected,
     WasslyUnavailable,
 )
-from airflow_provider_wassly.client.messages import OutgoingMessage, prepare
+from airflow_provider_wassly.client.messages import MessageParameters, OutgoingMessage, prepare
 from airflow_provider_wassly.client.models import Device, SendReceipt
-from airflow_provider_wassly.client.numbers import check_region, normalize, shorten
+from airflow_provider_wassly.client.numbers import check_region, shorten
 from airflow_provider_wassly.client.observer import SendObserver
+from airflow_provider_wassly.client.transport.auth import Tokens, bare_token
+from airflow_provider_wassly.client.transport.exchange import StaleConnection, Transport
+from airflow_provider_wassly.client.transport.multipart import SendBody
+from airflow_provider_wassly.client.transport.network import check_bundle, check_proxies, proxy_password
+from airflow_provider_wassly.client.transport.redaction import Redactor
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+__all__ = ["DEFAULT_BASE_URL", "WasslyClient"]
 
-DEFAULT_BASE_URL = "https://www.wassly.com"
-_LOGIN = "/api/login"
-_DEVICES = "/api/whatsapp-web-devices"
-_SEND = "/api/whatsapp-web-send-message"
+T = TypeVar("T")
 
 #: Seconds between two attempts when Wassly does not name them.
 _BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=10)
 
-#: An answer is a few hundred bytes of JSON; more than this is none of Wassly's.
-_MAX_ANSWER = 2**20
 #: As many doubtful numbers are logged one by one.
 _MAX_WARNINGS = 20
 
@@ -129,40 +119,43 @@ class WasslyClient:
         self._name = name or "the connection"
         self._named = f" ({name})" if name else ""
         token = bare_token(token) if token else None
-        _check_credentials(apikey, token, email, password)
-        host = _check_base_url(base_url, allow_http)
-        use_environment = not _is_loopback(host)
-        _check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
+        check_credentials(apikey, token, email, password)
+        host = check_base_url(base_url, allow_http)
+        use_environment = not is_loopback(host)
+        check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
         check_bundle(verify, use_environment and urlsplit(base_url).scheme == "https")
         if verify is False:
             log.warning("TLS certificates of %s are not verified (verify is false in %s)", host, self._name)
-        self.base_url = _without_endpoint(base_url)
+        self.base_url = without_endpoint(base_url)
         self.default_region = check_region(default_region) if default_region else None
-        self.allowed_recipients = _check_recipients(allowed_recipients, self.default_region)
-        self._apikey = apikey
+        self.allowed_recipients = check_recipients(allowed_recipients, self.default_region)
         self._email = email
         self._password = password
-        self._timeout = (connect_timeout, read_timeout)
-        self._verify = verify
-        self._proxies = {key: url.strip() for key, url in (proxies or {}).items()}
+        given_proxies = {key: url.strip() for key, url in (proxies or {}).items()}
         self._max_attempts = max_attempts
         self._max_retry_after = max_retry_after
         self._on_new_token = on_new_token
         self.clock = clock
         self._device_states = DeviceStates(self._list_devices_once, clock)
-        self._suspicions = _suspicions(apikey, token, password)
+        self._suspicions = suspicions(apikey, token, password)
         self._tokens = Tokens.of_account(self.base_url, apikey, email, password, token)
         self._redactor = Redactor(apikey, token, password)
-        for proxy in check_proxies(self.base_url, self._proxies, use_environment):
+        for proxy in check_proxies(self.base_url, given_proxies, use_environment):
             password_in_url = proxy_password(proxy)
             self._redactor.add(password_in_url)
             self._redactor.add(unquote(password_in_url))
-        #: Whether the service has shown that it ends kept connections silently. The next message that left on one could
-        #: be lost, or not, without a word; making a connection for each call costs less than that doubt.
-        self._keeps_no_connections = False
         #: Counts the messages to doubtful numbers.
         self._warnings = itertools.count(1)
-        self._session = _session(pool_maxsize, use_environment)
+        self._transport = Transport(
+            base_url=self.base_url,
+            apikey=apikey,
+            timeouts=(connect_timeout, read_timeout),
+            verify=verify,
+            proxies=given_proxies,
+            use_environment=use_environment,
+            pool_maxsize=pool_maxsize,
+            redactor=self._redactor,
+        )
 
     def __enter__(self) -> WasslyClient:
         return self
@@ -175,7 +168,7 @@ class WasslyClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._transport.close()
 
     def login(self) -> None:
         """
@@ -202,65 +195,55 @@ class WasslyClient:
         """
         return self._repeating(self._list_devices_once)
 
-    def prepare(
-        self,
-        *,
-        contact_mobile_number: str,
-        instance_id: str,
-        message: str | None = None,
-        contact_name: str | None = None,
-        document: Attachment | str | os.PathLike[str] | None = None,
-        media: Attachment | str | os.PathLike[str] | None = None,
-    ) -> OutgoingMessage:
+    def prepare(self, parameters: MessageParameters) -> OutgoingMessage:
         """
-        Check a message as far as that is possible without a call; the parameters are those of :meth:`send_message`.
+        Check a message as far as that is possible without a call.
 
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
-        return prepare(
-            contact_mobile_number=contact_mobile_number,
-            instance_id=instance_id,
-            message=message,
-            contact_name=contact_name,
-            document=document,
-            media=media,
-            default_region=self.default_region,
-            allowed_recipients=self.allowed_recipients,
-        )
+        return prepare(parameters, default_region=self.default_region, allowed_recipients=self.allowed_recipients)
 
     def send_message(
         self,
-        *,
         contact_mobile_number: str,
-        instance_id: str,
         message: str | None = None,
+        *,
+        instance_id: str,
         contact_name: str | None = None,
         document: Attachment | str | os.PathLike[str] | None = None,
+        document_name: str | None = None,
+        document_content_type: str | None = None,
         media: Attachment | str | os.PathLike[str] | None = None,
+        media_name: str | None = None,
+        media_content_type: str | None = None,
     ) -> SendReceipt:
         """
         Send one message.
 
-        Repeated only while it certainly was not accepted and may pass; see ``max_attempts``.
+        Repeated only while it certainly was not accepted and may pass; see ``max_attempts``. The parameters are those
+        of :class:`MessageParameters`.
 
-        :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of
-            ``default_region``.
-        :param instance_id: the connected WhatsApp Web session that sends.
-        :param message: the text; required when there is neither ``document`` nor ``media``.
-        :param contact_name: display name of the contact.
-        :param document: a document, as path or :class:`Attachment`.
-        :param media: an image, a video or an audio file, as path or :class:`Attachment`.
+        .. code-block:: python
+
+            client.send_message("+491701234567", "Hello", instance_id="14wdfwef-da6f-…")
+
         :raises WasslyInvalidMessage: before any call, when the message cannot be sent as it is.
         :raises WasslyError: any other of the tree; its ``accepted`` says what is known.
         """
         return self.send(
             self.prepare(
-                contact_mobile_number=contact_mobile_number,
-                instance_id=instance_id,
-                message=message,
-                contact_name=contact_name,
-                document=document,
-                media=media,
+                MessageParameters(
+                    contact_mobile_number=contact_mobile_number,
+                    message=message,
+                    contact_name=contact_name,
+                    document=document,
+                    document_name=document_name,
+                    document_content_type=document_content_type,
+                    media=media,
+                    media_name=media_name,
+                    media_content_type=media_content_type,
+                    instance_id=instance_id,
+                )
             )
         )
 
@@ -303,9 +286,9 @@ class WasslyClient:
         def call(token: str) -> SendReceipt:
             try:
                 with SendBody(message.texts, message.files) as body:
-                    answer = self._exchange(
+                    answer = self._transport.exchange(
                         "POST",
-                        _SEND,
+                        SEND,
                         token=token,
                         data=body.stream,
                         content_type=body.content_type,
@@ -324,7 +307,7 @@ class WasslyClient:
         return self._authenticated(call)
 
     def _list_devices_once(self) -> list[Device]:
-        return self._authenticated(lambda token: read_devices(self._exchange("GET", _DEVICES, token=token)))
+        return self._authenticated(lambda token: read_devices(self._transport.exchange("GET", DEVICES, token=token)))
 
     def _with_device_state(self, rejection: WasslyRejected, instance_id: str) -> WasslyRejected:
         """Return the rejection, made more exact if the device list explains it."""
@@ -371,7 +354,7 @@ class WasslyClient:
 
     def _fetch_token(self) -> str:
         credentials = json.dumps({"email": self._email, "password": self._password}).encode()
-        answer = self._exchange("POST", _LOGIN, data=credentials, content_type="application/json")
+        answer = self._transport.exchange("POST", LOGIN, data=credentials, content_type="application/json")
         token = read_token(answer)
         self._redactor.add(token)
         if self._on_new_token is not None:
@@ -387,7 +370,7 @@ class WasslyClient:
             )
 
         def was_stale(state: tenacity.RetryCallState) -> bool:
-            return state.outcome is not None and isinstance(state.outcome.exception(), _StaleConnection)
+            return state.outcome is not None and isinstance(state.outcome.exception(), StaleConnection)
 
         def stop(state: tenacity.RetryCallState) -> bool:
             # After one that was stale no kept connection is used, so this cannot go on and on.
@@ -428,228 +411,3 @@ class WasslyClient:
         except WasslyAuthError as error:
             error.message += f"{self._named}{self._suspicions}"
             raise
-
-    def _exchange(
-        self,
-        method: str,
-        path: str,
-        *,
-        token: str | None = None,
-        data: Any = None,
-        content_type: str | None = None,
-        harmless: int | None = None,
-        on_departure: Callable[[], None] | None = None,
-        number: str | None = None,
-    ) -> Answer:
-        """
-        Make one HTTP call and return the answer as it arrived.
-
-        :param harmless: of a send: how many bytes of the body may have left without it being a valid request.
-        :param on_departure: of a send: called before more than that leaves.
-        :raises WasslyUnavailable: without an answer, when nothing can have been accepted.
-        :raises WasslyOutcomeUnknown: without an answer, when something can have been.
-        """
-        url = f"{self.base_url}{path}"
-        redact = partial(self._redactor.with_number, number=number)
-        answered: requests.Response | None = None
-        with Wire(self._timeout[1], harmless, on_departure, self._keeps_no_connections) as wire:
-            try:
-                with self._session.request(
-                    method,
-                    url,
-                    data=data,
-                    headers={"Content-Type": content_type} if content_type else None,
-                    auth=WasslyAuth(self._apikey, token),
-                    timeout=self._timeout,
-                    verify=self._verify,
-                    proxies=dict(self._proxies),
-                    allow_redirects=False,
-                    stream=True,
-                ) as answered:
-                    body = answered.raw.read(_MAX_ANSWER, decode_content=True)
-            except WasslyError:
-                raise
-            except Exception as error:
-                if wire.ended_while_kept:
-                    self._keeps_no_connections = True
-                if (held_back_by := wire.held_back_by) is not None:
-                    raise held_back_by from held_back_by.__cause__
-                if answered is not None:
-                    cut = Answer(answered.status_code, answered.headers, b"", url, wire.request_whole, redact)
-                    # The status alone may say that nothing was accepted; a server that refuses early cuts the rest.
-                    if refusal(cut) is not None:
-                        return cut
-                # Whatever it is called, what it means depends on what had left by then. `from None`: the
-                # texts and objects of the libraries below hold URLs and headers. For a bug report:
-                log.debug("%s %s failed:\n%s", method, path, redact("".join(traceback.format_exception(error))))
-                reason = redact(_reason(error))
-                if wire.answer_overdue:
-                    reason = f"the answer did not come to its end within {wire.answer_limit:g} s"
-                if isinstance(error, _SETUP_ERRORS) and not wire.began:
-                    raise WasslyConfigError(f"the call cannot be made: {reason}") from None
-                if harmless is None:
-                    raise WasslyUnavailable(f"no answer from {url}: {reason}") from None
-                if not wire.request_whole:
-                    kind = _StaleConnection if wire.was_stale and answered is None else WasslyUnavailable
-                    raise kind(f"the request to {url} did not leave whole: {reason}") from None
-                if wire.answer_overdue:
-                    raise WasslyOutcomeUnknown(f"the request left whole, but {reason}") from None
-                raise WasslyOutcomeUnknown(f"the request left whole and no answer came back: {reason}") from None
-        return Answer(answered.status_code, answered.headers, body, url, wire.request_whole, redact)
-
-
-class _StaleConnection(WasslyUnavailable):
-    """The service had ended the kept connection; the same call, made again on a fresh one, follows at once."""
-
-
-#: What requests raises, before it makes a connection, for settings that it cannot work with. (Some it raises for an
-#: answer too, InvalidHeader for one: by then a message may have been accepted.)
-_SETUP_ERRORS = (
-    requests.exceptions.InvalidURL,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.MissingSchema,
-    requests.exceptions.InvalidProxyURL,
-    requests.exceptions.InvalidHeader,
-)
-
-
-def _session(pool_maxsize: int, use_environment: bool) -> requests.Session:
-    session = _Session()
-    # Covers the environment's proxies and CA bundle; .netrc is kept out by the auth object.
-    session.trust_env = use_environment
-    session.headers.clear()
-    session.headers.update(
-        {
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
-            "User-Agent": f"airflow-provider-wassly/{__version__}",
-        }
-    )
-    session.cookies = _NoCookies()
-    for prefix in ("https://", "http://"):
-        session.mount(prefix, WatchedAdapter(pool_maxsize))
-    return session
-
-
-class _Session(requests.Session):
-    """A session that knows no redirects."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """
-        Return none.
-
-        Even where it is told not to follow, requests reads the body of a redirect to its end, however long, and
-        parses where it points; what fails there would hide the status from us.
-        """
-        return None
-
-
-class _NoCookies(RequestsCookieJar):
-    """A session cookie of one thread's answer must not travel with another thread's call."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Keep none."""
-
-
-def _check_credentials(apikey: str, token: str | None, email: str | None, password: str | None) -> None:
-    for name, value in {"apikey": apikey, "token": token}.items():
-        if value and not is_header_value(value):
-            raise WasslyConfigError(
-                f"{name}: holds a line break, an outer space or a character beyond ASCII, which no header can carry"
-            )
-    if not apikey:
-        raise WasslyConfigError("apikey: missing; Wassly shows it in the account's settings")
-    if not token and not (email and password):
-        missing = "login and password" if not (email or password) else "password" if email else "login"
-        raise WasslyConfigError(f"{missing}: missing; give login (the account's email) and password, or a token")
-
-
-def _suspicions(apikey: str, token: str | None, password: str | None) -> str:
-    """Return what looks wrong with credentials and yet may be right; to be said when they were not accepted."""
-    found = [
-        f"; {name} holds a space (in a URI a + is read as one: write %2B)"
-        for name, value in {"apikey": apikey, "token": token}.items()
-        if value and " " in value
-    ]
-    found += [
-        f"; {name} holds more than the secret itself: remove quotes and the header's name"
-        for name, value in {"apikey": apikey, "token": token}.items()
-        if value and re.match(r"[\"']|(authorization|bearer|token|api-?key)(\s|:|$)", value, re.IGNORECASE)
-    ]
-    if password and password != password.strip():
-        found.append("; password begins or ends with white space: remove it if it is not part of it")
-    return "".join(found)
-
-
-def _check_base_url(base_url: str, allow_http: bool) -> str:
-    """Return the host of ``base_url``."""
-    try:
-        parts = urlsplit(base_url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise WasslyConfigError(f"host: {base_url!r} is no URL: {error}") from None
-    if parts.scheme not in {"http", "https"} or not host or any(char.isspace() for char in base_url):
-        raise WasslyConfigError(f"host: {base_url!r} is no URL such as {DEFAULT_BASE_URL}")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise WasslyConfigError(
-            "host: holds credentials, a query or a fragment; only schema, host, port and path belong there"
-        )
-    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
-        raise WasslyConfigError(
-            f"host: http://{host} would send apikey, password and messages unencrypted; "
-            "use https, or set allow_http in the connection's extra"
-        )
-    return host
-
-
-def _without_endpoint(base_url: str) -> str:
-    """Return the base URL without what the calls add to it, which is easily copied with it."""
-    parts = urlsplit(base_url)
-    path = parts.path.rstrip("/")
-    for end in (_LOGIN, _DEVICES, _SEND, "/api"):
-        if path.endswith(end):
-            path = path.removesuffix(end).rstrip("/")
-            break
-    return urlunsplit(parts._replace(path=path))
-
-
-def _check_seconds(**timeouts: float) -> None:
-    for name, seconds in timeouts.items():
-        if not 0 < seconds < math.inf:
-            raise WasslyConfigError(f"{name}: must be a number of seconds above 0, not {seconds!r}")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.rstrip(".").lower() == "localhost"
-
-
-def _check_recipients(recipients: Collection[str] | None, region: str | None) -> frozenset[str] | None:
-    if recipients is None:
-        return None
-    if isinstance(recipients, str):
-        raise WasslyConfigError("allowed_recipients: must be a list of numbers")
-    allowed = set()
-    for number in recipients:
-        try:
-            allowed.add(normalize(number, region))
-        except WasslyError as error:
-            raise WasslyConfigError(f"allowed_recipients: {shorten(str(number))}: {error}") from None
-    return frozenset(allowed)
-
-
-def _reason(error: Exception) -> str:
-    """Name what a library below reported, in one line."""
-    cause: Any = error
-    # requests wraps urllib3, which wraps the socket's error; the innermost says it best.
-    while True:
-        inner = getattr(cause, "reason", None) or next((arg for arg in cause.args if isinstance(arg, Exception)), None)
-        if not isinstance(inner, Exception) or inner is cause:
-            break
-        cause = inner
-    if isinstance(cause, urllib3.exceptions.HTTPError) and ": " in str(cause):
-        # urllib3 puts the connection object before the text.
-        return one_line(str(cause).split(": ", 1)[1])
-    return one_line(f"{type(cause).__name__}: {cause}")

@@ -1,12 +1,11 @@
-"""A message that passed every check that can be made before a call."""
+"""One message: what it is to be, and what it is once every check has passed that needs no call."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from airflow_provider_wassly.client.attachments import Attachment
 from airflow_provider_wassly.client.errors import WasslyInvalidMessage
@@ -17,6 +16,60 @@ log = logging.getLogger(__name__)
 #: What WhatsApp shows of a message, and of the caption of a file.
 MAX_MESSAGE = 4096
 MAX_CAPTION = 1024
+
+
+class FileParameters(NamedTuple):
+    """A file as it was asked for."""
+
+    location: Any
+    name: Any = None
+    content_type: Any = None
+
+
+@dataclass(frozen=True)
+class MessageParameters:
+    """
+    One message as it was asked for: nothing of it is checked yet.
+
+    Every way to send a message makes one of these first. The names are the API's own, where it has one.
+
+    :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
+        ``default_region``.
+    :param message: the text; required when there is neither ``document`` nor ``media``.
+    :param contact_name: display name of the contact.
+    :param document: a document, as path or :class:`Attachment`. Through the hook also a URI.
+    :param document_name: the file name that the recipient sees; by default the last part of the path. One without a
+        known extension gets the file's.
+    :param document_content_type: its MIME type; by default the one that goes with the name.
+    :param media: an image, a video or an audio file, in the same forms.
+    :param media_name: as ``document_name``.
+    :param media_content_type: as ``document_content_type``.
+    :param instance_id: the WhatsApp Web session that sends. Through the hook by default the connection's.
+    """
+
+    contact_mobile_number: Any = field(repr=False)
+    message: Any = field(default=None, repr=False)
+    contact_name: Any = field(default=None, repr=False)
+    document: Any = None
+    document_name: Any = None
+    document_content_type: Any = None
+    media: Any = None
+    media_name: Any = None
+    media_content_type: Any = None
+    instance_id: Any = None
+
+    @property
+    def files(self) -> dict[str, FileParameters]:
+        """The files that are given, by the API's field name."""
+        files = {
+            "document": FileParameters(self.document, self.document_name, self.document_content_type),
+            "media": FileParameters(self.media, self.media_name, self.media_content_type),
+        }
+        return {parameter: file for parameter, file in files.items() if file.location is not None}
+
+    def with_files(self, found: Mapping[str, Attachment]) -> MessageParameters:
+        """Return the same message with the files that were found for it."""
+        return replace(self, document=found.get("document"), media=found.get("media"))
 
 
 @dataclass(frozen=True)
@@ -42,40 +95,36 @@ class OutgoingMessage:
 
 
 def prepare(
+    parameters: MessageParameters,
     *,
-    contact_mobile_number: Any,
-    instance_id: Any,
-    message: Any = None,
-    contact_name: Any = None,
-    document: Attachment | str | os.PathLike[str] | None = None,
-    media: Attachment | str | os.PathLike[str] | None = None,
     default_region: str | None = None,
     allowed_recipients: Collection[str] | None = None,
 ) -> OutgoingMessage:
     """
     Check a message and return it in the form in which it is sent.
 
+    :param parameters: the message as it was asked for.
     :param default_region: see :func:`~airflow_provider_wassly.client.numbers.read`.
     :param allowed_recipients: when given, the only numbers (as ``+`` and digits) that can be sent to.
     :raises WasslyInvalidMessage: names the parameter that is wrong.
     """
-    number, warning = read(contact_mobile_number, default_region)
+    number, warning = read(parameters.contact_mobile_number, default_region)
     if allowed_recipients is not None and number not in allowed_recipients:
         raise WasslyInvalidMessage(
             f"{shorten(number)} is not among the connection's allowed_recipients", field="contact_mobile_number"
         )
-    instance = _text(instance_id, "instance_id").strip()
+    instance = _text(parameters.instance_id, "instance_id").strip()
     if not instance:
         raise WasslyInvalidMessage(
             "empty; set it here or in the connection's extra (Wassly's device list shows it)", field="instance_id"
         )
-    body = _text(message, "message")
-    name = _text(contact_name, "contact_name").strip()
-    given = {"document": document, "media": media}
+    body = _text(parameters.message, "message")
+    name = _text(parameters.contact_name, "contact_name").strip()
     files = {
-        parameter: file if isinstance(file, Attachment) else Attachment.from_path(file, parameter=parameter)
-        for parameter, file in given.items()
-        if file is not None
+        parameter: file.location
+        if isinstance(file.location, Attachment)
+        else Attachment.from_path(file.location, name=file.name, content_type=file.content_type, parameter=parameter)
+        for parameter, file in parameters.files.items()
     }
     for parameter, attachment in files.items():
         if attachment.size == 0:
@@ -83,7 +132,7 @@ def prepare(
     if not body.strip():
         body = ""
         if not files:
-            text = "a text of white space only" if _text(message, "message") else "no text"
+            text = "a text of white space only" if _text(parameters.message, "message") else "no text"
             raise WasslyInvalidMessage(f"nothing to send: {text}, no document and no media", field="message")
     _warn_if_long(body, MAX_CAPTION if files else MAX_MESSAGE, "caption" if files else "message")
     # The order is part of the guarantee: see SendBody.

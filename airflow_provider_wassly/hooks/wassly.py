@@ -6,14 +6,16 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from airflow_provider_wassly import _compat, connection_form
+from airflow_provider_wassly.airflow_compat import bases, exceptions, masking, metrics, variables
 from airflow_provider_wassly.client import (
     Attachment,
     Device,
+    MessageParameters,
     OutgoingMessage,
     SendObserver,
     SendReceipt,
@@ -23,14 +25,15 @@ from airflow_provider_wassly.client import (
     WasslyInvalidMessage,
     shorten,
 )
-from airflow_provider_wassly.hooks.attachments import resolve_attachment
-from airflow_provider_wassly.hooks.settings import ConnectionSettings, connection_error
+from airflow_provider_wassly.connection.form import form_widgets, ui_field_behaviour
+from airflow_provider_wassly.connection.settings import ConnectionSettings, connection_error
+from airflow_provider_wassly.files.attachments import resolve_attachment
 from airflow_provider_wassly.quota import Quota, QuotaReading
 
 log = logging.getLogger(__name__)
 
 
-class WasslyHook(_compat.BaseHook):
+class WasslyHook(bases.BaseHook):
     """
     Sends WhatsApp messages through the account of an Airflow connection.
 
@@ -58,18 +61,12 @@ class WasslyHook(_compat.BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the form's widgets for Airflow before 3.2; newer ones read the provider info."""
-        from airflow_provider_wassly.hooks.form_widgets import form_widgets
-
         return form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the labels and placeholders of the form for Airflow before 3.2."""
-        return {
-            "hidden_fields": connection_form.HIDDEN_FIELDS,
-            "relabeling": connection_form.RELABELING,
-            "placeholders": connection_form.PLACEHOLDERS,
-        }
+        return ui_field_behaviour()
 
     @cached_property
     def settings(self) -> ConnectionSettings:
@@ -80,11 +77,11 @@ class WasslyHook(_compat.BaseHook):
         """
         try:
             connection = self.get_connection(self.wassly_conn_id)
-        except _compat.not_found_exceptions() as error:
+        except exceptions.not_found_exceptions() as error:
             raise WasslyConfigError(_not_found(self.wassly_conn_id)) from error
         settings = ConnectionSettings.of(connection)
         for secret in settings.secrets():
-            _compat.mask_secret(secret)
+            masking.mask_secret(secret)
         return settings
 
     @cached_property
@@ -97,15 +94,15 @@ class WasslyHook(_compat.BaseHook):
 
     def _mask_token(self, token: str) -> None:
         if threading.get_ident() == self._thread:
-            _compat.mask_secret(token)
+            masking.mask_secret(token)
         else:
-            _compat.mask_secret_here(token)
+            masking.mask_secret_here(token)
             self._unmasked_tokens.append(token)
 
     def mask_tokens(self) -> None:
         """Have Airflow mask what the client fetched in other threads. In this process it is masked already."""
         while self._unmasked_tokens:
-            _compat.mask_secret(self._unmasked_tokens.pop())
+            masking.mask_secret(self._unmasked_tokens.pop())
 
     def get_conn(self) -> WasslyClient:
         """
@@ -153,56 +150,43 @@ class WasslyHook(_compat.BaseHook):
             max_bytes=self.settings.max_attachment_bytes,
         )
 
-    def prepare(
-        self,
-        *,
-        contact_mobile_number: str,
-        message: str | None = None,
-        contact_name: str | None = None,
-        document: Any = None,
-        document_name: str | None = None,
-        document_content_type: str | None = None,
-        media: Any = None,
-        media_name: str | None = None,
-        media_content_type: str | None = None,
-        instance_id: str | None = None,
-        attachment_conn_id: str | None = None,
-    ) -> OutgoingMessage:
+    def prepare(self, parameters: MessageParameters, *, attachment_conn_id: str | None = None) -> OutgoingMessage:
         """
-        Check a message as far as that is possible without a call; the parameters are those of :meth:`send_message`.
+        Check a message as far as that is possible without a call.
 
         Where no ``instance_id`` is set, the device list is asked for, once, to name those that there are.
 
+        :param parameters: the message as it was asked for.
+        :param attachment_conn_id: the Airflow connection for the object storage of both files.
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
-        instance = instance_id or self.settings.instance_id
+        instance = parameters.instance_id or self.settings.instance_id
         if not instance:
             raise WasslyInvalidMessage(self._missing_instance, field="instance_id")
-        files: dict[str, Attachment | None] = {
-            parameter: None
-            if location is None
-            else location
-            if isinstance(location, Attachment)
+        found = self.attachments(parameters, attachment_conn_id=attachment_conn_id)
+        return self.get_conn().prepare(replace(parameters.with_files(found), instance_id=instance))
+
+    def attachments(
+        self, parameters: MessageParameters, *, attachment_conn_id: str | None = None
+    ) -> dict[str, Attachment]:
+        """
+        Find the files of a message and check them against the connection's rules.
+
+        :return: the files by the API's field name.
+        :raises WasslyInvalidMessage: when one cannot or may not be sent.
+        """
+        return {
+            parameter: file.location
+            if isinstance(file.location, Attachment)
             else self.attachment(
-                location,
+                file.location,
                 parameter=parameter,
-                name=name,
-                content_type=content_type,
+                name=file.name,
+                content_type=file.content_type,
                 attachment_conn_id=attachment_conn_id,
             )
-            for parameter, location, name, content_type in (
-                ("document", document, document_name, document_content_type),
-                ("media", media, media_name, media_content_type),
-            )
+            for parameter, file in parameters.files.items()
         }
-        return self.get_conn().prepare(
-            contact_mobile_number=contact_mobile_number,
-            instance_id=instance,
-            message=message,
-            contact_name=contact_name,
-            document=files["document"],
-            media=files["media"],
-        )
 
     def send_message(
         self,
@@ -240,21 +224,19 @@ class WasslyHook(_compat.BaseHook):
         :raises WasslyInvalidMessage: before any call, when the message cannot be sent as it is.
         :raises WasslyError: any other of the tree; its ``accepted`` says what is known.
         """
-        return self.send(
-            self.prepare(
-                contact_mobile_number=contact_mobile_number,
-                message=message,
-                contact_name=contact_name,
-                document=document,
-                document_name=document_name,
-                document_content_type=document_content_type,
-                media=media,
-                media_name=media_name,
-                media_content_type=media_content_type,
-                instance_id=instance_id,
-                attachment_conn_id=attachment_conn_id,
-            )
+        parameters = MessageParameters(
+            contact_mobile_number=contact_mobile_number,
+            message=message,
+            contact_name=contact_name,
+            document=document,
+            document_name=document_name,
+            document_content_type=document_content_type,
+            media=media,
+            media_name=media_name,
+            media_content_type=media_content_type,
+            instance_id=instance_id,
         )
+        return self.send(self.prepare(parameters, attachment_conn_id=attachment_conn_id))
 
     def send(
         self,
@@ -298,7 +280,7 @@ class WasslyHook(_compat.BaseHook):
             else "not_accepted"
         )
         # The outcome is part of the name, because plain statsd knows no tags.
-        self._measure(_compat.count, f"wassly.messages.{name}")
+        self._measure(metrics.count, f"wassly.messages.{name}")
 
     def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta = timedelta(0)) -> None:
         """
@@ -308,7 +290,7 @@ class WasslyHook(_compat.BaseHook):
         """
         if receipt.remaining_conversations is None:
             return
-        self._measure(_compat.gauge, "wassly.remaining_conversations", receipt.remaining_conversations)
+        self._measure(metrics.gauge, "wassly.remaining_conversations", receipt.remaining_conversations)
         if self.settings.record_quota:
             Quota(self.wassly_conn_id).record(receipt.remaining_conversations, instance_id, age)
 
@@ -392,7 +374,7 @@ def _not_found(conn_id: str) -> str:
             "login, password and values are percent-encoded"
         )
     missing = f"There is no connection {conn_id!r}; create it (type Wassly) or set wassly_conn_id"
-    if _compat.reads_saved_connections():
+    if variables.reads_saved_connections():
         return missing
     return (
         f"{missing}. Outside of a task, Airflow 3 looks only into the environment ({variable}) and into secrets "

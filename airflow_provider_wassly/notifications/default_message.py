@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import masking, tasks
 from airflow_provider_wassly.client.messages import MAX_MESSAGE
 from airflow_provider_wassly.notifications.plain_text import plain_text
 
@@ -94,7 +94,7 @@ def _task(context: Any, ti: Any) -> list[str | None]:
         ", ".join(fact for fact in facts if fact),
         _attempt(_error, _value(context, "exception")),
         *_run(context, _value(context, "dag_run"), _value(ti, "run_id")),
-        _plain(_attempt(_compat.task_url, ti)),
+        _plain(_attempt(tasks.task_url, ti)),
     ]
 
 
@@ -112,7 +112,7 @@ def _dag(context: Any) -> list[str | None]:
         _attempt(_failed_tasks, dag, dag_run, dag_id, run_id) if failed else None,
         None if reason is None or reason in _PLAIN_REASONS else _named("Reason", reason),
         *_run(context, dag_run, run_id),
-        _plain(_attempt(_compat.run_url, dag_id, run_id)) if dag_id else None,
+        _plain(_attempt(tasks.run_url, dag_id, run_id)) if dag_id else None,
     ]
 
 
@@ -126,7 +126,7 @@ def _deadline(context: Any) -> list[str | None]:
         _named("⏰ *Deadline missed*", dag_id),
         ", ".join(fact for fact in facts if fact),
         *_run(context, dag_run, run_id),
-        _plain(_attempt(_compat.run_url, dag_id, run_id)) if dag_id else None,
+        _plain(_attempt(tasks.run_url, dag_id, run_id)) if dag_id else None,
     ]
 
 
@@ -136,7 +136,7 @@ def _run(context: Any, dag_run: Any, run_id: Any) -> list[str | None]:
 
 
 def _failed_tasks(dag: Any, dag_run: Any, dag_id: str, run_id: str) -> str | None:
-    states = _compat.task_states(dag_run, dag_id, run_id, _value(dag, "task_ids") or ())
+    states = tasks.task_states(dag_run, dag_id, run_id, _value(dag, "task_ids") or ())
     failed = Counter(task_id for task_id, state in states if state == "failed")
     if not failed:
         return None
@@ -156,7 +156,7 @@ def _error(exception: Any) -> str | None:
         return None
     # Before it is cut: of a secret's beginning nobody knows that it is one. Twice: codes in its midst can hide a
     # secret, and line breaks can be part of one.
-    lines = _compat.redact(plain_text(_compat.redact(str(exception)))).strip().splitlines()
+    lines = masking.redact(plain_text(masking.redact(str(exception)))).strip().splitlines()
     text = lines[0].strip() if lines else ""
     if isinstance(exception, BaseException):
         text = f"{type(exception).__name__}: {text}" if text else type(exception).__name__

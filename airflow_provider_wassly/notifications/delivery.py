@@ -6,11 +6,13 @@ import logging
 import queue
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from airflow_provider_wassly.client import (
     Attachment,
+    MessageParameters,
     OutgoingMessage,
     SendObserver,
     SendReceipt,
@@ -23,7 +25,8 @@ from airflow_provider_wassly.client import (
     shorten,
 )
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
-from airflow_provider_wassly.hooks.files import local_path, remote_path
+from airflow_provider_wassly.client.messages import FileParameters
+from airflow_provider_wassly.files.locations import local_path, remote_path
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 log = logging.getLogger(__name__)
@@ -61,16 +64,12 @@ class WasslyNotificationError(WasslyError):
 
 def notify_everybody(
     numbers: Sequence[Any],
+    message: MessageParameters,
     *,
     wassly_conn_id: str,
     keep_quota: bool,
-    document: Any,
-    media: Any,
-    document_content_type: Any = None,
-    media_content_type: Any = None,
     began: float | None = None,
     clock: Clock = SYSTEM,
-    **message: Any,
 ) -> None:
     """
     Send one message to every number, and wait for what comes of it.
@@ -78,10 +77,10 @@ def notify_everybody(
     What certainly was not accepted and may pass is sent again while there is time.
 
     :param numbers: the recipients; one that is there twice gets one message.
+    :param message: the message, to whomever.
     :param keep_quota: whether the remaining quota is kept for the sensors.
     :param began: the moment from which the time counts; by default the present one.
     :param clock: what the time is counted by.
-    :param message: the rest of it, with the names of :meth:`WasslyHook.send_message`.
     :raises WasslyError: what went wrong with the only recipient, or with the message to all of them.
     :raises WasslyNotificationError: what went wrong with some of several.
     """
@@ -90,19 +89,15 @@ def notify_everybody(
     if not numbers:
         raise WasslyInvalidMessage("empty; there is nobody to notify", field="contact_mobile_number")
     # Looked at once and not for each recipient.
-    files: dict[str, Any] = {
-        parameter: None if location is None else _look_at(location, parameter, content_type, hook, deadline, clock)
-        for parameter, location, content_type in (
-            ("document", document, document_content_type),
-            ("media", media, media_content_type),
-        )
-    }
+    message = message.with_files(
+        {parameter: _look_at(file, parameter, hook, deadline, clock) for parameter, file in message.files.items()}
+    )
     messages: dict[str, tuple[str, OutgoingMessage]] = {}
     failures: dict[str, WasslyError] = {}
     for position, number in enumerate(numbers, start=1):
         who = f"recipient {position} ({shorten(str(number))})"
         try:
-            prepared = hook.prepare(contact_mobile_number=number, **files, **message)
+            prepared = hook.prepare(replace(message, contact_mobile_number=number))
             messages.setdefault(prepared.contact_mobile_number, (who, prepared))
         except WasslyInvalidMessage as error:
             failures[who] = error
@@ -130,15 +125,14 @@ def notify_everybody(
         raise WasslyNotificationError(failures, recipients)
 
 
-def _look_at(
-    location: Any, parameter: str, content_type: Any, hook: WasslyHook, deadline: float, clock: Clock
-) -> Attachment:
+def _look_at(file: FileParameters, parameter: str, hook: WasslyHook, deadline: float, clock: Clock) -> Attachment:
     """
     Find a file, in a thread: a storage that does not answer must not hold up what called us.
 
     :raises WasslyInvalidMessage: when it cannot or may not be sent, or is not found in time.
     """
-    find = partial(hook.attachment, location, parameter=parameter, content_type=content_type)
+    location = file.location
+    find = partial(hook.attachment, location, parameter=parameter, name=file.name, content_type=file.content_type)
     # Airflow is asked for connections in the caller's thread alone; it keeps what comes of it.
     hook.get_conn()
     if local_path(location) is None:

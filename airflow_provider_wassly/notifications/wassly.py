@@ -12,14 +12,13 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import as_template
+from airflow_provider_wassly.airflow_compat import bases, templates
 
 if TYPE_CHECKING:
     import jinja2
 
 
-class WasslyNotifier(_compat.BaseNotifier):
+class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
     """
     Sends a WhatsApp message when something has happened to a task or a DAG run.
 
@@ -51,7 +50,6 @@ class WasslyNotifier(_compat.BaseNotifier):
     :param context: what Airflow hands to a deadline alert.
     """
 
-    # message comes first: see render_template.
     template_fields: Sequence[str] = (
         "message",
         "contact_mobile_number",
@@ -76,7 +74,7 @@ class WasslyNotifier(_compat.BaseNotifier):
         media_content_type: str | None = None,
         instance_id: Any = None,
         wassly_conn_id: Any = "wassly_default",
-        context: _compat.Context | None = None,
+        context: bases.Context | None = None,
     ) -> None:
         super().__init__()
         self.context = context or {}
@@ -88,10 +86,10 @@ class WasslyNotifier(_compat.BaseNotifier):
         self.contact_mobile_number = (
             contact_mobile_number if is_whole or callable(contact_mobile_number) else list(contact_mobile_number)
         )
-        self.message = message
-        self.document = as_template(document)
+        self.message = templates.as_message(message)
+        self.document = templates.as_path(document)
         self.document_content_type = document_content_type
-        self.media = as_template(media)
+        self.media = templates.as_path(media)
         self.media_content_type = media_content_type
         self.instance_id = instance_id
         self.wassly_conn_id = wassly_conn_id
@@ -124,7 +122,7 @@ class WasslyNotifier(_compat.BaseNotifier):
             env.loader = FileSystemLoader(os.path.dirname(file))
         return env
 
-    def render_template_fields(self, context: _compat.Context, jinja_env: jinja2.Environment | None = None) -> None:
+    def render_template_fields(self, context: bases.Context, jinja_env: jinja2.Environment | None = None) -> None:
         """
         Render or call all fields.
 
@@ -142,26 +140,22 @@ class WasslyNotifier(_compat.BaseNotifier):
     def render_template(
         self,
         content: Any,
-        context: _compat.Context,
+        context: bases.Context,
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render text as text, also with ``render_template_as_native_obj``; load a ``message`` that names a file."""
+        """Render what a field holds, as text; call what says whom to notify."""
         if isinstance(content, list) and any(map(callable, content)):
             # On a list of people to notify each can be one of a template, a number or what says who is on duty.
-            env = jinja_env or self.get_template_env(context.get("dag"))
+            env = self.text_environment(context, jinja_env)
             content = [each(context=context, jinja_env=env) if callable(each) else each for each in content]
-        if not isinstance(content, str):
-            return super().render_template(content, context, jinja_env, seen_oids)
-        env = jinja_env or self.get_template_env(context.get("dag"))
-        is_file = content is self.message and content.endswith(".j2")
-        if is_file and env.loader is None:
-            raise ValueError(
-                f"message: {content} is a template file, and without a DAG there is no folder to find it in"
-            )
-        return _compat.render_to_string(env.get_template(content) if is_file else env.from_string(content), context)
+        return super().render_template(content, context, jinja_env, seen_oids)
 
-    def notify(self, context: _compat.Context) -> None:
+    def text_environment(self, context: bases.Context, jinja_env: jinja2.Environment | None) -> jinja2.Environment:
+        """Return the environment of the DAG's templates."""
+        return jinja_env or self.get_template_env(context.get("dag"))
+
+    def notify(self, context: bases.Context) -> None:
         """
         Send the message to every recipient.
 
@@ -169,7 +163,7 @@ class WasslyNotifier(_compat.BaseNotifier):
         """
         self._notify(context)
 
-    async def async_notify(self, context: _compat.Context) -> None:
+    async def async_notify(self, context: bases.Context) -> None:
         """
         Do the same, in a thread and not in the event loop.
 
@@ -180,8 +174,8 @@ class WasslyNotifier(_compat.BaseNotifier):
         # Not asyncio.to_thread: Airflow's own calls go back to this event loop from such a thread.
         await sync_to_async(self._notify, thread_sensitive=False)(context)
 
-    def _notify(self, context: _compat.Context) -> None:
-        from airflow_provider_wassly.client.messages import MAX_CAPTION, MAX_MESSAGE
+    def _notify(self, context: bases.Context) -> None:
+        from airflow_provider_wassly.client.messages import MAX_CAPTION, MAX_MESSAGE, MessageParameters
         from airflow_provider_wassly.notifications.default_message import default_message
         from airflow_provider_wassly.notifications.delivery import notify_everybody
         from airflow_provider_wassly.notifications.plain_text import plain_text
@@ -192,17 +186,21 @@ class WasslyNotifier(_compat.BaseNotifier):
             message = default_message(context, MAX_CAPTION if has_file else MAX_MESSAGE)
         elif isinstance(message, str):
             message = plain_text(message)
-        notify_everybody(
-            list(_separate(self.contact_mobile_number)),
-            wassly_conn_id=self.wassly_conn_id,
-            # A deadline alert can run in a process that never answers when a Variable is set.
-            keep_quota="deadline" not in context,
+        parameters = MessageParameters(
+            contact_mobile_number=None,
             message=message,
             document=self.document,
             document_content_type=self.document_content_type,
             media=self.media,
             media_content_type=self.media_content_type,
             instance_id=self.instance_id,
+        )
+        notify_everybody(
+            list(_separate(self.contact_mobile_number)),
+            parameters,
+            wassly_conn_id=self.wassly_conn_id,
+            # A deadline alert can run in a process that never answers when a Variable is set.
+            keep_quota="deadline" not in context,
             began=self._began,
         )
 

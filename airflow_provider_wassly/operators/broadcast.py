@@ -9,8 +9,8 @@ from datetime import timedelta
 from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask, as_template, check_content, fail
+from airflow_provider_wassly.airflow_compat import bases, config, templates, variables, versions
+from airflow_provider_wassly.operators.base import WasslyTask, check_content, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,12 +154,14 @@ class WasslyBroadcastOperator(WasslyTask):
         if report_numbers not in ("short", "full"):
             raise ValueError(f"report_numbers must be 'short' or 'full', not {report_numbers!r}")
         check_content(message, document, media)
-        self.recipients = as_template(recipients)
-        self.message = message
-        self.document = as_template(document)
+        self.recipients = templates.as_path(recipients)
+        if isinstance(self.recipients, str):
+            self.recipients = templates.NativeTemplate(self.recipients)
+        self.message = templates.as_message(message)
+        self.document = templates.as_path(document)
         self.document_name = document_name
         self.document_content_type = document_content_type
-        self.media = as_template(media)
+        self.media = templates.as_path(media)
         self.media_name = media_name
         self.media_content_type = media_content_type
         self.instance_id = instance_id
@@ -171,19 +173,18 @@ class WasslyBroadcastOperator(WasslyTask):
         self.on_outcome_unknown = on_outcome_unknown
         self.on_duplicate = on_duplicate
         self.validate_first = validate_first
-        self.report = as_template(report)
+        self.report = templates.as_path(report)
         self.report_numbers = report_numbers
-        self.unsent = as_template(unsent)
+        self.unsent = templates.as_path(unsent)
         self.on_clear = on_clear
         self.attachment_conn_id = attachment_conn_id
         self.wassly_conn_id = wassly_conn_id
         self._record: BroadcastRecord | None = None
         self._run: BroadcastRun | None = None
         self._stopping = False
-        self._verbatim: set[str] = set()
         for name in _PER_RECIPIENT:
             # Airflow looks for the outputs of other tasks in template fields only.
-            _compat.depend_on(self, getattr(self, name))
+            templates.depend_on(self, getattr(self, name))
 
     @cached_property
     def hook(self) -> WasslyHook:
@@ -192,36 +193,26 @@ class WasslyBroadcastOperator(WasslyTask):
 
         return WasslyHook(self.wassly_conn_id, client_options={"max_attempts": 1, "pool_maxsize": self.max_workers})
 
-    def render_template(
-        self,
-        content: Any,
-        context: _compat.Context,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
-    ) -> Any:
-        """Render text as text, but ``recipients`` as the DAG says: a template can then stand for a list."""
-        if content is self.recipients:
-            # Airflow does not render what it expanded over if it is the output of a task.
-            self._verbatim = {name for name in _PER_RECIPIENT if id(getattr(self, name)) in (seen_oids or ())}
-        if content is self.recipients and isinstance(content, str):
-            return super(WasslyTask, self).render_template(content, context, jinja_env, seen_oids)
-        return super().render_template(content, context, jinja_env, seen_oids)
+    @cached_property
+    def _verbatim(self) -> set[str]:
+        """What is no template, although it is text."""
+        return templates.expanded_over_outputs(self)
 
-    def begin(self, context: _compat.Context) -> None:
+    def begin(self, context: bases.Context) -> None:
         """Look what an earlier attempt has left, before anything in this one can fail."""
-        from airflow_provider_wassly.attempts import Attempt
         from airflow_provider_wassly.broadcast.record import BroadcastRecord
-        from airflow_provider_wassly.stores import store_of
+        from airflow_provider_wassly.records.attempts import Attempt
+        from airflow_provider_wassly.records.stores import store_of
 
         store, earlier_store = partial(store_of, context, outlives_clear=True), None
-        if context.get("task_state_store") is not None and not _compat.CLEARING_KEEPS_TASK_STATE:
+        if context.get("task_state_store") is not None and not versions.CLEARING_KEEPS_TASK_STATE:
             earlier_store = partial(store_of, context)
         self._record = BroadcastRecord(
             store, Attempt.of(context), starts_over=self.on_clear == "restart", earlier_store=earlier_store
         )
         self._record.look()
 
-    def execute(self, context: _compat.Context) -> dict[str, Any]:
+    def execute(self, context: bases.Context) -> dict[str, Any]:
         """
         Send to everybody on the list who was not sent to by an earlier attempt.
 
@@ -231,7 +222,7 @@ class WasslyBroadcastOperator(WasslyTask):
         from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
         from airflow_provider_wassly.broadcast.report import Report, Unsent, check_places
         from airflow_provider_wassly.client import WasslyError
-        from airflow_provider_wassly.stores import when_it_ends
+        from airflow_provider_wassly.records.stores import when_it_ends
 
         if self._record is None:
             self.begin(context)
@@ -260,7 +251,7 @@ class WasslyBroadcastOperator(WasslyTask):
                 run.kill()
             self._tell_if_cleared(record)
             try:
-                run.run(_compat.seconds_after_sigterm())
+                run.run(config.seconds_after_sigterm())
             except WasslyError:
                 raise
             except BaseException as interruption:
@@ -325,15 +316,15 @@ class WasslyBroadcastOperator(WasslyTask):
 
     def _recorded_quota(self) -> int | None:
         """Return how many conversations remain as far as anybody knows; the first answer will tell better."""
-        reading = self.hook.get_quota() if _compat.can_reach_airflow() else None
+        reading = self.hook.get_quota() if variables.can_reach_airflow() else None
         return reading.remaining_conversations if reading is not None and reading.age < _MAX_AGE else None
 
-    def _preparer(self, context: _compat.Context) -> Callable[[Row], OutgoingMessage]:
+    def _preparer(self, context: bases.Context) -> Callable[[Row], OutgoingMessage]:
         """Return what makes the message to a row."""
         from airflow_provider_wassly.broadcast.recipients import Recipient
-        from airflow_provider_wassly.client import WasslyInvalidMessage
+        from airflow_provider_wassly.client import MessageParameters, WasslyInvalidMessage
 
-        env = self.text_environment()
+        env = self.text_environment(context)
         own_context: Any = copy.copy(context)
         renderers = {name: self._renderer(name, own_context, env) for name in _PER_RECIPIENT}
 
@@ -366,7 +357,7 @@ class WasslyBroadcastOperator(WasslyTask):
             own_context["recipient"] = Recipient(row.values)
             instance_id = row.values.get("instance_id")
             try:
-                return self.hook.prepare(
+                parameters = MessageParameters(
                     contact_mobile_number=row.number,
                     contact_name=row.values.get("contact_name"),
                     message=render("message"),
@@ -375,6 +366,7 @@ class WasslyBroadcastOperator(WasslyTask):
                     instance_id=(instance_id.strip() if isinstance(instance_id, str) else instance_id)
                     or self.instance_id,
                 )
+                return self.hook.prepare(parameters)
             except WasslyInvalidMessage as error:
                 # A path, or what a filter says, can hold it.
                 error.message = _without_number(error.message, row.number)
@@ -390,7 +382,7 @@ class WasslyBroadcastOperator(WasslyTask):
 
         :raises WasslyInvalidMessage: names the parameter.
         """
-        from airflow_provider_wassly.client.messages import prepare
+        from airflow_provider_wassly.client.messages import MessageParameters, prepare
 
         same = {name for name in _PER_RECIPIENT if self._is_the_same_for_all(name, env)}
         files = {
@@ -402,7 +394,7 @@ class WasslyBroadcastOperator(WasslyTask):
         is_empty = message is None or (isinstance(message, str) and not message.strip())
         if is_empty and len(same) < len(_PER_RECIPIENT):
             message = "-"  # there may be a file
-        prepare(contact_mobile_number=_SOMEBODY, instance_id="-", message=message, **files)
+        prepare(MessageParameters(_SOMEBODY, message, instance_id="-", **files))
 
     def _is_the_same_for_all(self, name: str, env: jinja2.Environment) -> bool:
         from airflow_provider_wassly.broadcast.columns import is_the_same_for_all
@@ -414,12 +406,12 @@ class WasslyBroadcastOperator(WasslyTask):
             return True
         return is_the_same_for_all(self._source(name, value, env), env)
 
-    def _renderer(self, name: str, context: _compat.Context, env: jinja2.Environment) -> Callable[[], Any]:
+    def _renderer(self, name: str, context: bases.Context, env: jinja2.Environment) -> Callable[[], Any]:
         """Return what renders a parameter for the recipient that is in ``context`` by then."""
         value = getattr(self, name)
         if isinstance(value, str) and name not in self._verbatim:
             template = self._template(name, value, env)
-            return lambda: _compat.render_to_string(template, context)
+            return lambda: templates.render_to_string(template, context)
         if callable(value):
             return lambda: value(context=context, jinja_env=env)
         if hasattr(value, "protocol"):
@@ -435,11 +427,11 @@ class WasslyBroadcastOperator(WasslyTask):
         from airflow_provider_wassly.client import WasslyInvalidMessage
 
         try:
-            return env.get_template(value) if name == "message" and value.endswith(".j2") else env.from_string(value)
-        except jinja2.TemplateError as error:
+            return templates.template_of(value, env)
+        except (jinja2.TemplateError, ValueError) as error:
             raise WasslyInvalidMessage(_reason(error), field=name) from None
 
-    def _check_templates(self, context: _compat.Context, surveyed: Survey) -> None:
+    def _check_templates(self, context: bases.Context, surveyed: Survey) -> None:
         """
         Refuse templates that name what no row and no context has: each row would be invalid.
 
@@ -448,13 +440,13 @@ class WasslyBroadcastOperator(WasslyTask):
         from airflow_provider_wassly.broadcast.columns import columns_needed, unknown_names
         from airflow_provider_wassly.client import WasslyInvalidMessage
 
-        env = self.text_environment()
+        env = self.text_environment(context)
         for name in _PER_RECIPIENT:
             value = getattr(self, name)
             if not isinstance(value, str) or name in self._verbatim:
                 continue
             source = self._source(name, value, env)
-            for unknown in sorted(unknown_names(source, env, {*context, *_compat.names_in_templates()})):
+            for unknown in sorted(unknown_names(source, env, {*context, *templates.names_in_templates()})):
                 raise WasslyInvalidMessage(
                     f"names {unknown}, which no template has; the columns of the list are recipient.…", field=name
                 )
@@ -470,7 +462,7 @@ class WasslyBroadcastOperator(WasslyTask):
     def _source(self, name: str, value: str, env: jinja2.Environment) -> str:
         """Return the text of a template that is one."""
         self._template(name, value, env)  # says what is wrong with it, if anything is
-        if env.loader is None or not (name == "message" and value.endswith(".j2")):
+        if env.loader is None or not isinstance(value, templates.TemplateFile):
             return value
         return env.loader.get_source(env, value)[0]
 
@@ -508,7 +500,7 @@ class WasslyBroadcastOperator(WasslyTask):
             )
 
     def _end(
-        self, context: _compat.Context, record: BroadcastRecord, run: BroadcastRun, outputs: Sequence[Output]
+        self, context: bases.Context, record: BroadcastRecord, run: BroadcastRun, outputs: Sequence[Output]
     ) -> dict[str, Any]:
         """Save the report, say whether it was a success, and return the summary."""
         from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
@@ -538,7 +530,7 @@ class WasslyBroadcastOperator(WasslyTask):
         problem.message += _places(outputs)
         raise problem
 
-    def _tell_of_earlier_attempts(self, context: _compat.Context, record: BroadcastRecord, error: WasslyError) -> None:
+    def _tell_of_earlier_attempts(self, context: bases.Context, record: BroadcastRecord, error: WasslyError) -> None:
         """Let what kept this attempt from sending not be taken for the whole of it."""
         from airflow_provider_wassly.client import WasslyError
 
@@ -552,7 +544,7 @@ class WasslyBroadcastOperator(WasslyTask):
         error.message += f" (earlier attempts: {counts['accepted']} accepted, {counts['unknown']} unknown)"
         self._push(context, counts)
 
-    def _tell_and_save(self, context: _compat.Context, tally: Tally, outputs: Sequence[Output], reason: str) -> None:
+    def _tell_and_save(self, context: bases.Context, tally: Tally, outputs: Sequence[Output], reason: str) -> None:
         self.log.error("%s: %s", reason, tally.in_words())
         self._save(outputs)
         self._log_end(tally, outputs)
@@ -574,7 +566,7 @@ class WasslyBroadcastOperator(WasslyTask):
                 self.log.error("%s", wrong[-1])
         return "; ".join(wrong)
 
-    def _push(self, context: _compat.Context, summary: dict[str, Any]) -> None:
+    def _push(self, context: bases.Context, summary: dict[str, Any]) -> None:
         """Return a summary although the task fails, so that a later task can tell what became of it all."""
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
@@ -591,10 +583,10 @@ class WasslyBroadcastOperator(WasslyTask):
         # A share of the total could fall below the whole number that it stands for: 0.29 * 100 < 29.
         return (failures / total if isinstance(self.max_failures, float) else failures) > self.max_failures
 
-    def _with_report(self, context: _compat.Context, summary: dict[str, Any]) -> dict[str, Any]:
+    def _with_report(self, context: bases.Context, summary: dict[str, Any]) -> dict[str, Any]:
         return {**summary, "report": None if self.report is None else str(self._place(self.report, context))}
 
-    def _place(self, location: Any, context: _compat.Context) -> Any:
+    def _place(self, location: Any, context: bases.Context) -> Any:
         """Return where something is written, so that the tasks of a mapped one do not overwrite each other's."""
         from airflow_provider_wassly.broadcast.report import indexed
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask, as_template, check_content, fail
+from airflow_provider_wassly.airflow_compat import bases, exceptions, templates
+from airflow_provider_wassly.operators.base import WasslyTask, check_content, fail
 
 if TYPE_CHECKING:
-    import jinja2
-
-    from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyOutcomeUnknown
-    from airflow_provider_wassly.state import SendRecord
+    from airflow_provider_wassly.client import MessageParameters, OutgoingMessage, SendReceipt, WasslyOutcomeUnknown
+    from airflow_provider_wassly.records.send_record import SendRecord
 
 
 class WasslySendMessageOperator(WasslyTask):
@@ -53,7 +52,6 @@ class WasslySendMessageOperator(WasslyTask):
     :param wassly_conn_id: the Airflow connection. (templated)
     """
 
-    # message comes before all that can name a file: see find_template.
     template_fields: Sequence[str] = (
         # First: rendering a text begins the attempt, and a message that can be called is not rendered.
         "wassly_conn_id",
@@ -99,12 +97,12 @@ class WasslySendMessageOperator(WasslyTask):
             raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
         check_content(message, document, media)
         self.contact_mobile_number = contact_mobile_number
-        self.message = message
+        self.message = templates.as_message(message)
         self.contact_name = contact_name
-        self.document = as_template(document)
+        self.document = templates.as_path(document)
         self.document_name = document_name
         self.document_content_type = document_content_type
-        self.media = as_template(media)
+        self.media = templates.as_path(media)
         self.media_name = media_name
         self.media_content_type = media_content_type
         self.instance_id = instance_id
@@ -114,25 +112,14 @@ class WasslySendMessageOperator(WasslyTask):
         self.wassly_conn_id = wassly_conn_id
         self._record: SendRecord | None = None
 
-    def find_template(self, content: str, env: jinja2.Environment) -> jinja2.Template:
-        """
-        Return the template that a field holds; a ``message`` whose name ends in ``.j2`` is loaded from its file.
-
-        By the time that another field is rendered, ``self.message`` is the finished text, so the
-        comparison is about ``message`` alone.
-        """
-        if content is self.message and content.endswith(".j2"):
-            return env.get_template(content)
-        return super().find_template(content, env)
-
-    def begin(self, context: _compat.Context) -> None:
+    def begin(self, context: bases.Context) -> None:
         """Look what an earlier attempt has left, before anything in this one can fail."""
-        from airflow_provider_wassly.state import SendRecord
+        from airflow_provider_wassly.records.send_record import SendRecord
 
         self._record = SendRecord.of(context)
         self._record.look()
 
-    def execute(self, context: _compat.Context) -> dict[str, Any]:
+    def execute(self, context: bases.Context) -> dict[str, Any]:
         """
         Send the message, unless an earlier attempt of this task has.
 
@@ -181,6 +168,13 @@ class WasslySendMessageOperator(WasslyTask):
         elif record.refusal is not None:
             self.log.error("%s It was ended by %s", record.refusal.summary, interruption)
 
+    @property
+    def _parameters(self) -> MessageParameters:
+        """The message of this task; once its fields are rendered, the message that it sends."""
+        from airflow_provider_wassly.client import MessageParameters
+
+        return MessageParameters(**{item.name: getattr(self, item.name) for item in fields(MessageParameters)})
+
     def _identity_of_message(self) -> tuple[str, Any]:
         """Return the recipient, and what the message to them holds, as far as that is known without a look at files."""
         from airflow_provider_wassly.client import WasslyInvalidMessage, normalize
@@ -227,34 +221,14 @@ class WasslySendMessageOperator(WasslyTask):
         )
 
     def _outgoing(self) -> OutgoingMessage:
-        files = {
-            parameter: self.hook.attachment(
-                location,
-                parameter=parameter,
-                name=name,
-                content_type=content_type,
-                attachment_conn_id=self.attachment_conn_id,
-            )
-            for parameter, location, name, content_type in (
-                ("document", self.document, self.document_name, self.document_content_type),
-                ("media", self.media, self.media_name, self.media_content_type),
-            )
-            if location is not None
-        }
-        for parameter, attachment in files.items():
+        found = self.hook.attachments(self._parameters, attachment_conn_id=self.attachment_conn_id)
+        for parameter, attachment in found.items():
             if self.on_empty_attachment == "skip" and attachment.size == 0:
                 reason = f"{parameter}: {attachment.name} is empty (0 bytes), nothing is sent"
                 # Airflow 3 does not show the exception's text.
                 self.log.info(reason)
-                raise _compat.skip_exception(reason)
-        return self.hook.prepare(
-            contact_mobile_number=self.contact_mobile_number,
-            message=self.message,
-            contact_name=self.contact_name,
-            document=files.get("document"),
-            media=files.get("media"),
-            instance_id=self.instance_id,
-        )
+                raise exceptions.skip_exception(reason)
+        return self.hook.prepare(self._parameters.with_files(found))
 
 
 def _result(outcome: Literal["accepted", "unknown"], receipt: SendReceipt | None) -> dict[str, Any]:

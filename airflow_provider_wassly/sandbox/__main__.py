@@ -10,7 +10,7 @@ import sys
 import threading
 
 from airflow_provider_wassly.sandbox.box import Sandbox
-from airflow_provider_wassly.sandbox.inbox import DEFAULT_MAX_MESSAGES
+from airflow_provider_wassly.sandbox.service.inbox import DEFAULT_MAX_MESSAGES
 
 DEFAULT_PORT = 8095
 

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route, Router
 
-from airflow_provider_wassly.sandbox.api import Account, Devices, JSONAnswer, Login, SendMessage
-from airflow_provider_wassly.sandbox.control import Control, Guard
-from airflow_provider_wassly.sandbox.faults import Faults
-from airflow_provider_wassly.sandbox.inbox_page import ROUTES
-from airflow_provider_wassly.sandbox.store import Store
+from airflow_provider_wassly.sandbox.control.api import Control, Guard
+from airflow_provider_wassly.sandbox.service.api import Account, Devices, JSONAnswer, Login, SendMessage
+from airflow_provider_wassly.sandbox.service.faults import Faults
+from airflow_provider_wassly.sandbox.service.state import ServiceState
+from airflow_provider_wassly.sandbox.web.pages import ROUTES
 
 
 async def login_page(request: Request) -> Response:
@@ -28,7 +28,7 @@ async def http_error(request: Request, error: Exception) -> Response:
     return JSONAnswer({"success": False, "message": error.detail}, error.status_code, error.headers)
 
 
-def create_app(store: Store, faults: Faults, account: Account, *, host: str, allow_remote: bool) -> Starlette:
+def create_app(store: ServiceState, faults: Faults, account: Account, *, host: str, allow_remote: bool) -> Starlette:
     """
     Build the application.
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from airflow_provider_wassly.sandbox.assertions import ExpectedFile, ExpectedText, the_one_sent
-from airflow_provider_wassly.sandbox.changes import Changes
-from airflow_provider_wassly.sandbox.faults import Fault, Faults
-from airflow_provider_wassly.sandbox.hosts import is_loopback
-from airflow_provider_wassly.sandbox.inbox import DEFAULT_MAX_MESSAGES, Inbox
-from airflow_provider_wassly.sandbox.models import Call, Device, Message
-from airflow_provider_wassly.sandbox.store import Store
+from airflow_provider_wassly.sandbox.service.changes import Changes
+from airflow_provider_wassly.sandbox.service.faults import Fault, Faults
+from airflow_provider_wassly.sandbox.service.hosts import is_loopback
+from airflow_provider_wassly.sandbox.service.inbox import DEFAULT_MAX_MESSAGES, Inbox
+from airflow_provider_wassly.sandbox.service.models import Call, Message, SandboxDevice
+from airflow_provider_wassly.sandbox.service.state import ServiceState
+from airflow_provider_wassly.sandbox.testing.assertions import ExpectedFile, ExpectedText, the_one_sent
 
 if TYPE_CHECKING:
-    from airflow_provider_wassly.sandbox.server import Server
+    from airflow_provider_wassly.sandbox.service.server import Server
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -79,7 +79,7 @@ class Sandbox:
             raise ValueError("data_dir must name a folder")
         changes = Changes()
         inbox = Inbox(Path(data_dir) if data_dir is not None else None, max_messages)
-        self._store = Store(inbox, changes, conversations=conversations, devices=devices, token=token)
+        self._store = ServiceState(inbox, changes, conversations=conversations, devices=devices, token=token)
         self._faults = Faults(changes)
         self._server: Server | None = None
         self._bound_port: int | None = None
@@ -94,9 +94,9 @@ class Sandbox:
         """
         try:
             # Here, because the package must be importable without them: to say what is missing, for one.
-            from airflow_provider_wassly.sandbox.api import Account
             from airflow_provider_wassly.sandbox.app import create_app
-            from airflow_provider_wassly.sandbox.server import Server, listen
+            from airflow_provider_wassly.sandbox.service.api import Account
+            from airflow_provider_wassly.sandbox.service.server import Server, listen
         except ModuleNotFoundError as missing:
             text = f"The sandbox needs {missing.name}: pip install 'airflow-provider-wassly[sandbox]'"
             raise ModuleNotFoundError(text, name=missing.name) from missing
@@ -208,7 +208,7 @@ class Sandbox:
         self._store.configure(latency=value)
 
     @property
-    def devices(self) -> list[Device]:
+    def devices(self) -> list[SandboxDevice]:
         """The devices as they are now."""
         return self._store.devices
 

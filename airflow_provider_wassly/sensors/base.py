@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly._task import WasslyTask
+from airflow_provider_wassly.airflow_compat import bases, config, exceptions
+from airflow_provider_wassly.operators.base import WasslyTask
 
 if TYPE_CHECKING:
     from airflow_provider_wassly.triggers.base import PollTrigger
@@ -20,7 +20,7 @@ _LONGEST = timedelta(days=365).total_seconds()
 _GRACE = timedelta(minutes=1)
 
 
-class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
+class WasslySensor(WasslyTask, bases.BaseSensorOperator):
     """
     A sensor that asks about a Wassly account.
 
@@ -43,7 +43,7 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
         *,
         instance_id: str | None = None,
         wassly_conn_id: str = "wassly_default",
-        deferrable: bool = _compat.default_deferrable(),
+        deferrable: bool = config.default_deferrable(),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -67,7 +67,7 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
         """
         raise NotImplementedError
 
-    def poke(self, context: _compat.Context) -> Any:
+    def poke(self, context: bases.Context) -> Any:
         """Look once."""
         from airflow_provider_wassly.client import WasslyError
 
@@ -76,12 +76,12 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
         except WasslyError as error:
             if not error.may_pass:
                 # Not its summary: that speaks of a message, and here there is none.
-                raise _compat.fail_exception(f"{error.message}. {error.advice}") from error
+                raise exceptions.fail_exception(f"{error.message}. {error.advice}") from error
             self.log.warning("Looking again later: %s", error)
             return False
-        return _compat.PokeReturnValue(is_done, value)
+        return bases.PokeReturnValue(is_done, value)
 
-    def execute(self, context: _compat.Context) -> Any:
+    def execute(self, context: bases.Context) -> Any:
         """
         Wait.
 
@@ -92,33 +92,33 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
             return super().execute(context)
         return self._look_or_defer(context, datetime.now(timezone.utc) + timedelta(seconds=min(self.timeout, _LONGEST)))
 
-    def execute_complete(self, context: _compat.Context, event: dict[str, Any]) -> Any:
+    def execute_complete(self, context: bases.Context, event: dict[str, Any]) -> Any:
         """Go on after the triggerer found that it is worth to look again, or that the time is over."""
         self.log.info(event["message"])
         return self._look_or_defer(context, datetime.fromisoformat(event["deadline"]))
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: _compat.Context) -> Any:
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: bases.Context) -> Any:
         """Go on after a deferral, also one that no triggerer has ended."""
-        if _compat.has_deferral_timed_out(next_method, next_kwargs):
+        if exceptions.has_deferral_timed_out(next_method, next_kwargs):
             self.log.warning("No triggerer has woken this task; is one running?")
             return self._look_or_defer(context, datetime.now(timezone.utc))
         try:
             # Not the base class's: after a deferral it skips for more than it does in the other modes.
-            return super(_compat.BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
-        except _compat.deferral_error() as error:
+            return super(bases.BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except exceptions.deferral_error() as error:
             # With silent_fail too: nothing is there to wait with.
             if self.never_fail:
-                raise _compat.skip_exception(f"{error} (skipped because of never_fail)") from error
+                raise exceptions.skip_exception(f"{error} (skipped because of never_fail)") from error
             raise
 
-    def _look_or_defer(self, context: _compat.Context, deadline: datetime) -> Any:
+    def _look_or_defer(self, context: bases.Context, deadline: datetime) -> Any:
         found = self._look_as_in_other_modes(context)
         if found:
             return found.xcom_value
         left = deadline - datetime.now(timezone.utc)
         if left <= timedelta(0):
             message = f"Sensor has timed out; it was told to wait {self.timeout:g} seconds"
-            raise (_compat.skip_exception if self.soft_fail else _compat.sensor_timeout)(message)
+            raise (exceptions.skip_exception if self.soft_fail else exceptions.sensor_timeout)(message)
         self.defer(
             trigger=self.trigger(
                 wassly_conn_id=self.wassly_conn_id,
@@ -131,20 +131,20 @@ class WasslySensor(WasslyTask, _compat.BaseSensorOperator):
             timeout=left + _GRACE,
         )
 
-    def _look_as_in_other_modes(self, context: _compat.Context) -> Any:
+    def _look_as_in_other_modes(self, context: bases.Context) -> Any:
         """Poke, with what Airflow's own ``execute`` makes of each exception."""
         try:
             return self.poke(context)
-        except _compat.what_ends_a_sensor() as error:
+        except exceptions.what_ends_a_sensor() as error:
             if self.soft_fail or self.never_fail:
-                raise _compat.skip_exception(f"{error} (skipped because of soft_fail or never_fail)") from error
+                raise exceptions.skip_exception(f"{error} (skipped because of soft_fail or never_fail)") from error
             raise
-        except type(_compat.skip_exception("")):
+        except type(exceptions.skip_exception("")):
             raise
         except Exception as error:
             if self.silent_fail:
                 self.log.exception("Looking failed. Waiting on because of silent_fail")
                 return False
             if self.never_fail:
-                raise _compat.skip_exception(f"{error} (skipped because of never_fail)") from error
+                raise exceptions.skip_exception(f"{error} (skipped because of never_fail)") from error
             raise

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import exceptions
 from airflow_provider_wassly.sensors.base import WasslySensor
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class WasslyQuotaSensor(WasslySensor):
             reading = found
             verdict = self._judge(reading, probing=False)
         if verdict is Verdict.FAIL:
-            raise _compat.fail_exception("There is no quota reading yet (on_unknown='fail'); probe_to can find it out")
+            raise exceptions.fail_exception(
+                "There is no quota reading yet (on_unknown='fail'); probe_to can find it out"
+            )
         return verdict is Verdict.ENOUGH, None if reading is None else reading.as_dict()
 
     def trigger(self, **waiting: Any) -> QuotaTrigger:
@@ -116,12 +118,10 @@ class WasslyQuotaSensor(WasslySensor):
         return verdict
 
     def _prepare(self, number: str) -> OutgoingMessage:
-        from airflow_provider_wassly.client import WasslyInvalidMessage
+        from airflow_provider_wassly.client import MessageParameters, WasslyInvalidMessage
 
         try:
-            return self.hook.prepare(
-                contact_mobile_number=number, message=self.probe_message, instance_id=self.instance_id
-            )
+            return self.hook.prepare(MessageParameters(number, self.probe_message, instance_id=self.instance_id))
         except WasslyInvalidMessage as error:
             names = {"contact_mobile_number": "probe_to", "message": "probe_message"}
             reason = error.message.removeprefix(f"{error.field}: ")
@@ -134,9 +134,9 @@ class WasslyQuotaSensor(WasslySensor):
         Not what is recorded then: where the answer holds no figure, or could not be recorded, that is the old reading.
         """
         from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
-        from airflow_provider_wassly.quota import Quota, QuotaReading, now
+        from airflow_provider_wassly.quota import Probes, QuotaReading, reading
 
-        if not Quota(self.wassly_conn_id).claim_probe(self.probe_interval):
+        if not Probes(self.wassly_conn_id).claim(self.probe_interval):
             self.log.info("Waiting: another probe was claimed less than %s ago", self.probe_interval)
             return None
         try:
@@ -147,7 +147,7 @@ class WasslyQuotaSensor(WasslySensor):
             why = error.summary
         else:
             if receipt.remaining_conversations is not None:
-                return QuotaReading(receipt.remaining_conversations, now(), probe.instance_id)
+                return QuotaReading(receipt.remaining_conversations, reading.now(), probe.instance_id)
             why = "Wassly's answer does not say how many conversations remain."
         self.log.warning("The probe returned no quota reading: %s The next one is due in %s", why, self.probe_interval)
         return None

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Hashable
 from datetime import datetime
 from typing import Any, ClassVar
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
-
-from airflow_provider_wassly._looks import Answer, Look
+from airflow_provider_wassly.airflow_compat.bases import BaseTrigger, TriggerEvent
 from airflow_provider_wassly.client import WasslyError
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
+from airflow_provider_wassly.triggers._looks import Answer, Look
 
 
 class PollTrigger(BaseTrigger):

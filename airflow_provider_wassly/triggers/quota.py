@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from airflow_provider_wassly.quota import Quota, QuotaReading, Verdict, is_due, judge
+from airflow_provider_wassly.quota import Probes, Quota, QuotaReading, Verdict, is_due, judge
 from airflow_provider_wassly.triggers.base import PollTrigger
 
 
@@ -52,8 +52,8 @@ class QuotaTrigger(PollTrigger):
 
     def ask(self) -> tuple[QuotaReading | None, datetime | None]:
         """Return the reading and, if there is probing, when the last probe was."""
-        quota = Quota(self.wassly_conn_id)
-        return quota.read(), None if self.probe_interval is None else quota.last_probe()
+        last_probe = None if self.probe_interval is None else Probes(self.wassly_conn_id).last()
+        return Quota(self.wassly_conn_id).read(), last_probe
 
     def judge(self, answer: tuple[QuotaReading | None, datetime | None]) -> str | None:
         """Decide what the reading means."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_wassly.records.stores import VariableStore
 from airflow_provider_wassly.sandbox import Sandbox
-from airflow_provider_wassly.stores import VariableStore
 from tests.e2e.play import SECONDS, Play
 from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 

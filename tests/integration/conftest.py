@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_wassly.client._auth import Tokens
+from airflow_provider_wassly.client.transport.auth import Tokens
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.integration.sandbox.wire import eventually
 

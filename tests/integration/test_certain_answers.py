@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly.client import SendObserver, SendReceipt, WasslyAuthError, WasslyError, WasslyRejected
+from airflow_provider_wassly.airflow_compat import tasks
+from airflow_provider_wassly.client import (
+    MessageParameters,
+    SendObserver,
+    SendReceipt,
+    WasslyAuthError,
+    WasslyError,
+    WasslyRejected,
+)
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.notifications import delivery
 from airflow_provider_wassly.notifications.delivery import WasslyNotificationError
@@ -49,8 +56,8 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
     """Make a task, with each kind of store that this Airflow can have."""
     Variables(monkeypatch)
     listeners: list[Callable[[Any, bool], None]] = []
-    monkeypatch.setattr(_compat, "listen_for_end", listeners.append)
-    monkeypatch.setattr(_compat, "runs_here", lambda ti: True)
+    monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
+    monkeypatch.setattr(tasks, "runs_here", lambda ti: True)
     state = Kept() if request.param == "state" else None
     return lambda operator, **arguments: Task(operator, state, listeners, message="Hello", **arguments)
 
@@ -176,7 +183,7 @@ def test_an_observer_is_told_before_anything_else_happens(
     ended = "accepted"
     try:
         hook.send(
-            hook.prepare(contact_mobile_number=TO, document=hook.attachment(document, parameter="document")),
+            hook.prepare(MessageParameters(TO, document=document)),
             observer=witness,
         )
     except WasslyError as error:

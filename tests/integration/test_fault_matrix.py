@@ -21,7 +21,7 @@ from airflow_provider_wassly.client import (
     WasslyUnavailable,
     client,
 )
-from airflow_provider_wassly.client._auth import Tokens
+from airflow_provider_wassly.client.transport.auth import Tokens
 from airflow_provider_wassly.sandbox import FAULTS, Sandbox
 
 NUMBER = "+491701234567"

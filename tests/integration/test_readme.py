@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly.hooks.settings import ConnectionSettings
+from airflow_provider_wassly.connection.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
 from tests import matrix
 from tests.support.airflow_cli import VERSION, AirflowCli

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row
 from airflow_provider_wassly.broadcast.report import Line, Report, Unsent
 from airflow_provider_wassly.client import WasslyInvalidMessage
-from airflow_provider_wassly.hooks.attachments import resolve_attachment
+from airflow_provider_wassly.files.attachments import resolve_attachment
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.support.storages import attach

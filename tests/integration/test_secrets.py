@@ -13,8 +13,8 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
-from airflow_provider_wassly.sandbox.api import FAKE_OPENAI_API_KEY
-from airflow_provider_wassly.sandbox.store import Store
+from airflow_provider_wassly.sandbox.service.api import FAKE_OPENAI_API_KEY
+from airflow_provider_wassly.sandbox.service.state import ServiceState
 from tests.support.airflow_cli import AirflowCli
 
 NUMBER = "+447700900123"
@@ -89,13 +89,13 @@ GOSSIP = (200, 302, 401, 404, 422, 429, 500, 503)
 def issued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tokens that sandboxes give out from now on."""
     tokens: list[str] = []
-    login = Store.login
+    login = ServiceState.login
 
-    def noting_login(store: Store) -> str:
+    def noting_login(store: ServiceState) -> str:
         tokens.append(login(store))
         return tokens[-1]
 
-    monkeypatch.setattr(Store, "login", noting_login)
+    monkeypatch.setattr(ServiceState, "login", noting_login)
     return tokens
 
 

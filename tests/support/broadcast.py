@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
-from airflow_provider_wassly.attempts import Attempt
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row, survey
 from airflow_provider_wassly.broadcast.record import BroadcastRecord
 from airflow_provider_wassly.broadcast.report import Line
 from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
-from airflow_provider_wassly.client import OutgoingMessage, SendReceipt
+from airflow_provider_wassly.client import MessageParameters, OutgoingMessage, SendReceipt
 from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.client.messages import prepare as prepare_message
+from airflow_provider_wassly.records.attempts import Attempt
 from tests.support.clock import VirtualClock
 from tests.support.kept import Kept
 from tests.support.service import Service
@@ -132,7 +132,7 @@ class Lines:
 
 
 def prepare(row: Row) -> OutgoingMessage:
-    return prepare_message(contact_mobile_number=row.number, instance_id="one", message="Hello")
+    return prepare_message(MessageParameters(row.number, "Hello", instance_id="one"))
 
 
 class Broadcast:

@@ -6,11 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly.stores import Store
+from airflow_provider_wassly.airflow_compat import versions
+from airflow_provider_wassly.records.stores import Store
 
 #: Whether a running task's context holds ``task_state_store`` on this Airflow.
-HAS_TASK_STATE_STORE = _compat._VERSION >= (3, 3)
+HAS_TASK_STATE_STORE = versions.VERSION >= (3, 3)
 
 
 class Kept:

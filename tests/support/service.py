@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 from airflow_provider_wassly.client import (
     Device,
+    MessageParameters,
     OutgoingMessage,
     SendObserver,
     SendReceipt,
@@ -94,8 +94,8 @@ class Service:
     def list_devices(self) -> list[Device]:
         raise WasslyAuthError("wrong key", status=401)  # asked only after a message was answered so
 
-    def prepare(self, **parameters: Any) -> OutgoingMessage:
-        return prepare(**parameters)
+    def prepare(self, parameters: MessageParameters) -> OutgoingMessage:
+        return prepare(parameters)
 
     def send(
         self,

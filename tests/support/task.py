@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import exceptions
 from tests.support.kept import Kept
 
 log = logging.getLogger("airflow.task")
@@ -122,7 +122,7 @@ class Task:
             if not isinstance(error, (Exception, Stopped)):
                 raise
             log.error("Task failed with exception", exc_info=error)
-            if isinstance(error, type(_compat.fail_exception(""))) or self._try_number > self._max_tries:
+            if isinstance(error, type(exceptions.fail_exception(""))) or self._try_number > self._max_tries:
                 self._tell_of_the_end(ti, False)
             return Ended(None, error, pushed)
         self._tell_of_the_end(ti, True)

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_wassly import _compat, quota
+from airflow_provider_wassly.airflow_compat import variables
+from airflow_provider_wassly.quota import reading
 from tests.support.kept import Kept
 
 
@@ -20,11 +21,11 @@ class Variables(Kept):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.time = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
-        monkeypatch.setattr(quota, "now", lambda: self.time)
-        monkeypatch.setattr(_compat, "can_reach_airflow", lambda: True)
-        monkeypatch.setattr(_compat, "get_variable", self.get)
-        monkeypatch.setattr(_compat, "set_variable", lambda key, value, description: self.set(key, value))
-        monkeypatch.setattr(_compat, "delete_variable", self.delete)
+        monkeypatch.setattr(reading, "now", lambda: self.time)
+        monkeypatch.setattr(variables, "can_reach_airflow", lambda: True)
+        monkeypatch.setattr(variables, "get_variable", self.get)
+        monkeypatch.setattr(variables, "set_variable", lambda key, value, description: self.set(key, value))
+        monkeypatch.setattr(variables, "delete_variable", self.delete)
 
     def wait(self, **duration: float) -> None:
         """Let time pass."""

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from airflow_provider_wassly import _compat, state
+from airflow_provider_wassly.airflow_compat import exceptions, metrics, tasks, variables, versions
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast.record import BroadcastRecord
@@ -35,7 +35,8 @@ from airflow_provider_wassly.client import OutgoingMessage, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
-from airflow_provider_wassly.state import SendRecord
+from airflow_provider_wassly.records import send_record as state
+from airflow_provider_wassly.records.send_record import SendRecord
 from tests.support.kept import Kept
 from tests.support.scheduler import KINDS, Kind, Process, TaskInstance
 from tests.support.service import FATES, Service
@@ -45,7 +46,7 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.models.dag import DAG  # type: ignore[no-redef]
 
-FAIL = type(_compat.fail_exception(""))
+FAIL = type(exceptions.fail_exception(""))
 EXAMPLES = int(os.environ.get("EXAMPLES", "5"))
 ALIKE = settings(
     max_examples=EXAMPLES,
@@ -625,7 +626,8 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Airflow]],
             "RUNS_TRIES_AGAIN": kind.runs_again,
             "never_expire": lambda: None,
         }.items():
-            monkeypatch.setattr(_compat, name, value)
+            module = next(module for module in (metrics, tasks, variables, versions) if hasattr(module, name))
+            monkeypatch.setattr(module, name, value)
         for module in (record_module, state):
             monkeypatch.setattr(module, "in_one_piece", lambda access: access())
         for module in (recipients_module, record_module):

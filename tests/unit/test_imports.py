@@ -14,9 +14,9 @@ import json, os, sys
 try:
     from airflow.sdk import DAG, BaseNotifier, BaseOperator, BaseSensorOperator
 except ImportError:  # 2.11 and 3.0
-    from airflow_provider_wassly import _compat
+    from airflow_provider_wassly.airflow_compat import bases
     from airflow.models.dag import DAG
-    BaseOperator, _, _ = _compat.BaseOperator, _compat.BaseSensorOperator, _compat.BaseNotifier
+    BaseOperator, _, _ = bases.BaseOperator, bases.BaseSensorOperator, bases.BaseNotifier
 BaseOperator(task_id="plain")  # Airflow itself imports more for the first operator
 for name, program in json.load(sys.stdin).items():
     sys.stdout.flush()

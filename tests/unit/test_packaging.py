@@ -18,9 +18,9 @@ PACKAGE = ROOT / "airflow_provider_wassly"
 #: Imported only where they are sure to be there: by the form of Airflow 2.11, which brings them; by pytest itself; by
 #: type checkers.
 WITHOUT_DECLARATION = {
-    "hooks/form_widgets.py": {"flask_appbuilder", "flask_babel", "wtforms"},
+    "connection/form.py": {"flask_appbuilder", "flask_babel", "wtforms"},
     "pytest_plugin.py": {"pytest"},
-    "client/_wire.py": {"_typeshed"},
+    "client/transport/wire.py": {"_typeshed"},
 }
 
 

@@ -16,7 +16,7 @@ import pytest
 from airflow.providers_manager import ProvidersManager
 
 import airflow_provider_wassly
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import bases
 from airflow_provider_wassly.get_provider_info import get_provider_info
 
 
@@ -50,7 +50,8 @@ def test_every_module_is_listed(kind: str) -> None:
     except ModuleNotFoundError:
         there: set[str] = set()
     else:
-        there = {f"{name}.{module.name}" for module in pkgutil.iter_modules(package.__path__)}
+        names = [module.name for module in pkgutil.iter_modules(package.__path__)]
+        there = {f"{name}.{module}" for module in names if not module.startswith("_")}
     info: dict[str, Any] = get_provider_info()
     assert {module for entry in info.get(kind, []) for module in entry["python-modules"]} == there
 
@@ -61,7 +62,7 @@ def test_every_notifier_is_listed() -> None:
         f"{module.name}.{found.__name__}"
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
         for found in vars(importlib.import_module(module.name)).values()
-        if isinstance(found, type) and issubclass(found, _compat.BaseNotifier) and found.__module__ == module.name
+        if isinstance(found, type) and issubclass(found, bases.BaseNotifier) and found.__module__ == module.name
     }
     assert there
     assert set(get_provider_info()["notifications"]) == there

@@ -9,7 +9,7 @@ import pytest
 import tenacity
 
 from airflow_provider_wassly.client import WasslyClient, client
-from airflow_provider_wassly.client._auth import Tokens
+from airflow_provider_wassly.client.transport.auth import Tokens
 
 from .servers import Behaviour, RawServer, certificate
 

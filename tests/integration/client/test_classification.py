@@ -467,7 +467,7 @@ def test_a_connection_closed_between_two_calls_costs_nothing(serve: Serve, conne
 
 @pytest.mark.realtime
 def test_a_connection_that_rested_is_not_used_again(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_wassly.client._wire.MAX_IDLE", 0.1)
+    monkeypatch.setattr("airflow_provider_wassly.client.transport.wire.MAX_IDLE", 0.1)
     with RawServer() as server:
         client = connect(server.url)
         send(client)

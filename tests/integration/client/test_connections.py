@@ -14,6 +14,7 @@ import pytest
 import tenacity
 
 from airflow_provider_wassly.client import (
+    MessageParameters,
     SendObserver,
     SendReceipt,
     WasslyAuthError,
@@ -59,7 +60,7 @@ class Departure(SendObserver):
             self._over.set()
 
     def send(self, client: WasslyClient) -> SendReceipt:
-        message = client.prepare(contact_mobile_number=NUMBER, instance_id=INSTANCE, message="hello")
+        message = client.prepare(MessageParameters(NUMBER, "hello", instance_id=INSTANCE))
         return client.send(message, observer=self)
 
     def failure(self, client: WasslyClient) -> WasslyError:

@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from airflow_provider_wassly.client import Attachment
-from airflow_provider_wassly.client._multipart import SendBody
+from airflow_provider_wassly.client.transport.multipart import SendBody
 
 from .servers import INSTANCE, NUMBER
 

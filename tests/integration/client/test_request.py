@@ -21,6 +21,7 @@ import pytest
 from airflow_provider_wassly import __version__
 from airflow_provider_wassly.client import (
     Attachment,
+    MessageParameters,
     SendReceipt,
     WasslyAttachmentError,
     WasslyAuthError,
@@ -146,7 +147,7 @@ def test_netrc_does_not_replace_the_token(
     netrc.chmod(0o600)
     monkeypatch.setenv(variable, str(netrc if variable == "NETRC" else tmp_path))
     # As for a host that is not loopback, where the environment is heeded.
-    monkeypatch.setattr("airflow_provider_wassly.client.client._is_loopback", lambda host: False)
+    monkeypatch.setattr("airflow_provider_wassly.client.client.is_loopback", lambda host: False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     with RawServer() as server:
@@ -399,7 +400,7 @@ def test_files_are_closed_whatever_comes_of_it(answered: bytes, connect: Connect
 def test_the_progress_of_a_long_upload_is_logged(
     connect: Connect, large: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("airflow_provider_wassly.client._multipart.PROGRESS_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_provider_wassly.client.transport.multipart.PROGRESS_INTERVAL", 0.01)
     caplog.set_level(logging.INFO)
     with RawServer() as server:
         connect(server.url).send_message(contact_mobile_number=NUMBER, instance_id=INSTANCE, document=large)
@@ -462,7 +463,7 @@ def test_a_dropped_file_is_told_loudly(box: Sandbox, tmp_path: Path, caplog: pyt
 
 def test_a_doubtful_number_is_a_warning_once_for_each_message(box: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
     with WasslyClient(apikey="sandbox-apikey", base_url=box.url, token="sandbox-token") as client:
-        client.prepare(contact_mobile_number="+44 07700 900123", instance_id="sandbox-instance", message="hi")
+        client.prepare(MessageParameters("+44 07700 900123", "hi", instance_id="sandbox-instance"))
         assert caplog.records == []
         for number in ("+44 07700 900123", "+999 12345678", "+44 7700 900123"):
             client.send_message(contact_mobile_number=number, instance_id="sandbox-instance", message="hi")
@@ -479,7 +480,7 @@ def test_a_list_of_doubtful_numbers_does_not_fill_the_log(
 ) -> None:
     monkeypatch.setattr(WasslyClient, "_send_once", lambda *_: SendReceipt("text", 1, None))
     with WasslyClient(apikey="the-apikey", token="the-token") as client:
-        message = client.prepare(contact_mobile_number="+44 07700 900123", instance_id="one", message="hi")
+        message = client.prepare(MessageParameters("+44 07700 900123", "hi", instance_id="one"))
         for _ in range(5000):
             client.send(message)
     assert len(caplog.records) == 25

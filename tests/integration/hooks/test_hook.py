@@ -14,10 +14,11 @@ import pytest
 from airflow.models.connection import Connection
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import object_storage
 from airflow_provider_wassly.client import (
     Attachment,
     Device,
+    MessageParameters,
     SendReceipt,
     WasslyAuthError,
     WasslyConfigError,
@@ -126,7 +127,7 @@ def test_what_is_refused_makes_no_call(connect: Connect, box: Sandbox, tmp_path:
 
 def test_a_message_can_be_prepared_first(wassly_default: Sandbox) -> None:
     hook = WasslyHook()
-    message = hook.prepare(contact_mobile_number=NUMBER, message="Hello")
+    message = hook.prepare(MessageParameters(NUMBER, "Hello"))
     assert wassly_default.calls == []
     assert hook.send(message).message_type == "text"
 
@@ -377,7 +378,7 @@ def test_the_connection_as_a_uri(box: Sandbox, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_path_object(wassly_default: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "a%20b.txt").write_bytes(b"12345")
-    WasslyHook().send_message(NUMBER, document=_compat.object_storage_path(f"file://{tmp_path}/a%20b.txt", None))
+    WasslyHook().send_message(NUMBER, document=object_storage.object_storage_path(f"file://{tmp_path}/a%20b.txt", None))
     (message,) = wassly_default.messages
     assert message.document is not None
     assert (message.document.name, message.document.bytes) == ("a%20b.txt", b"12345")

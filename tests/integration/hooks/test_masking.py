@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_wassly.client import WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.sandbox import Sandbox
-from airflow_provider_wassly.sandbox.store import Store
+from airflow_provider_wassly.sandbox.service.state import ServiceState
 
 from .conftest import Connect
 
@@ -60,13 +60,13 @@ def test_airflow_masks_every_secret_of_the_connection(connect: Connect, box: San
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the tokens that the sandbox gave out."""
     tokens: list[str] = []
-    login = Store.login
+    login = ServiceState.login
 
-    def noting(store: Store) -> str:
+    def noting(store: ServiceState) -> str:
         tokens.append(login(store))
         return tokens[-1]
 
-    monkeypatch.setattr(Store, "login", noting)
+    monkeypatch.setattr(ServiceState, "login", noting)
     return tokens
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import masking, metrics, variables
 from airflow_provider_wassly.client import (
     WasslyError,
     WasslyInvalidMessage,
@@ -34,7 +34,7 @@ from airflow_provider_wassly.notifications import delivery
 from airflow_provider_wassly.notifications.delivery import WasslyNotificationError
 from airflow_provider_wassly.notifications.wassly import WasslyNotifier
 from airflow_provider_wassly.sandbox import Sandbox
-from airflow_provider_wassly.sandbox.store import Store
+from airflow_provider_wassly.sandbox.service.state import ServiceState
 from tests.support.airflow_cli import VERSION
 from tests.support.storages import attach
 from tests.support.variables import Variables
@@ -267,13 +267,13 @@ def test_when_the_time_is_over_nothing_leaves_after_a_renewed_token_either(
 ) -> None:
     notify(NUMBERS[0])
     box.expire_tokens()
-    login = Store.login
+    login = ServiceState.login
 
-    def slow_login(store: Store) -> str:
+    def slow_login(store: ServiceState) -> str:
         store.configure(latency=budget + 0.5)
         return login(store)
 
-    monkeypatch.setattr(Store, "login", slow_login)
+    monkeypatch.setattr(ServiceState, "login", slow_login)
     error_of(NUMBERS[1])
     end_of_all_threads()
     assert box.logins == 2
@@ -346,9 +346,15 @@ def test_airflow_is_called_in_the_calling_thread_alone(box: Sandbox, monkeypatch
 
         return call
 
-    names = {"mask_secret", "get_variable", "set_variable", "count", "gauge"}
-    for name in names:
-        monkeypatch.setattr(_compat, name, noting(name, getattr(_compat, name)))
+    names = {
+        "mask_secret": masking,
+        "get_variable": variables,
+        "set_variable": variables,
+        "count": metrics,
+        "gauge": metrics,
+    }
+    for name, module in names.items():
+        monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     get_connection = staticmethod(noting("get_connection", WasslyHook.get_connection))
     monkeypatch.setattr(WasslyHook, "get_connection", get_connection)
     box.fail_next("rejected", to=NUMBERS[2])
@@ -382,13 +388,13 @@ def test_the_connection_of_a_storage_is_asked_for_in_the_calling_thread_alone(
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tokens that the sandbox gave out."""
     tokens: list[str] = []
-    login = Store.login
+    login = ServiceState.login
 
-    def noting_login(store: Store) -> str:
+    def noting_login(store: ServiceState) -> str:
         tokens.append(login(store))
         return tokens[-1]
 
-    monkeypatch.setattr(Store, "login", noting_login)
+    monkeypatch.setattr(ServiceState, "login", noting_login)
     return tokens
 
 
@@ -396,18 +402,18 @@ def test_a_token_that_another_thread_fetched_is_masked(
     box: Sandbox, fetched: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[str] = []
-    mask_secret = _compat.mask_secret
+    mask_secret = masking.mask_secret
 
     def noting_mask(secret: str) -> None:
         asked.append(secret)
         mask_secret(secret)
 
-    monkeypatch.setattr(_compat, "mask_secret", noting_mask)
+    monkeypatch.setattr(masking, "mask_secret", noting_mask)
     caplog.set_level("DEBUG")
     notify(NUMBERS[:5])
     (token,) = fetched
     assert token in asked
-    assert token not in _compat.redact(f"before {token} after")
+    assert token not in masking.redact(f"before {token} after")
     assert token not in caplog.text
     assert NUMBERS[0][1:] not in caplog.text
 
@@ -419,25 +425,25 @@ def test_a_token_that_comes_when_the_time_is_over_is_masked_too(
     error_of(NUMBERS[0])
     end_of_all_threads()
     (token,) = fetched
-    assert token not in _compat.redact(f"before {token} after")
+    assert token not in masking.redact(f"before {token} after")
 
 
 # The quota and the metrics.
 
 
 def test_the_quota_is_kept_once_and_the_lowest(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = Variables(monkeypatch)
+    kept = Variables(monkeypatch)
     written: list[str] = []
-    set_variable = _compat.set_variable
+    set_variable = variables.set_variable
 
     def noting(key: str, value: str, description: str) -> None:
         written.append(key)
         set_variable(key, value, description)
 
-    monkeypatch.setattr(_compat, "set_variable", noting)
+    monkeypatch.setattr(variables, "set_variable", noting)
     notify(NUMBERS)
     assert written == [QUOTA]
-    reading = json.loads(variables.values[QUOTA])
+    reading = json.loads(kept.values[QUOTA])
     assert (reading["remaining_conversations"], reading["instance_id"]) == (975, "sandbox-instance")
 
 
@@ -473,7 +479,7 @@ def test_no_quota_is_kept_where_that_is_not_wanted(
 
 def test_each_message_is_counted(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[tuple[str, dict[str, str]]] = []
-    monkeypatch.setattr(_compat, "count", lambda name, tags: counted.append((name, tags)))
+    monkeypatch.setattr(metrics, "count", lambda name, tags: counted.append((name, tags)))
     box.fail_next("rejected", to=NUMBERS[1])
     box.fail_next("http_500", to=NUMBERS[2])
     error_of(NUMBERS[:4])

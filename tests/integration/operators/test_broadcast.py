@@ -18,16 +18,24 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import (
+    config,
+    exceptions,
+    masking,
+    metrics,
+    object_storage,
+    tasks,
+    variables,
+)
 from airflow_provider_wassly.broadcast import run, senders
 from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
 from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.client import numbers as client_numbers
-from airflow_provider_wassly.client._auth import Tokens
+from airflow_provider_wassly.client.transport.auth import Tokens
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.sandbox import Sandbox
-from airflow_provider_wassly.sandbox.store import Store
+from airflow_provider_wassly.sandbox.service.state import ServiceState
 from tests.support.kept import HAS_TASK_STATE_STORE, Kept
 from tests.support.log import Log
 from tests.support.signals import signalled
@@ -40,7 +48,7 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.io.path import ObjectStoragePath  # type: ignore[no-redef, import-not-found]
 
-FAIL = type(_compat.fail_exception(""))
+FAIL = type(exceptions.fail_exception(""))
 QUOTA = "wassly_quota__wassly_default"
 
 pytestmark = pytest.mark.usefixtures("wassly_default")
@@ -103,7 +111,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Variables:
 def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A task, with each kind of store that this Airflow can have."""
     listeners: list[Callable[[Any, bool], None]] = []
-    monkeypatch.setattr(_compat, "listen_for_end", listeners.append)
+    monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
     return a_task(Kept() if request.param == "state" else None, listeners)
 
 
@@ -111,7 +119,7 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Tas
 def one_task(monkeypatch: pytest.MonkeyPatch) -> Task:
     """A task that keeps its record where this Airflow does, for all that has nothing to do with it."""
     listeners: list[Callable[[Any, bool], None]] = []
-    monkeypatch.setattr(_compat, "listen_for_end", listeners.append)
+    monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
     return a_task(Kept() if HAS_TASK_STATE_STORE else None, listeners)
 
 
@@ -1130,7 +1138,7 @@ def test_a_task_that_is_stopped_leaves_nobody_of_whom_nobody_knows(
 def test_a_task_that_is_stopped_does_not_wait_for_an_answer_that_does_not_come(
     box: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_compat, "seconds_after_sigterm", lambda: 0.5)
+    monkeypatch.setattr(config, "seconds_after_sigterm", lambda: 0.5)
     connection = json.loads(box.connection)
     connection["extra"]["read_timeout"] = 15
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", json.dumps(connection))
@@ -1236,13 +1244,13 @@ def test_no_number_no_text_and_no_secret_is_told_or_kept(
     box: Sandbox, task: Task, airflow: Variables, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens: list[str] = []
-    login = Store.login
+    login = ServiceState.login
 
-    def noting_login(store: Store) -> str:
+    def noting_login(store: ServiceState) -> str:
         tokens.append(login(store))
         return tokens[-1]
 
-    monkeypatch.setattr(Store, "login", noting_login)
+    monkeypatch.setattr(ServiceState, "login", noting_login)
     (tmp_path / number(1)).write_text("content")
     faults = ("http_500", "http_413", "rejected", "token_expired", "http_502_html")
     for row, fault in enumerate(faults, 2):
@@ -1294,9 +1302,16 @@ def test_airflow_is_called_in_the_main_thread_or_while_it_waits(
 
         return call
 
-    names = {"mask_secret", "get_variable", "set_variable", "object_storage_path", "count", "gauge"}
-    for name in names:
-        monkeypatch.setattr(_compat, name, noting(name, getattr(_compat, name)))
+    names = {
+        "mask_secret": masking,
+        "get_variable": variables,
+        "set_variable": variables,
+        "object_storage_path": object_storage,
+        "count": metrics,
+        "gauge": metrics,
+    }
+    for name, module in names.items():
+        monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     get_connection = staticmethod(noting("get_connection", WasslyHook.get_connection))
     monkeypatch.setattr(WasslyHook, "get_connection", get_connection)
     storage = Storage()
@@ -1320,7 +1335,7 @@ def test_airflow_is_called_in_the_main_thread_or_while_it_waits(
 
 def test_each_message_is_counted(box: Sandbox, one_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: Counter[str] = Counter()
-    monkeypatch.setattr(_compat, "count", lambda name, tags: counted.update([name]))
+    monkeypatch.setattr(metrics, "count", lambda name, tags: counted.update([name]))
     box.fail_next("http_413", to=number(2))
     box.fail_next("http_500", to=number(3))
     one_task.run(recipients=[*people(4), {"contact_mobile_number": "nonsense"}], message="Hi")

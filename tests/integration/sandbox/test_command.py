@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from airflow_provider_wassly.client import WasslyClient
-from airflow_provider_wassly.client._auth import Tokens
+from airflow_provider_wassly.client.transport.auth import Tokens
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.sandbox import FAULTS, Sandbox
 from tests.integration.sandbox.wire import BOUNDARY, CREDENTIALS, DEVICES, INSTANCE, NUMBER, SEND, form

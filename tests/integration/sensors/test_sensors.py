@@ -18,12 +18,12 @@ import pytest
 import tenacity
 from airflow.models.trigger import Trigger
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import bases, variables
 from airflow_provider_wassly.client import client
 from airflow_provider_wassly.client._answers import read_receipt
 from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.hooks.wassly import WasslyHook
-from airflow_provider_wassly.quota import Quota
+from airflow_provider_wassly.quota import Probes, Quota
 from airflow_provider_wassly.sandbox import Sandbox
 from airflow_provider_wassly.sensors.base import WasslySensor
 from airflow_provider_wassly.sensors.device import WasslyDeviceSensor
@@ -42,7 +42,7 @@ class NoWait(Clock):
 @pytest.fixture(autouse=True)
 def airflow(monkeypatch: pytest.MonkeyPatch, wassly_default: Sandbox) -> Variables:
     monkeypatch.setattr(client, "_BACKOFF", tenacity.wait_none())
-    monkeypatch.setattr(Quota, "clock", NoWait())
+    monkeypatch.setattr(Probes, "clock", NoWait())
     return Variables(monkeypatch)
 
 
@@ -137,7 +137,7 @@ def test_reschedule_looks_once_and_comes_back(airflow: Variables, monkeypatch: p
     ti = SimpleNamespace(max_tries=0, get_first_reschedule_date=lambda context: None)
     ti.dag_id = ti.task_id = ti.run_id = "none"
     ti.map_index = -1
-    module = sys.modules[_compat.BaseSensorOperator.__module__]
+    module = sys.modules[bases.BaseSensorOperator.__module__]
     if hasattr(module, "_orig_start_date"):  # Airflow 2.11 asks its database
         monkeypatch.setattr(module, "_orig_start_date", lambda **of: None)
         monkeypatch.setattr(module, "_is_metadatabase_mysql", lambda: False)
@@ -242,10 +242,10 @@ def test_the_answer_to_a_probe_counts_although_it_cannot_be_recorded(
     def refuse(*_: object) -> None:
         raise ConnectionError("Airflow's API does not answer")
 
-    set_variable = _compat.set_variable
+    set_variable = variables.set_variable
     key = "wassly_quota__wassly_default"
     monkeypatch.setattr(
-        _compat, "set_variable", lambda *values: refuse() if values[0] == key else set_variable(*values)
+        variables, "set_variable", lambda *values: refuse() if values[0] == key else set_variable(*values)
     )
     sensor = quota_sensor(mode, probe_to=TO, timeout=0.3)
     if is_enough:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import versions
 from airflow_provider_wassly.broadcast import recipients, record
 
 
@@ -10,7 +10,7 @@ from airflow_provider_wassly.broadcast import recipients, record
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (recipients, record):
         monkeypatch.setattr(module, "CHUNK", 3)
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", False)
+    monkeypatch.setattr(versions, "OUTLIVES_ITS_SUPERVISOR", False)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2.sandbox import SandboxedEnvironment
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import object_storage
 from airflow_provider_wassly.broadcast import json_array
 from airflow_provider_wassly.broadcast import recipients as module
 from airflow_provider_wassly.broadcast.recipients import NUMBER, Recipient, RecipientList, Row, digest, mark, survey
@@ -553,7 +553,7 @@ def test_a_local_file_in_every_form(tmp_path: Path) -> None:
         path.as_uri(),
         f"file://{path}",
         f"FILE://{path}",
-        _compat.object_storage_path(f"file://{tmp_path}", None) / "the list.csv",
+        object_storage.object_storage_path(f"file://{tmp_path}", None) / "the list.csv",
     ]
     for form in forms:
         assert [row.number for row in read(form)] == [ANNA]
@@ -561,7 +561,10 @@ def test_a_local_file_in_every_form(tmp_path: Path) -> None:
 
 def test_a_file_in_an_object_storage(storage: Any) -> None:
     storage.pipe("/bucket/the list.csv", f"{NUMBER}\n{ANNA}\n".encode())
-    for form in ("memory://bucket/the list.csv", _compat.object_storage_path("memory://bucket", None) / "the list.csv"):
+    for form in (
+        "memory://bucket/the list.csv",
+        object_storage.object_storage_path("memory://bucket", None) / "the list.csv",
+    ):
         assert [row.number for row in read(form)] == [ANNA]
 
 
@@ -601,7 +604,7 @@ def test_a_file_is_closed_when_its_reader_stops_early(tmp_path: Path, monkeypatc
 
     path = tmp_path / "list.csv"
     path.write_text(f"{NUMBER}\n" + f"{ANNA}\n" * 5000)
-    monkeypatch.setattr("airflow_provider_wassly.hooks.files.open", open_and_remember, raising=False)
+    monkeypatch.setattr("airflow_provider_wassly.files.locations.open", open_and_remember, raising=False)
     chunks = RecipientList(path).chunks()
     next(chunks)
     chunks.close()  # type: ignore[attr-defined]

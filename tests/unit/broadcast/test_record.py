@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_wassly import _compat
-from airflow_provider_wassly.attempts import Attempt
+from airflow_provider_wassly.airflow_compat import versions
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as module
 from airflow_provider_wassly.broadcast.recipients import CHUNK, NUMBER, RecipientList, Row, survey
@@ -28,8 +27,9 @@ from airflow_provider_wassly.broadcast.record import (
     WasslyListChanged,
 )
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
-from airflow_provider_wassly.state import WasslyRecordError, WasslyRecordUnreadable
-from airflow_provider_wassly.stores import Store
+from airflow_provider_wassly.records.attempts import Attempt
+from airflow_provider_wassly.records.send_record import WasslyRecordError, WasslyRecordUnreadable
+from airflow_provider_wassly.records.stores import Store
 from tests.support.clock import VirtualClock
 from tests.support.kept import Kept
 
@@ -61,7 +61,7 @@ def stores() -> Stores:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients_module, "CHUNK", 2)
     monkeypatch.setattr(module, "CHUNK", 2)
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", False)
+    monkeypatch.setattr(versions, "OUTLIVES_ITS_SUPERVISOR", False)
 
 
 def people(number: int = 5) -> List:
@@ -602,7 +602,7 @@ def test_without_a_running_task_nothing_is_kept() -> None:
 def test_an_attempt_that_airflow_has_given_up_writes_nothing_once_a_later_one_has_begun(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", True)
+    monkeypatch.setattr(versions, "OUTLIVES_ITS_SUPERVISOR", True)
     stores.is_shared = True
     orphan = begun(stores, 1)
     note(orphan, f"{ACCEPTED}{OPEN}{OPEN}{OPEN}{OPEN}")
@@ -637,7 +637,7 @@ def test_an_attempt_whose_machine_has_slept_looks_whether_it_is_still_the_one(st
 def test_a_head_that_makes_no_sense_lets_nothing_be_written(
     stores: Stores, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", True)
+    monkeypatch.setattr(versions, "OUTLIVES_ITS_SUPERVISOR", True)
     stores.is_shared = True
     record = begun(stores, 1)
     stores.values[HEAD] = head
@@ -647,7 +647,7 @@ def test_a_head_that_makes_no_sense_lets_nothing_be_written(
 
 
 def test_of_two_processes_of_one_try_the_later_one_goes_on(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", True)
+    monkeypatch.setattr(versions, "OUTLIVES_ITS_SUPERVISOR", True)
     stores.is_shared = True
     first = begun(stores, 1)
     second = begun(stores, 1)

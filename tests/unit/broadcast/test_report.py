@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[impor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import object_storage
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row
 from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent, indexed
 from airflow_provider_wassly.client import WasslyInvalidMessage
@@ -115,7 +115,7 @@ def test_every_form_of_a_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"file://{path}",
         path.as_uri(),
         "a report.csv",
-        _compat.object_storage_path(f"file://{tmp_path}", None) / "a report.csv",
+        object_storage.object_storage_path(f"file://{tmp_path}", None) / "a report.csv",
     ]
     for number, form in enumerate(forms, start=1):
         save(form, *map(line, range(1, number + 1)))
@@ -126,7 +126,8 @@ def test_every_form_of_a_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_object_storage(storage: Any) -> None:
     storage.mkdirs("/bucket")
     for number, form in enumerate(
-        ("memory://bucket/report.csv", _compat.object_storage_path("memory://bucket", None) / "report.csv"), start=1
+        ("memory://bucket/report.csv", object_storage.object_storage_path("memory://bucket", None) / "report.csv"),
+        start=1,
     ):
         save(form, *map(line, range(1, number + 1)))
         assert len(written(storage.cat("/bucket/report.csv").decode())) == number
@@ -362,8 +363,8 @@ def test_a_mapped_task_has_a_place_of_its_own(location: str, expected: str) -> N
 
 
 def test_a_mapped_task_has_a_place_of_its_own_in_an_object_storage(storage: Any) -> None:
-    location = indexed(_compat.object_storage_path("memory://bucket/of", "reports") / "report.csv", 3)
-    plain = _compat.object_storage_path("memory://bucket/of", "reports") / "report-3.csv"
+    location = indexed(object_storage.object_storage_path("memory://bucket/of", "reports") / "report.csv", 3)
+    plain = object_storage.object_storage_path("memory://bucket/of", "reports") / "report-3.csv"
     assert (str(location), location.storage_options) == (str(plain), plain.storage_options)
 
 

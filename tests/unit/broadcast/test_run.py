@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import versions
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast import run as run_module
@@ -39,7 +39,7 @@ from airflow_provider_wassly.client import (
     WasslyRateLimited,
     WasslyRejected,
 )
-from airflow_provider_wassly.state import WasslyRecordError
+from airflow_provider_wassly.records.send_record import WasslyRecordError
 from tests.support.broadcast import Broadcast, Snapshot, World, number, outcomes_in, people, prepare
 from tests.support.clock import VirtualClock
 from tests.support.service import ERRORS, FATES, TOLD
@@ -548,7 +548,7 @@ def test_a_record_that_cannot_be_written_stops_all_before_anything_leaves() -> N
 
 
 def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compat, "OUTLIVES_ITS_SUPERVISOR", True)
+    monkeypatch.setattr(versions, "OUTLIVES_ITS_SUPERVISOR", True)
     world = World()
     world.kept.is_shared = True
     orphan = Broadcast(world, people(30))

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly._signals import in_one_piece
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast import run as run_module
 from airflow_provider_wassly.broadcast import senders as senders_module
 from airflow_provider_wassly.client import WasslyError
 from airflow_provider_wassly.client.clock import SYSTEM
+from airflow_provider_wassly.records.signals import in_one_piece
 from tests.support.broadcast import Broadcast, World, number, people
 
 

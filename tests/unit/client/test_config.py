@@ -150,7 +150,7 @@ def test_a_proxy_for_other_addresses_does_no_harm_on_this_machine() -> None:
 
 
 def test_a_socks_proxy_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_wassly.client._network.find_spec", lambda name: None)
+    monkeypatch.setattr("airflow_provider_wassly.client.transport.network.find_spec", lambda name: None)
     with pytest.raises(WasslyConfigError, match=r"^proxies: the address for 'https' is one of a SOCKS proxy.* PySocks"):
         client(proxies={"https": "socks5h://user:secret@proxy"})
 

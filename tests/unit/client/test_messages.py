@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_wassly.client import Attachment, OutgoingMessage, WasslyClient, WasslyInvalidMessage
+from airflow_provider_wassly.client import (
+    Attachment,
+    MessageParameters,
+    OutgoingMessage,
+    WasslyClient,
+    WasslyInvalidMessage,
+)
 
 NUMBER = "+491701234567"
 
@@ -26,7 +32,7 @@ def report(tmp_path: Path) -> Path:
 
 
 def prepare(client: WasslyClient, **values: Any) -> OutgoingMessage:
-    return client.prepare(**{"contact_mobile_number": NUMBER, "instance_id": "i", **values})
+    return client.prepare(MessageParameters(**{"contact_mobile_number": NUMBER, "instance_id": "i", **values}))
 
 
 def test_only_what_is_given_is_sent_and_the_required_fields_come_last(client: WasslyClient, report: Path) -> None:

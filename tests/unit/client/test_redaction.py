@@ -6,7 +6,7 @@ from urllib.parse import quote
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_wassly.client._redaction import Redactor
+from airflow_provider_wassly.client.transport.redaction import Redactor
 
 SECRET = st.text(st.characters(max_codepoint=127, exclude_characters="*"), min_size=4)
 

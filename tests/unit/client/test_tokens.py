@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from airflow_provider_wassly.client import WasslyError, WasslyUnavailable
-from airflow_provider_wassly.client._auth import Tokens
+from airflow_provider_wassly.client.transport.auth import Tokens
 
 THREADS = 20
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import masking, tasks, versions
 from airflow_provider_wassly.notifications.default_message import default_message
 
 UTC = timezone.utc
@@ -62,21 +62,21 @@ def base_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def airflow_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compat, "_IS_AIRFLOW_2", True)
-    monkeypatch.setattr(_compat, "_VERSION", (2, 11))
+    monkeypatch.setattr(versions, "IS_AIRFLOW_2", True)
+    monkeypatch.setattr(versions, "VERSION", (2, 11))
 
 
 @pytest.fixture
 def airflow_3_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compat, "_IS_AIRFLOW_2", False)
-    monkeypatch.setattr(_compat, "_VERSION", (3, 0))
+    monkeypatch.setattr(versions, "IS_AIRFLOW_2", False)
+    monkeypatch.setattr(versions, "VERSION", (3, 0))
 
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     """What Airflow 3.1 and later tell a DAG callback of the run's tasks; this test's to fill."""
-    monkeypatch.setattr(_compat, "_IS_AIRFLOW_2", False)
-    monkeypatch.setattr(_compat, "_VERSION", (3, 1))
+    monkeypatch.setattr(versions, "IS_AIRFLOW_2", False)
+    monkeypatch.setattr(versions, "VERSION", (3, 1))
     told: dict[str, str | None] = {}
 
     class RuntimeTaskInstance:
@@ -307,7 +307,7 @@ def test_what_airflow_does_not_tell_of_the_tasks_is_left_out(states: dict[str, s
 
 @pytest.mark.parametrize("due", [datetime(2026, 11, 25, 22, 38, 26, tzinfo=UTC), "2026-11-25T22:38:26.034565Z"])
 def test_a_deadline_was_missed(monkeypatch: pytest.MonkeyPatch, due: Any) -> None:
-    monkeypatch.setattr(_compat, "_IS_AIRFLOW_2", False)
+    monkeypatch.setattr(versions, "IS_AIRFLOW_2", False)
     run = {"dag_id": "late", "dag_run_id": RUN, "logical_date": "2026-01-01T00:00:00Z", "state": "running",
            "start_date": "2026-11-25T22:38:24.109647Z", "end_date": None}  # fmt: skip
     deadline = {"id": "01a214dc-2f54-7d96-9912-8ce51ee6c834", "deadline_time": due}
@@ -374,7 +374,7 @@ def test_what_a_terminal_would_obey_is_left_out(written: str, read: str) -> None
 
 
 def test_codes_do_not_hide_a_secret() -> None:
-    _compat.mask_secret_here("hunter-4-of-the-notifier")
+    masking.mask_secret_here("hunter-4-of-the-notifier")
     error = RuntimeError("password hunter-4\x1b[0m-of-the\x00-notifier is wrong")
     assert default_message(context(exception=error)).splitlines()[2] == "`RuntimeError: password *** is wrong`"
 
@@ -385,16 +385,16 @@ def test_codes_are_no_part_of_the_length_of_an_error() -> None:
 
 
 def test_secrets_are_not_told() -> None:
-    _compat.mask_secret_here("hunter-2-of-the-notifier")
+    masking.mask_secret_here("hunter-2-of-the-notifier")
     error = RuntimeError("cannot log in with hunter-2-of-the-notifier")
     assert default_message(context(exception=error)).splitlines()[2] == "`RuntimeError: cannot log in with ***`"
 
 
 def test_no_part_of_a_secret_is_told_when_it_is_cut() -> None:
-    _compat.mask_secret_here("-----BEGIN KEY-----\nabcdefgh\n-----END KEY-----")
+    masking.mask_secret_here("-----BEGIN KEY-----\nabcdefgh\n-----END KEY-----")
     of_lines = RuntimeError("bad key: -----BEGIN KEY-----\nabcdefgh\n-----END KEY-----")
     assert default_message(context(exception=of_lines)).splitlines()[2] == "`RuntimeError: bad key: ***`"
-    _compat.mask_secret_here("hunter-3-of-the-notifier")
+    masking.mask_secret_here("hunter-3-of-the-notifier")
     at_the_end = RuntimeError("x" * (190 - len("RuntimeError: ")) + "hunter-3-of-the-notifier")
     assert "hunter" not in default_message(context(exception=at_the_end))
 
@@ -403,7 +403,7 @@ def test_what_cannot_be_redacted_is_not_told(monkeypatch: pytest.MonkeyPatch) ->
     def redact(text: str) -> str:
         raise RuntimeError("No SecretsMasker found")
 
-    monkeypatch.setattr(_compat, "redact", redact)
+    monkeypatch.setattr(masking, "redact", redact)
     text = default_message(context(exception=ValueError("perhaps a secret")))
     assert text.startswith("❌ *Task failed*: `bad`\n")
     assert "perhaps" not in text
@@ -541,10 +541,10 @@ def test_what_fits_is_left_as_it_is() -> None:
 
 
 def test_the_page_of_a_task_on_airflow_3_0_which_forgets_a_slash(airflow_3_0: None) -> None:
-    assert _compat.task_url(Fake(log_url=f"{BASE}dags/mixed/runs/x/tasks/y")) == f"{BASE}/dags/mixed/runs/x/tasks/y"
-    assert _compat.task_url(Fake(log_url=f"{BASE}/dags/mixed")) == f"{BASE}/dags/mixed"
-    assert _compat.task_url(Fake(log_url=None)) is None
-    assert _compat.task_url(Fake()) is None
+    assert tasks.task_url(Fake(log_url=f"{BASE}dags/mixed/runs/x/tasks/y")) == f"{BASE}/dags/mixed/runs/x/tasks/y"
+    assert tasks.task_url(Fake(log_url=f"{BASE}/dags/mixed")) == f"{BASE}/dags/mixed"
+    assert tasks.task_url(Fake(log_url=None)) is None
+    assert tasks.task_url(Fake()) is None
 
 
 @pytest.mark.parametrize("base", ["", BASE, f"{BASE}/"])
@@ -552,8 +552,8 @@ def test_the_page_of_a_run(monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     monkeypatch.setenv("AIRFLOW__WEBSERVER__BASE_URL", base)
     for is_airflow_2, page in ((True, "grid?dag_run_id=a%2Fb%20c"), (False, "runs/a%2Fb%20c")):
-        monkeypatch.setattr(_compat, "_IS_AIRFLOW_2", is_airflow_2)
-        assert _compat.run_url("mixed", "a/b c") == (f"{BASE}/dags/mixed/{page}" if base else None)
+        monkeypatch.setattr(versions, "IS_AIRFLOW_2", is_airflow_2)
+        assert tasks.run_url("mixed", "a/b c") == (f"{BASE}/dags/mixed/{page}" if base else None)
 
 
 def test_a_task_that_is_no_longer_in_the_dag_keeps_its_name(states: dict[str, str | None]) -> None:

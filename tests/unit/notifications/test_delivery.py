@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_wassly.client import (
     Attachment,
+    MessageParameters,
     OutgoingMessage,
     SendObserver,
     SendReceipt,
@@ -22,7 +23,7 @@ from airflow_provider_wassly.client import (
     WasslyRejected,
     WasslyUnavailable,
 )
-from airflow_provider_wassly.hooks import files
+from airflow_provider_wassly.files import locations as files
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.notifications.delivery import WasslyNotificationError, notify_everybody
 from tests.support.clock import VirtualClock
@@ -71,14 +72,14 @@ def service(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> TimedServic
     return made
 
 
-def notify(clock: VirtualClock, numbers: Any = tuple(NUMBERS[:1]), **arguments: Any) -> float:
+def notify(
+    clock: VirtualClock, numbers: Any = tuple(NUMBERS[:1]), *, began: float | None = None, **arguments: Any
+) -> float:
     """Return how long it took."""
-    began = clock.monotonic()
-    parameters: dict[str, Any] = {"document": None, "media": None, "message": "Hello", "instance_id": None}
-    notify_everybody(
-        numbers, wassly_conn_id="wassly_default", keep_quota=False, clock=clock, **{**parameters, **arguments}
-    )
-    return clock.monotonic() - began
+    called_at = clock.monotonic()
+    message = MessageParameters(**{"contact_mobile_number": None, "message": "Hello", **arguments})
+    notify_everybody(numbers, message, wassly_conn_id="wassly_default", keep_quota=False, began=began, clock=clock)
+    return clock.monotonic() - called_at
 
 
 def failure_of(clock: VirtualClock, numbers: Any = tuple(NUMBERS[:1]), **arguments: Any) -> tuple[WasslyError, float]:
@@ -292,7 +293,7 @@ def test_what_is_wrong_with_a_file_is_said_as_ever(
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(files, "local_path", broken)
-    monkeypatch.setattr("airflow_provider_wassly.hooks.attachments.local_path", broken)
+    monkeypatch.setattr("airflow_provider_wassly.files.attachments.local_path", broken)
     with pytest.raises(RuntimeError, match="a defect"):
         notify(clock, document=report)
     assert service.calls == []

@@ -16,7 +16,7 @@ import airflow
 import jinja2
 import pytest
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import bases
 from airflow_provider_wassly.client import (
     OutgoingMessage,
     SendObserver,
@@ -235,10 +235,12 @@ def test_what_a_field_takes_to_be_called_is_part_of_the_time(monkeypatch: pytest
     async def alert() -> None:
         await notifier
 
-    monkeypatch.setattr(delivery, "notify_everybody", lambda numbers, **options: began.append(options["began"]))
+    monkeypatch.setattr(
+        delivery, "notify_everybody", lambda numbers, message, **options: began.append(options["began"])
+    )
     notifier = WasslyNotifier(contact_mobile_number=number, context=context(reason="success"))
     notifier(context())
-    if hasattr(_compat.BaseNotifier, "__await__"):  # Airflow before 3.1 awaits none
+    if hasattr(bases.BaseNotifier, "__await__"):  # Airflow before 3.1 awaits none
         asyncio.run(alert())
     assert len(began) == len(called) > 0
     assert all(before <= after for before, after in zip(began, called, strict=True))

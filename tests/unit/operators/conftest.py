@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from airflow_provider_wassly import _compat, state
+from airflow_provider_wassly.airflow_compat import metrics
 from airflow_provider_wassly.broadcast import record
 from airflow_provider_wassly.hooks.wassly import WasslyHook
+from airflow_provider_wassly.records import send_record as state
 from tests.support.clock import VirtualClock
 from tests.support.log import Log
 from tests.support.service import Service
@@ -27,8 +28,8 @@ def service(airflow: Variables, monkeypatch: pytest.MonkeyPatch) -> Service:
     monkeypatch.setattr(WasslyHook, "get_conn", lambda hook: service)
     for module in (record, state):
         monkeypatch.setattr(module, "in_one_piece", lambda access: access())
-    monkeypatch.setattr(_compat, "count", lambda name, tags: None)
-    monkeypatch.setattr(_compat, "gauge", lambda name, value, tags: None)
+    monkeypatch.setattr(metrics, "count", lambda name, tags: None)
+    monkeypatch.setattr(metrics, "gauge", lambda name, value, tags: None)
     return service
 
 

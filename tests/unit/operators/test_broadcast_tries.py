@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import exceptions, tasks
 from airflow_provider_wassly.broadcast import run as run_module
 from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
@@ -27,7 +27,7 @@ try:
 except ImportError:  # Airflow 2.11
     from airflow.decorators import task as airflow_task  # type: ignore[no-redef, attr-defined]
 
-FAIL = type(_compat.fail_exception(""))
+FAIL = type(exceptions.fail_exception(""))
 
 
 def number(row: int) -> str:
@@ -42,7 +42,7 @@ def people(count: int, **columns: Any) -> list[dict[str, Any]]:
 def task(request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A broadcast, with each kind of store that this Airflow can have."""
     listeners: list[Callable[[Any, bool], None]] = []
-    monkeypatch.setattr(_compat, "listen_for_end", listeners.append)
+    monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
     state = Kept() if request.param == "state" else None
     return Task(WasslyBroadcastOperator, state, listeners, message="Hello {{ recipient.name }}", jitter=0)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_wassly._compat import skip_exception
+from airflow_provider_wassly.airflow_compat.exceptions import skip_exception
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
 
 try:

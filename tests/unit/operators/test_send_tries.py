@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import exceptions, tasks, versions
 from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
 from tests.support.kept import HAS_TASK_STATE_STORE, Kept
@@ -15,7 +15,7 @@ from tests.support.log import Log
 from tests.support.service import Service
 from tests.support.task import Stopped, Task
 
-FAIL = type(_compat.fail_exception(""))
+FAIL = type(exceptions.fail_exception(""))
 TO, OTHER = "+447700900301", "+447700900309"
 
 
@@ -23,8 +23,8 @@ TO, OTHER = "+447700900301", "+447700900309"
 def task(request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch) -> Task:
     """A task, with each kind of store that this Airflow can have."""
     listeners: list[Callable[[Any, bool], None]] = []
-    monkeypatch.setattr(_compat, "listen_for_end", listeners.append)
-    monkeypatch.setattr(_compat, "runs_here", lambda ti: True)
+    monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
+    monkeypatch.setattr(tasks, "runs_here", lambda ti: True)
     state = Kept() if request.param == "state" else None
     return Task(WasslySendMessageOperator, state, listeners, contact_mobile_number=TO, message="Hello")
 
@@ -127,7 +127,7 @@ def test_what_was_accepted_is_not_sent_again_when_the_task_fails_all_the_same(
     task.airflow_answers = False
     first = task.run()
     assert task.run().returned == first.returned
-    if not _compat._IS_AIRFLOW_2:
+    if not versions.IS_AIRFLOW_2:
         assert task.again().returned == first.returned
     assert service.delivered == [TO]
     assert "Not sending it again: Wassly accepted the message of an earlier attempt of this task" in log.text
@@ -138,7 +138,7 @@ def test_what_was_accepted_is_not_sent_again_when_the_task_fails_all_the_same(
     assert service.delivered == [TO, TO]
 
 
-@pytest.mark.skipif(_compat._IS_AIRFLOW_2, reason="Airflow 2 runs no try again")
+@pytest.mark.skipif(versions.IS_AIRFLOW_2, reason="Airflow 2 runs no try again")
 @pytest.mark.parametrize("fate", ["accept, answer lost", "device disconnected", "refuse for now"])
 def test_a_try_that_airflow_runs_again_sends_what_was_not_accepted_and_nothing_else(
     task: Task, service: Service, fate: str
@@ -194,7 +194,7 @@ def test_the_same_recipient_in_other_words_is_the_same(task: Task, service: Serv
 def test_templates_that_are_only_shown_touch_no_record(
     task: Task, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_compat, "runs_here", lambda ti: False)
+    monkeypatch.setattr(tasks, "runs_here", lambda ti: False)
     read: list[object] = []
     monkeypatch.setattr(WasslySendMessageOperator, "begin", lambda operator, context: read.append(context))
     task.run(message="{{ no_such_name.x }}")

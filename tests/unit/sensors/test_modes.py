@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly import _compat
+from airflow_provider_wassly.airflow_compat import bases, exceptions, versions
 from airflow_provider_wassly.client import WasslyAuthError, WasslyConfigError, WasslyRateLimited, WasslyUnavailable
 from airflow_provider_wassly.sensors.base import WasslySensor
 from airflow_provider_wassly.triggers.base import PollTrigger
@@ -23,14 +23,14 @@ _EXCEPTIONS = ("airflow.sdk.exceptions", "airflow.exceptions")
 
 
 def airflows(name: str) -> Any:
-    return _compat._first_of(name, *_EXCEPTIONS)
+    return versions.first_of(name, *_EXCEPTIONS)
 
 
 class StillWaits(BaseException):
     """Raised where a sensor in poke mode would sleep."""
 
 
-class Plain(_compat.BaseSensorOperator):
+class Plain(bases.BaseSensorOperator):
     """What an author of a DAG would write: waits for what may pass, and fails with what cannot."""
 
     def __init__(self, *, happens: Look, **kwargs: Any) -> None:
@@ -43,8 +43,8 @@ class Plain(_compat.BaseSensorOperator):
         except (WasslyUnavailable, WasslyRateLimited):
             return False
         except (WasslyAuthError, WasslyConfigError) as error:
-            raise _compat.fail_exception(str(error)) from error
-        return _compat.PokeReturnValue(is_done, value)
+            raise exceptions.fail_exception(str(error)) from error
+        return bases.PokeReturnValue(is_done, value)
 
 
 class Ours(WasslySensor):
@@ -105,7 +105,7 @@ def nobody_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     def sleep(seconds: float) -> None:
         raise StillWaits
 
-    module = sys.modules[_compat.BaseSensorOperator.__module__]
+    module = sys.modules[bases.BaseSensorOperator.__module__]
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     long_ago = datetime.now(timezone.utc) - timedelta(seconds=60)
     if hasattr(module, "_orig_start_date"):  # Airflow 2.11 asks its database

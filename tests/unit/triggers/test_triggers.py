@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from airflow.models.trigger import Trigger
 
-from airflow_provider_wassly import _looks
 from airflow_provider_wassly.client import (
     Device,
     WasslyAuthError,
@@ -23,7 +22,8 @@ from airflow_provider_wassly.client import (
     WasslyUnavailable,
 )
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
-from airflow_provider_wassly.quota import Quota
+from airflow_provider_wassly.quota import Probes, Quota
+from airflow_provider_wassly.triggers import _looks
 from airflow_provider_wassly.triggers.base import PollTrigger
 from airflow_provider_wassly.triggers.device import DeviceTrigger
 from airflow_provider_wassly.triggers.quota import QuotaTrigger
@@ -43,7 +43,7 @@ def device(status: str, instance_id: str = "one") -> Device:
 def clock(monkeypatch: pytest.MonkeyPatch) -> VirtualClock:
     clock = VirtualClock()
     monkeypatch.setattr(PollTrigger, "clock", clock)
-    monkeypatch.setattr(Quota, "clock", clock)
+    monkeypatch.setattr(Probes, "clock", clock)
     return clock
 
 
@@ -289,7 +289,7 @@ def test_waiting_quota_sensors_read_what_airflow_keeps_once_in_an_interval(
         await when_they_end([*triggers], apart=1.2)
 
     Quota("work").record(5, None)
-    assert Quota("work").claim_probe(timedelta(hours=1))
+    assert Probes("work").claim(timedelta(hours=1))
     airflow.reads.clear()
     in_virtual_time(body)
     # An hour and two minutes; who probes reads two Variables.
@@ -431,7 +431,7 @@ def test_the_quota_trigger_ends_when_a_probe_is_due_and_claims_none(airflow: Var
 
     assert "only a probe can tell" in events(trigger())[0][0]
     assert airflow.values == {}
-    assert Quota("work").claim_probe(timedelta(hours=1))
+    assert Probes("work").claim(timedelta(hours=1))
     assert still_waits(trigger())
     airflow.wait(hours=1)
     assert "only a probe can tell" in events(trigger())[0][0]

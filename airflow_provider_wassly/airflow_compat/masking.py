@@ -1,0 +1,26 @@
+"""Airflow's secrets masker."""
+
+from __future__ import annotations
+
+from airflow_provider_wassly.airflow_compat import versions
+
+_MASKERS = (
+    "airflow.sdk._shared.secrets_masker",
+    "airflow.sdk.execution_time.secrets_masker",  # 3.0
+    "airflow.utils.log.secrets_masker",  # 2.11
+)
+
+
+def mask_secret(secret: str) -> None:
+    """Have Airflow replace ``secret`` in logs and rendered fields from now on."""
+    versions.first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")(secret)
+
+
+def mask_secret_here(secret: str) -> None:
+    """Do so in this process alone, without a call to Airflow: from any thread."""
+    versions.first_of("_secrets_masker", *_MASKERS)().add_mask(secret)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with ``***`` for every secret that Airflow knows of in this process."""
+    return str(versions.first_of("redact", *_MASKERS)(text))

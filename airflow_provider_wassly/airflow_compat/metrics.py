@@ -1,0 +1,21 @@
+"""Airflow's metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_wassly.airflow_compat import versions
+
+
+def count(name: str, tags: dict[str, str]) -> None:
+    """Add one to a counter of Airflow's metrics."""
+    _stats().incr(name, tags=tags)
+
+
+def gauge(name: str, value: float, tags: dict[str, str]) -> None:
+    """Set a gauge of Airflow's metrics."""
+    _stats().gauge(name, value, tags=tags)
+
+
+def _stats() -> Any:
+    return versions.first_of("Stats", "airflow.sdk.observability.stats", "airflow.stats")

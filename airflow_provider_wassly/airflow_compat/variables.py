@@ -1,0 +1,108 @@
+"""Airflow's Variables, and where they can be reached."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import threading
+from typing import Any
+
+from airflow_provider_wassly.airflow_compat import versions
+
+
+def reads_saved_connections() -> bool:
+    """Tell whether a connection that is saved in Airflow's database is found here."""
+    if versions.VERSION < (3, 1) or os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server":
+        return True
+    return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
+
+
+def never_expire() -> datetime.timedelta:
+    """Return the retention of what ``task_state_store`` keeps as long as the DAG run (Airflow 3.3+)."""
+    retention: datetime.timedelta = versions.first_of("NEVER_EXPIRE", "airflow.sdk.execution_time.context")
+    return retention
+
+
+def can_reach_airflow() -> bool:
+    """Tell whether Variables can be read and written here."""
+    if versions.IS_AIRFLOW_2:
+        return True
+    from airflow.sdk.execution_time import task_runner
+
+    if not hasattr(task_runner, "SUPERVISOR_COMMS"):
+        return False  # a plain Python program
+    # Before 3.2 the channel to Airflow gives answers to the wrong thread.
+    return versions.VERSION >= (3, 2) or threading.current_thread() is threading.main_thread()
+
+
+def get_variable(key: str) -> str | None:
+    """
+    Return the value of a Variable that Airflow itself keeps, ``None`` if there is none. For a running task.
+
+    :raises Exception: when that cannot be found out.
+    """
+    if versions.IS_AIRFLOW_2:
+        from airflow.models.variable import Variable
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            found = session.query(Variable).filter_by(key=key).one_or_none()
+            if found is None:
+                return None
+            if found.val is None:
+                raise ValueError(f"the Variable {key} cannot be decrypted; the fernet key has changed")
+            text: str = found.val
+            return text
+    from airflow.sdk.execution_time.comms import GetVariable, VariableResult
+
+    answer = _ask(GetVariable(key=key))
+    return answer.value if isinstance(answer, VariableResult) else None
+
+
+def set_variable(key: str, value: str, description: str) -> None:
+    """
+    Set a Variable. For a running task.
+
+    :raises Exception: when that did not work.
+    """
+    if versions.IS_AIRFLOW_2:
+        from airflow.models.variable import Variable
+
+        Variable.set(key, value, description)
+        return
+    from airflow.sdk.execution_time.comms import PutVariable
+
+    _ask(PutVariable(key=key, value=value, description=description))
+
+
+def delete_variable(key: str) -> None:
+    """
+    Remove a Variable, if it is there. For a running task.
+
+    :raises Exception: when that did not work.
+    """
+    if versions.IS_AIRFLOW_2:
+        from airflow.models.variable import Variable
+
+        Variable.delete(key)
+        return
+    from airflow.sdk.execution_time.comms import DeleteVariable
+
+    _ask(DeleteVariable(key=key))
+
+
+def _ask(request: Any) -> Any:
+    """Send a request over the running task's channel to Airflow; return the answer, ``None`` for "not found"."""
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse
+
+    if not hasattr(task_runner, "SUPERVISOR_COMMS"):
+        raise RuntimeError("Airflow's Variables can be reached from a running task only")
+    answer = task_runner.SUPERVISOR_COMMS.send(request)
+    if not isinstance(answer, ErrorResponse):
+        return answer
+    if answer.error == ErrorType.VARIABLE_NOT_FOUND:
+        return None
+    raise AirflowRuntimeError(answer)

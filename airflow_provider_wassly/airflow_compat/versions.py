@@ -1,0 +1,31 @@
+"""Which Airflow this is, and what follows from that."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from airflow import __version__ as _airflow_version
+
+VERSION = tuple(map(int, _airflow_version.split(".")[:2]))
+
+IS_AIRFLOW_2 = VERSION < (3, 0)
+
+#: Whether what ``task_state_store`` holds (3.3+) survives when somebody clears the task.
+CLEARING_KEEPS_TASK_STATE = VERSION < (3, 4)
+
+#: Whether a task that failed can run again under the same try number (``RetryAction.RESCHEDULE``).
+RUNS_TRIES_AGAIN = VERSION >= (3, 4)
+
+#: Whether a task's process can go on, and write, after Airflow has given it up.
+OUTLIVES_ITS_SUPERVISOR = IS_AIRFLOW_2
+
+
+def first_of(name: str, *modules: str) -> Any:
+    """Return ``name`` from the first module that has it; the newest Airflow's module stands first."""
+    for module in modules:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            continue
+    raise ImportError(f"no {name} in {', '.join(modules)}")

@@ -1,0 +1,109 @@
+"""The credentials: how they are put on a request, and how a token is fetched once for everybody."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable
+
+from requests import PreparedRequest
+from requests.auth import AuthBase
+
+from airflow_provider_wassly.client.errors import WasslyError
+
+
+def bare_token(text: str) -> str:
+    """Return a token without the ``Bearer`` of the header that it was copied from."""
+    return re.sub(r"^(authorization:\s*)?bearer\s+", "", text, flags=re.IGNORECASE)
+
+
+class WasslyAuth(AuthBase):
+    """
+    Puts ``apikey`` and bearer token on a request.
+
+    As an auth object, because requests lets an entry of ``.netrc`` replace a plain header.
+
+    :param token: the bearer token, ``None`` for the login call.
+    """
+
+    def __init__(self, apikey: str, token: str | None) -> None:
+        self._apikey = apikey
+        self._token = token
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        """Add the headers."""
+        request.headers["apikey"] = self._apikey
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class Tokens:
+    """
+    The current token of one account, shared by all clients and threads of the process.
+
+    :param given: the token that the connection holds, if it holds one.
+    """
+
+    _accounts: dict[str, Tokens] = {}
+    _accounts_lock = threading.Lock()
+
+    def __init__(self, given: str | None) -> None:
+        self._given = given
+        self._token = given
+        self._lock = threading.Lock()
+        self._logins = 0
+        self._failure: WasslyError | None = None
+
+    @classmethod
+    def of_account(cls, *credentials: str | None) -> Tokens:
+        """Return the one object for these credentials: base URL, apikey, email, password and, last, the given token."""
+        key = hashlib.sha256(json.dumps(credentials).encode()).hexdigest()
+        with cls._accounts_lock:
+            return cls._accounts.setdefault(key, cls(credentials[-1]))
+
+    @property
+    def token(self) -> str | None:
+        """The token in use, if there is one."""
+        return self._token
+
+    def current(self, login: Callable[[], str]) -> str:
+        """Return the token in use; log in when there is none."""
+        return self._token or self.renew(None, login)
+
+    def renew(self, rejected: str | None, login: Callable[[], str]) -> str:
+        """
+        Return a token other than ``rejected``.
+
+        Of all threads that ask at the same time one logs in; the others get its token, or its error.
+
+        :param login: fetches a new token.
+        """
+        logins = self._logins
+        with self._lock:
+            if self._token is not None and self._token != rejected:
+                return self._token
+            if self._logins != logins and self._failure is not None:
+                raise copy.copy(self._failure)
+            self._token = self._failure = None
+            try:
+                self._token = login()
+            except WasslyError as error:
+                self._failure = copy.copy(error)
+                raise
+            finally:
+                self._logins += 1
+            return self._token
+
+    def is_given(self, token: str) -> bool:
+        """Whether ``token`` is the one that the connection holds."""
+        return token == self._given
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Forget every token of this process (for tests)."""
+        with cls._accounts_lock:
+            cls._accounts.clear()
