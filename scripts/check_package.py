@@ -1,21 +1,45 @@
 """
-Check an installed distribution, away from the checkout.
+Check a wheel or sdist: what it installs, away from the checkout, and how PyPI will show it.
 
-Usage: ``python scripts/check_package.py dist/….whl`` in an environment in which it is installed.
+Usage: ``python scripts/check_package.py dist/….whl`` in an environment in which it is installed, and PyPI's renderer,
+``readme-renderer[md]``, too. ``scripts/build_package.sh`` builds both and does that.
 """
 
 from __future__ import annotations
 
+import email
 import importlib
 import importlib.metadata
 import pkgutil
+import posixpath
 import sys
+import tarfile
+import zipfile
+from email.message import Message
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 NAME = "airflow-provider-wassly"
 
 
 def main(package: str) -> None:
+    installed = check_installation(package)
+    files = read(package)
+    (metadata,) = (name for name in files if name == "PKG-INFO" or name.endswith(".dist-info/METADATA"))
+    described = email.message_from_string(files[metadata].decode())
+    check_description(package, described, installed)
+    if package.endswith(".tar.gz"):
+        check_links_between_files(package, files)
+    print(f"{package}: version {described['Version']}, {len(files)} files, description and links as they should be")
+
+
+def check_installation(package: str) -> Message:
+    """
+    Check what is installed, and that all of it can be imported.
+
+    :return: its metadata.
+    """
     import airflow_provider_wassly
 
     checkout = Path(__file__).resolve().parent.parent
@@ -45,8 +69,103 @@ def main(package: str) -> None:
     (entry_point,) = importlib.metadata.entry_points(group="apache_airflow_provider", name="provider_info").select(
         module="airflow_provider_wassly.get_provider_info"
     )
-    info = entry_point.load()()
-    print(f"{package}: version {installed.version}, {len(names)} files, provider {info['name']!r}")
+    if (name := entry_point.load()()["package-name"]) != NAME:
+        raise SystemExit(f"{package}: Airflow would be told that the provider is {name!r}")
+    return email.message_from_string(installed.read_text("METADATA") or "")
+
+
+def read(package: str) -> dict[str, bytes]:
+    """Return the contents of a wheel, or of an sdist without the folder around it, by path."""
+    if package.endswith(".whl"):
+        with zipfile.ZipFile(package) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist()}
+    with tarfile.open(package) as sdist:
+        opened = {member.name.partition("/")[2]: sdist.extractfile(member) for member in sdist}
+        return {name: file.read() for name, file in opened.items() if file}
+
+
+def check_description(package: str, described: Message, installed: Message) -> None:
+    """Check what PyPI shows: the long description, and the links beside it."""
+    if (kind := described["Description-Content-Type"]) != "text/markdown":
+        raise SystemExit(f"{package}: the long description is {kind}, not text/markdown")
+    if described.get_payload() != installed.get_payload():
+        raise SystemExit(f"{package}: the long description is another one when it is installed")
+    if problems := problems_of_page(render(str(described.get_payload()))):
+        raise SystemExit(f"{package}: the long description has {'; '.join(problems)}")
+    labels = [url.partition(", ") for url in described.get_all("Project-URL", [])]
+    if broken := [label for label, _, url in labels if not url.startswith("https://")]:
+        raise SystemExit(f"{package}: links of the project without an address: {broken}")
+
+
+def check_links_between_files(package: str, files: dict[str, bytes]) -> None:
+    """Check that the pages of an sdist link only to what is in it."""
+    folders = {posixpath.dirname(name) for name in files}
+    for name in (name for name in files if name.endswith(".md")):
+        page = Page(render(files[name].decode()))
+        for target in page.links + page.pictures:
+            path = unquote(urlsplit(target).path)
+            if urlsplit(target).scheme or not path:
+                continue
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path))
+            if path not in files and path not in folders:
+                raise SystemExit(f"{package} lacks {path}, to which {name} links")
+
+
+def render(markdown: str) -> str:
+    """Return the HTML that PyPI makes of it."""
+    from readme_renderer import markdown as renderer
+
+    html = renderer.render(markdown)
+    if not html:
+        raise SystemExit("PyPI would show this text as it is, without formatting")
+    return str(html)
+
+
+def problems_of_page(html: str) -> list[str]:
+    """Return what a reader of the page would stumble over."""
+    page = Page(html)
+    problems = []
+    for target in page.links:
+        if target.startswith("#"):
+            if target[1:] not in page.ids:
+                problems.append(f"a link to a heading that it lacks: {target.removeprefix('#user-content-')}")
+        elif urlsplit(target).scheme not in ("https", "http", "mailto"):
+            problems.append(f"a link that leads nowhere: {target}")
+    problems += [f"a picture without an address: {url}" for url in page.pictures if not url.startswith("https://")]
+    return problems + [f"a link that is none: {text}" for text in page.texts if "](" in text]
+
+
+class Page(HTMLParser):
+    """What is in a page: where its links lead, its pictures, its headings, and its texts apart from code."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.pictures: list[str] = []
+        self.ids: set[str] = set()
+        self.texts: list[str] = []
+        self._code = 0
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Note a link, a picture, a heading."""
+        values = {name: value or "" for name, value in attributes}
+        self._code += tag in ("code", "pre")
+        if "id" in values:
+            self.ids.add(values["id"])
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if tag == "img":
+            self.pictures.append(values.get("src", ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave code."""
+        self._code -= tag in ("code", "pre")
+
+    def handle_data(self, data: str) -> None:
+        """Note a text."""
+        if not self._code:
+            self.texts.append(data)
 
 
 if __name__ == "__main__":
