@@ -5,9 +5,11 @@ AIRFLOW ?= 3.3.2
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
+# From npm's cache, once it is there.
+BIOME = npx --yes --prefer-offline @biomejs/biome@2.6.8
 INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).txt
 
-.PHONY: install demo up test coverage environments test-matrix test-celery lint bench
+.PHONY: install demo up test coverage environments test-matrix test-celery lint lint-page format bench
 
 install: $(VENV)/installed-$(AIRFLOW)
 
@@ -51,6 +53,17 @@ lint: install
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory lint-page
+
+# The scripts and styles of the sandbox's page.
+lint-page:
+	@command -v npx >/dev/null || { echo "npx not found, which the linter of the sandbox's page needs; install Node.js with npm (Debian and Ubuntu: apt-get install nodejs npm)"; exit 1; }
+	$(BIOME) check --error-on-warnings
+
+format: install
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+	$(BIOME) check --write
 
 bench: install
 	$(INSTALL_HERE) apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram

@@ -171,7 +171,9 @@ export class Chat {
     const surplus = this.entries.length - MOST;
     if (surplus > 0) {
       const removed = farEnd === "start" ? this.entries.splice(0, surplus) : this.entries.splice(-surplus);
-      removed.forEach(({ element }) => element.remove());
+      for (const { element } of removed) {
+        element.remove();
+      }
       if (farEnd === "start") {
         this.hasOlder = true;
       } else {
@@ -187,7 +189,7 @@ export class Chat {
   async load(fetchPage, show) {
     const turn = this.turn;
     const work = fetchPage().then((page) => turn === this.turn && show(page));
-    this.loading = work.catch(() => {}); // the next scrolling tries again
+    this.loading = work.catch(() => null); // the next scrolling tries again
     try {
       await work;
     } catch {
