@@ -11,7 +11,12 @@ const EAGER = 2_000_000;
 export function kindOf(message) {
   if (message.media) {
     const kind = playerOf(message.media);
-    return { image: ["image", "Photo"], video: ["video", "Video"], audio: ["audio", "Audio"] }[kind] ?? ["document", message.media.name];
+    return (
+      { image: ["image", "Photo"], video: ["video", "Video"], audio: ["audio", "Audio"] }[kind] ?? [
+        "document",
+        message.media.name,
+      ]
+    );
   }
   return message.document ? ["document", message.document.name] : null;
 }
@@ -49,7 +54,11 @@ function media(file) {
   const fallBack = () => box.replaceWith(card(file));
   if (kind === "image") {
     const picture = el("img", { src: file.url, alt: file.name, loading: "lazy", error: fallBack });
-    const open = el("button", { type: "button", class: "enlarge", "aria-label": `Enlarge ${file.name}`, click: () => enlarge(file) }, picture);
+    const open = el(
+      "button",
+      { type: "button", class: "enlarge", "aria-label": `Enlarge ${file.name}`, click: () => enlarge(file) },
+      picture,
+    );
     box.append(open);
   } else {
     const preload = file.size <= EAGER ? "metadata" : "none";
@@ -64,7 +73,13 @@ function card(file) {
   const facts = [type, size(file.size)].filter(Boolean).join(" · ");
   return el(
     "a",
-    { class: "card", href: file.url, download: file.name, "aria-label": `Download ${file.name}`, title: `SHA-256 ${file.sha256}` },
+    {
+      class: "card",
+      href: file.url,
+      download: file.name,
+      "aria-label": `Download ${file.name}`,
+      title: `SHA-256 ${file.sha256}`,
+    },
     el("span", { class: "sheet", "data-family": family(type) }, icon("document"), el("span", {}, extension(file))),
     el("span", { class: "about" }, name(file), el("span", { class: "details" }, facts)),
     icon("download"),
@@ -77,7 +92,11 @@ function name(file) {
 
 function download(file) {
   const label = `Download ${file.name}`;
-  return el("a", { class: "icon-button", href: file.url, download: file.name, "aria-label": label, title: `SHA-256 ${file.sha256}` }, icon("download"));
+  return el(
+    "a",
+    { class: "icon-button", href: file.url, download: file.name, "aria-label": label, title: `SHA-256 ${file.sha256}` },
+    icon("download"),
+  );
 }
 
 function extension(file) {
@@ -93,7 +112,11 @@ function family(type) {
 
 function enlarge(file) {
   const viewer = byId("viewer");
-  const close = el("button", { type: "button", class: "icon-button", "aria-label": "Close", click: () => viewer.close() }, icon("close"));
+  const close = el(
+    "button",
+    { type: "button", class: "icon-button", "aria-label": "Close", click: () => viewer.close() },
+    icon("close"),
+  );
   viewer.replaceChildren(
     el("div", { class: "viewer-head" }, name(file), download(file), close),
     el("img", { src: file.url, alt: file.name, click: () => viewer.close() }),

@@ -18,8 +18,16 @@ export function bubble(message) {
     el(
       "footer",
       {},
-      el("span", { class: "instance", dir: "auto", title: `Sent from instance ${message.instance_id}` }, message.instance_id),
-      el("a", { href: `/sandbox/messages/${message.id}`, target: "_blank", title: "This message as JSON" }, `#${message.id}`),
+      el(
+        "span",
+        { class: "instance", dir: "auto", title: `Sent from instance ${message.instance_id}` },
+        message.instance_id,
+      ),
+      el(
+        "a",
+        { href: `/sandbox/messages/${message.id}`, target: "_blank", title: "This message as JSON" },
+        `#${message.id}`,
+      ),
       el("time", { datetime: message.received_at, title: received.toString() }, clock(received)),
     ),
   );

@@ -3,11 +3,11 @@
 import { Chat } from "./chat.js";
 import { Contacts } from "./contacts.js";
 import { byId, icon } from "./dom.js";
-import { fillWelcome } from "./welcome.js";
 import { showState } from "./header.js";
 import { follow } from "./live.js";
 import { Panel } from "./panel.js";
 import { openNumber } from "./place.js";
+import { fillWelcome } from "./welcome.js";
 import { counted, title } from "./words.js";
 
 /** A screen reader hears of new messages at most this often, and where to try again after a failure. */

@@ -172,7 +172,9 @@ export class Panel {
     const focused = document.activeElement?.dataset?.instance;
     byId("device-rows").replaceChildren(...devices.map((device) => this.device(device)));
     if (focused !== undefined) {
-      byId("device-rows").querySelector(`[data-instance="${CSS.escape(focused)}"]`)?.focus();
+      byId("device-rows")
+        .querySelector(`[data-instance="${CSS.escape(focused)}"]`)
+        ?.focus();
     }
   }
 
@@ -192,14 +194,22 @@ export class Panel {
       ),
       el(
         "button",
-        { type: "button", class: "button small", "data-instance": instance_id, "aria-label": `${label} ${instance_id}`, click: act },
+        {
+          type: "button",
+          class: "button small",
+          "data-instance": instance_id,
+          "aria-label": `${label} ${instance_id}`,
+          click: act,
+        },
         label,
       ),
     );
   }
 
   proposeNumbers() {
-    const options = this.contacts().map((contact) => el("option", { value: contact.contact_mobile_number }, title(contact)));
+    const options = this.contacts().map((contact) =>
+      el("option", { value: contact.contact_mobile_number }, title(contact)),
+    );
     byId("numbers").replaceChildren(...options);
   }
 
@@ -244,18 +254,36 @@ export class Panel {
       const found = this.rules.filter((rule) => rule.name === name);
       this.attempt(() => this.after(found.length ? this.remove(found) : api.addFault(this.asked(name))));
     };
-    const button = el("button", { type: "button", class: "switch", role: "switch", "aria-checked": "false", ...ids, click: change });
-    const another = el("button", {
+    const button = el("button", {
       type: "button",
-      class: "link",
-      hidden: true,
-      click: () => this.attempt(() => this.after(api.addFault(this.asked(name)))),
-    }, "Add another rule");
+      class: "switch",
+      role: "switch",
+      "aria-checked": "false",
+      ...ids,
+      click: change,
+    });
+    const another = el(
+      "button",
+      {
+        type: "button",
+        class: "link",
+        hidden: true,
+        click: () => this.attempt(() => this.after(api.addFault(this.asked(name)))),
+      },
+      "Add another rule",
+    );
     const not = el("span", { class: "details not", id: `not-${name}` });
     const element = el(
       "li",
       {},
-      el("span", { class: "about" }, el("code", { id: `kind-${name}` }, name), el("span", { class: "does", id: `does-${name}` }, does), not, another),
+      el(
+        "span",
+        { class: "about" },
+        el("code", { id: `kind-${name}` }, name),
+        el("span", { class: "does", id: `does-${name}` }, does),
+        not,
+        another,
+      ),
       button,
     );
     return { element, button, another, not, onlySend, namesRecipient };

@@ -4,7 +4,12 @@ const LANGUAGE = "en-GB";
 const CLOCK = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit" });
 const WEEKDAY = new Intl.DateTimeFormat(LANGUAGE, { weekday: "long" });
 const SHORT_DATE = new Intl.DateTimeFormat(LANGUAGE, { day: "numeric", month: "short", year: "numeric" });
-const LONG_DATE = new Intl.DateTimeFormat(LANGUAGE, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+const LONG_DATE = new Intl.DateTimeFormat(LANGUAGE, {
+  weekday: "long",
+  day: "numeric",
+  month: "long",
+  year: "numeric",
+});
 const NUMBER = new Intl.NumberFormat(LANGUAGE);
 const DAY = 24 * 60 * 60 * 1000;
 
@@ -54,7 +59,10 @@ export function title(contact) {
 
 /** The first letters of a name's first and last word; `""` without a name. */
 export function initials(name) {
-  const words = (name ?? "").split(/\s+/u).map((word) => word.match(/[\p{L}\p{N}]/u)?.[0]).filter(Boolean);
+  const words = (name ?? "")
+    .split(/\s+/u)
+    .map((word) => word.match(/[\p{L}\p{N}]/u)?.[0])
+    .filter(Boolean);
   // Between them what keeps Arabic letters from being joined to a word.
   return words.length > 1 ? `${words[0]}\u200c${words.at(-1)}`.toUpperCase() : (words[0] ?? "").toUpperCase();
 }
