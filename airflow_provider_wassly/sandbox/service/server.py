@@ -56,6 +56,10 @@ class Connection(H11Protocol):
         self.loop.call_later(seconds, self.transport.close)
 
 
+#: Bytes. Linux by itself lets it grow to tens of MiB, into which the rest of a body fits that a fault leaves unread.
+RECEIVE_BUFFER = 2**18
+
+
 def listen(host: str, port: int) -> socket.socket:
     """
     Open a listening socket.
@@ -71,6 +75,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             listener.bind(address)
             listener.listen(2048)
         except OSError:

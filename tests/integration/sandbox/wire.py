@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -140,6 +141,15 @@ class Wire:
         except TimeoutError:
             return False
         return True
+
+    def taken_within(self, patience: float, size: int) -> int:
+        """Send at most so many bytes; return how many were taken until, for some seconds, no more were."""
+        block, taken = bytes(512 * 1024), 0
+        self.socket.settimeout(patience)
+        with contextlib.suppress(TimeoutError):
+            while taken < size:
+                taken += self.socket.send(block)
+        return taken
 
 
 def speaks_ipv6() -> bool:
