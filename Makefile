@@ -9,7 +9,7 @@ INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
 BIOME = npx --yes --prefer-offline @biomejs/biome@2.6.8
 INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).txt
 
-.PHONY: install demo up test coverage environments test-matrix test-celery lint lint-page format bench
+.PHONY: install demo up test coverage environments test-matrix test-celery lint lint-page format docs bench
 
 install: $(VENV)/installed-$(AIRFLOW)
 
@@ -64,6 +64,11 @@ format: install
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 	$(BIOME) check --write
+
+docs: install
+	@$(INSTALL_HERE) --constraint constraints/docs.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "The pages: docs/_build/html/index.html"
 
 bench: install
 	$(INSTALL_HERE) apache-airflow-providers-http apache-airflow-providers-slack apache-airflow-providers-telegram

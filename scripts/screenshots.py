@@ -1,5 +1,5 @@
 """
-Take the README's pictures of the sandbox's inbox page: ``docs/inbox.png`` and ``docs/chaos.png``.
+Take the documentation's pictures of the sandbox's inbox page: ``docs/inbox.png`` and ``docs/chaos.png``.
 
 It needs selenium and Chromium with its driver; Noto's fonts, with colour emoji, for pictures that look like those that
 are there.
@@ -242,7 +242,7 @@ def save(driver: webdriver.Chrome, name: str) -> None:
     path.write_bytes(smaller(driver.get_screenshot_as_png()))
     size = path.stat().st_size
     if size > LARGEST:
-        raise SystemExit(f"{path} has {size} bytes, which is too much for the README")
+        raise SystemExit(f"{path} has {size} bytes, which is too much for the documentation")
     print(f"{path.relative_to(DOCS.parent)}: {size} bytes")
 
 

@@ -100,7 +100,7 @@ def note(airflow: str, passed: Mapping[str, int]) -> None:
 
 
 def table() -> str:
-    """Return what the README says that is tested: the combinations, as a table in Markdown."""
+    """Return what the documentation says that is tested: the combinations, as a table in Markdown."""
     lines = ["| Airflow | Python | " + " | ".join(FOLDERS) + " |", "|---|---|" + ":-:|" * len(FOLDERS)]
     for combination in COMBINATIONS:
         dependencies = ", with the lowest versions of all dependencies" if combination == LOWEST else ""

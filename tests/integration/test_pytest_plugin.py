@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_readme import README, for_this_airflow
+from tests.integration.test_docs import blocks, for_this_airflow
+from tests.support.shell import run_in_shell
 
 HEAD = """
 import os
@@ -24,23 +24,6 @@ def send(box, message):
     ) as client:
         client.send_message(contact_mobile_number="+447700900123", instance_id="sandbox-instance", message=message)
 """
-
-
-def run_in_shell(folder: Path, script: str, **environment: str) -> str:
-    """Run a script in a folder, with nothing of this run's Airflow, and return what it prints."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST_"))}
-    kept["AIRFLOW_HOME"] = str(folder / ".airflow")
-    kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    done = subprocess.run(
-        ["bash", "-ec", script],
-        cwd=folder,
-        env=kept | environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=300,
-    )
-    return done.stdout
 
 
 def run_tests(folder: Path, source: str, *options: str, **environment: str) -> str:
@@ -183,25 +166,16 @@ print(sorted(set(sys.modules) - before))
     assert done.stdout.strip() == "['airflow_provider_wassly', 'airflow_provider_wassly.pytest_plugin']"
 
 
-# The README
+# The documentation
 
-
-def section(title: str) -> str:
-    (found,) = re.findall(rf"\n## {title}\n(.*?)\n## ", README, re.DOTALL)
-    return str(found)
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", section("Test your DAGs"), re.DOTALL)
-
-
-(SCRIPT,) = blocks("bash")
+PAGE = "docs/testing-dags.md"
+(SCRIPT,) = blocks("bash", PAGE)
 INSTALL, EXPORT, MIGRATE = SCRIPT.splitlines()
 
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Airflow's database, as the README has it made."""
+    """A folder with Airflow's database, as the page has it made."""
     folder = tmp_path_factory.mktemp("project")
     assert INSTALL.startswith("pip install ")
     run_in_shell(folder, f"{EXPORT}\n{MIGRATE}")
@@ -210,8 +184,8 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(migrated: Path) -> Path:
-    """What somebody has who did what the README says."""
-    dag, *tests = blocks("python")
+    """What somebody has who did what the page says."""
+    dag, *tests = blocks("python", PAGE)
     (migrated / "dags").mkdir(exist_ok=True)
     (migrated / "tests").mkdir(exist_ok=True)
     (migrated / "dags" / "daily_orders.py").write_text(for_this_airflow(dag))
@@ -219,11 +193,11 @@ def project(migrated: Path) -> Path:
     return migrated
 
 
-def test_the_tests_of_the_readme_pass(project: Path) -> None:
+def test_the_tests_of_the_page_pass(project: Path) -> None:
     assert "2 passed" in (output := run_in_shell(project, f"{EXPORT}\npytest")), output
 
 
-def test_the_error_of_the_readme_is_what_a_test_shows(project: Path) -> None:
+def test_the_error_of_the_page_is_what_a_test_shows(project: Path) -> None:
     file = project / "tests" / "test_daily_orders.py"
     right = 'text="*Orders of 2026-11-23*", document=report)'
     assert right in file.read_text()
@@ -231,5 +205,5 @@ def test_the_error_of_the_readme_is_what_a_test_shows(project: Path) -> None:
     file.write_text(file.read_text().replace(right, wrong))
     output = run_in_shell(project, f"{EXPORT}\npytest -k test_the_report_is_sent || true")
     shown = [line.removeprefix("E").removeprefix(" " * 7) for line in output.splitlines() if line.startswith("E   ")]
-    (block,) = blocks("text")
+    (block,) = blocks("text", PAGE)
     assert [line.rstrip() for line in shown] == block.splitlines(), output

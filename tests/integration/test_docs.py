@@ -1,12 +1,15 @@
-"""What the README shows works."""
+"""What README and the pages of the documentation show works, and what they link to and quote is there."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import subprocess
+import sys
 import textwrap
+import urllib.request
 from datetime import datetime, timedelta, timezone
 from importlib.metadata import metadata
 from pathlib import Path
@@ -19,12 +22,21 @@ from airflow_provider_wassly.sandbox import Sandbox
 from tests import matrix
 from tests.support.airflow_cli import VERSION, AirflowCli
 from tests.support.kept import HAS_TASK_STATE_STORE
+from tests.support.shell import run_in_shell
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+
+#: What is written for users, by its path from the root: the README first.
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, *pages: str) -> list[str]:
+    """Return the blocks of some pages, by default of all, without those that are the same."""
+    found = (re.findall(rf"```{language}\n(.*?)```", PAGES[page], re.DOTALL) for page in pages or PAGES)
+    return list(dict.fromkeys(block for of_page in found for block in of_page))
 
 
 HEAD = """
@@ -94,13 +106,14 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
             dag_ids += re.findall(r'with DAG\(\s*"(\w+)"', snippet)
             source = HEAD + snippet
         else:
-            dag_ids.append(f"readme_{number}")
+            dag_ids.append(f"snippet_{number}")
             params = "{'recipient': '+447700900123'}"
-            opening = f"with DAG('readme_{number}', params={params}, **OPTIONS):\n"
+            opening = f"with DAG('snippet_{number}', params={params}, **OPTIONS):\n"
             source = HEAD + opening + textwrap.indent(snippet, "    ")
         (command_line.dags / f"snippet_{number}.py").write_text(for_this_airflow(source))
-    output = command_line.test_dag(*dag_ids, is_dated=is_dated)
     assert len(dag_ids) >= 6
+    assert len(dag_ids) == len(set(dag_ids))
+    output = command_line.test_dag(*dag_ids, is_dated=is_dated)
     for dag_id in dag_ids:
         states = command_line.states(dag_id)
         assert states, (dag_id, output)
@@ -111,6 +124,27 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
     (report,) = {f"Report {day}.pdf" for day in days} & set(documents)
     assert sorted(documents) == ["R-1001.pdf", "R-1002.pdf", report, "invoice.pdf", "today.pdf"]
     assert len((data / "report.csv").read_text().splitlines()) == 3
+
+
+def test_the_first_message_arrives(tmp_path: Path) -> None:
+    start, run = blocks("bash", "docs/quickstart.md")
+    (dag,) = blocks("python", "docs/quickstart.md")
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "hello.py").write_text(for_this_airflow(dag))
+    pip, sandbox = start.splitlines()
+    assert pip.startswith("pip install ")
+    command = [sys.executable, *sandbox.split()[1:], "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().split()[-1]
+            (export,) = (line for _, line in zip(range(3), process.stdout, strict=False) if line.startswith("export "))
+            output = run_in_shell(tmp_path, export + run)
+            with urllib.request.urlopen(f"{url}/sandbox/messages") as answer:
+                messages = json.load(answer)["messages"]
+        finally:
+            process.terminate()
+    assert [message["message"] for message in messages] == ["Hello from *hello*"], output
 
 
 @pytest.mark.skipif(VERSION < (3, 1), reason="Airflow has deadline alerts since 3.1, as the text says")
@@ -128,9 +162,8 @@ def test_the_deadline_snippet_makes_an_alert() -> None:
 
 
 def test_the_plain_python_snippets_run(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    client_snippet, sandbox_snippet = (
-        snippet for snippet in blocks("python") if "WasslyClient(" in snippet or "Sandbox()" in snippet
-    )
+    (client_snippet,) = (snippet for snippet in blocks("python") if "WasslyClient(" in snippet)
+    (sandbox_snippet,) = (snippet for snippet in blocks("python") if "Sandbox()" in snippet)
     credentials = 'apikey="your key", email="you@example.com", password="your password"'
     assert credentials in client_snippet
     client_snippet = client_snippet.replace(
@@ -212,7 +245,7 @@ def test_the_documented_receipt_has_the_keys_of_a_real_one(wassly_default: Sandb
 
 def test_it_says_what_is_tested() -> None:
     # Whether that passes is what "make test-matrix" tells.
-    assert matrix.table() in README
+    assert matrix.table() in PAGES["docs/supported-versions.md"]
 
 
 def test_the_package_says_that_it_is_for_the_pythons_that_are_tested() -> None:
@@ -223,3 +256,59 @@ def test_the_package_says_that_it_is_for_the_pythons_that_are_tested() -> None:
         if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
     ]
     assert versions == list(matrix.PYTHONS)
+
+
+def without_code(markdown: str) -> str:
+    return re.sub(r"^```.*?^```", "", markdown, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what can be linked to in a page: its headings, spelt as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere() -> None:
+    links = [
+        (page, link)
+        for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+        for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text()))
+        if not re.match(r"[a-z]+:", link)
+    ]
+    broken = []
+    for page, link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.is_file() or (anchor and anchor not in anchors(target)):
+            broken.append((page.name, link))
+    assert len(links) > 60
+    assert broken == []
+
+
+def texts_of_the_package() -> list[str]:
+    """Return every text in the code, with an ellipsis for what is filled in."""
+    texts = []
+    for file in (ROOT / "airflow_provider_wassly").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+                texts.append("".join(parts))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(re.sub(r"%[-0-9.]*[a-z]", "…", node.value))
+    return texts
+
+
+def test_what_it_quotes_of_the_log_is_logged() -> None:
+    (section,) = re.findall(
+        r"^## What the log says\n(.*?)^## ", PAGES["docs/troubleshooting.md"], re.DOTALL | re.MULTILINE
+    )
+    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    quotes = [quote for cell in cells for quote in re.findall(r"`(.*?)`", cell)]
+    texts = texts_of_the_package()
+    missing = [
+        quote
+        for quote in quotes
+        if not any(re.search(".*".join(map(re.escape, quote.split("…"))), text, re.DOTALL) for text in texts)
+    ]
+    assert len(quotes) > 15
+    assert missing == []
