@@ -1,3 +1,3 @@
-"""WhatsApp messages through Wassly, for Apache Airflow."""
+"""Send WhatsApp messages through Wassly from Apache Airflow."""
 
 __version__ = "0.1.0"

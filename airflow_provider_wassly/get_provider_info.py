@@ -1,4 +1,4 @@
-"""What Airflow reads about this package."""
+"""The provider info that Airflow reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _INTEGRATION = "Wassly"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider info, valid under ``provider_info.schema.json`` of Airflow 2.11 to 3.3."""
+    """Return the provider info, which conforms to ``provider_info.schema.json`` of Airflow 2.11 to 3.3."""
     return {
         "package-name": "airflow-provider-wassly",
         "name": "Wassly",
-        "description": "WhatsApp messages with attachments through Wassly.",
+        "description": "Send WhatsApp messages with attachments through Wassly.",
         "integrations": [
             {"integration-name": _INTEGRATION, "external-doc-url": "https://docs.wassly.com", "tags": ["service"]}
         ],

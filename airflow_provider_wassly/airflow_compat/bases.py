@@ -1,4 +1,4 @@
-"""The classes of Airflow that ours derive from."""
+"""Airflow's classes that ours derive from."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BASES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Find a base class when it is asked for: who imports an operator does not pay for hooks and sensors."""
+    """Import a base class only when it is needed, so that an operator does not import hooks and sensors."""
     if name in _BASES:
         return versions.first_of(name, *_BASES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

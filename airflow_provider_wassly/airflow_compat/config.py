@@ -1,4 +1,4 @@
-"""What Airflow's configuration says."""
+"""Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow_provider_wassly.airflow_compat import versions
 
 
 def default_deferrable() -> bool:
-    """Return what ``[operators] default_deferrable`` says."""
+    """Return the setting ``[operators] default_deferrable``."""
     return bool(conf().getboolean("operators", "default_deferrable", fallback=False))
 
 
@@ -18,7 +18,7 @@ def conf() -> Any:
 
 
 def seconds_after_sigterm() -> float:
-    """Return how long a task that is stopped may still take for putting things in order."""
+    """Return how many seconds a task has for cleaning up after SIGTERM."""
     if versions.IS_AIRFLOW_2:
         return float(max(1, conf().getint("core", "killed_task_cleanup_time") - 5))
-    return 4.0  # of the 5 that the supervisor waits
+    return 4.0  # of the 5 seconds that the supervisor waits

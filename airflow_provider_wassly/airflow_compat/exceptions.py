@@ -1,4 +1,4 @@
-"""The exceptions by which a task tells Airflow how it ends."""
+"""The exceptions with which a task tells Airflow how it ends."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def skip_exception(message: str) -> Exception:
 
 
 def not_found_exceptions() -> tuple[type[Exception], ...]:
-    """Return the exceptions that mean that there is no such connection."""
+    """Return the exceptions that Airflow raises when a connection does not exist."""
     return (versions.first_of("AirflowNotFoundException", "airflow.sdk.exceptions", "airflow.exceptions"),)
 
 
 def sensor_timeout(message: str) -> Exception:
-    """Return the exception that ends a sensor whose time is over."""
+    """Return the exception that ends a sensor after its timeout."""
     exception: Exception = versions.first_of("AirflowSensorTimeout", "airflow.sdk.exceptions", "airflow.exceptions")(
         message
     )
@@ -38,7 +38,7 @@ def sensor_timeout(message: str) -> Exception:
 
 
 def what_ends_a_sensor() -> tuple[type[BaseException], ...]:
-    """Return the exceptions of a poke that ``silent_fail`` does not pass over, and that ``soft_fail`` makes a skip."""
+    """Return the exceptions of a poke that ``silent_fail`` does not swallow and ``soft_fail`` turns into a skip."""
     return tuple(
         versions.first_of(name, "airflow.sdk.exceptions", "airflow.exceptions")
         for name in ("AirflowSensorTimeout", "AirflowTaskTimeout", "AirflowFailException")
@@ -46,11 +46,11 @@ def what_ends_a_sensor() -> tuple[type[BaseException], ...]:
 
 
 def deferral_error() -> type[Exception]:
-    """Return the exception that a deferred task is resumed with when its trigger did not end by itself."""
+    """Return the exception that a deferred task gets when its trigger failed or timed out."""
     error: type[Exception] = versions.first_of("TaskDeferralError", "airflow.sdk.exceptions", "airflow.exceptions")
     return error
 
 
 def has_deferral_timed_out(method_name: str, kwargs: Mapping[str, Any] | None) -> bool:
-    """Tell whether a deferred task is resumed because the ``timeout`` of its deferral is over."""
+    """Return whether a deferred task resumes because its deferral reached its ``timeout``."""
     return method_name == "__fail__" and (kwargs or {}).get("error") in ("Trigger timeout", "Trigger/execution timeout")

@@ -12,15 +12,15 @@ _MASKERS = (
 
 
 def mask_secret(secret: str) -> None:
-    """Have Airflow replace ``secret`` in logs and rendered fields from now on."""
+    """Have Airflow replace ``secret`` with ``***`` in logs and rendered fields from now on."""
     versions.first_of("mask_secret", "airflow.sdk.log", "airflow.utils.log.secrets_masker")(secret)
 
 
 def mask_secret_here(secret: str) -> None:
-    """Do so in this process alone, without a call to Airflow: from any thread."""
+    """Mask ``secret`` in this process only, without calling Airflow, so any thread may use this."""
     versions.first_of("_secrets_masker", *_MASKERS)().add_mask(secret)
 
 
 def redact(text: str) -> str:
-    """Return ``text`` with ``***`` for every secret that Airflow knows of in this process."""
+    """Return ``text`` with every secret that Airflow knows in this process replaced by ``***``."""
     return str(versions.first_of("redact", *_MASKERS)(text))

@@ -8,12 +8,12 @@ from airflow_provider_wassly.airflow_compat import versions
 
 
 def count(name: str, tags: dict[str, str]) -> None:
-    """Add one to a counter of Airflow's metrics."""
+    """Add one to a counter in Airflow's metrics."""
     _stats().incr(name, tags=tags)
 
 
 def gauge(name: str, value: float, tags: dict[str, str]) -> None:
-    """Set a gauge of Airflow's metrics."""
+    """Set a gauge in Airflow's metrics."""
     _stats().gauge(name, value, tags=tags)
 
 

@@ -1,4 +1,4 @@
-"""The running task, its run and its pages."""
+"""The running task, its DAG run and their pages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from airflow_provider_wassly.airflow_compat import config, variables, versions
 
 
 def task_url(ti: Any) -> str | None:
-    """Return the address of the page with the log of a task's try."""
+    """Return the URL of the page with an attempt's log, ``None`` if Airflow does not provide it."""
     url: str | None = getattr(ti, "log_url", None)
     if url and not versions.IS_AIRFLOW_2:
-        # 3.0 puts no slash after a base URL without one.
+        # 3.0 appends to a base URL without putting a slash in between.
         base = (config.conf().get("api", "base_url", fallback=None) or "").rstrip("/")
         if base and url.startswith(f"{base}dags/"):
             url = f"{base}/{url[len(base) :]}"
@@ -22,7 +22,7 @@ def task_url(ti: Any) -> str | None:
 
 
 def run_url(dag_id: str, run_id: str) -> str | None:
-    """Return the address of the page of a DAG run, ``None`` where no base URL is set."""
+    """Return the URL of a DAG run's page, ``None`` if no base URL is set."""
     section = "webserver" if versions.IS_AIRFLOW_2 else "api"
     base = config.conf().get(section, "base_url", fallback=None)
     if not base:
@@ -33,27 +33,27 @@ def run_url(dag_id: str, run_id: str) -> str | None:
 
 def task_states(dag_run: Any, dag_id: str, run_id: str, task_ids: Iterable[str]) -> list[tuple[str, str | None]]:
     """
-    Return task id and state of each task instance of a run. For DAG callbacks.
+    Return task id and state of each task instance in a run, for DAG callbacks.
 
-    :param task_ids: those of the DAG; on Airflow 3 a mapped task's is told from its index by them.
-    :raises Exception: when Airflow does not tell.
+    :param task_ids: the DAG's task ids; Airflow 3 appends the index to a mapped task's, and they tell the two apart.
+    :raises Exception: when Airflow does not provide the states.
     """
     if versions.IS_AIRFLOW_2:
         return [(ti.task_id, ti.state) for ti in dag_run.get_task_instances()]
     if versions.VERSION < (3, 1):
-        # The DAG processor does not know this question and never answers.
-        raise NotImplementedError("Airflow 3.0 does not tell a DAG callback the states of the tasks")
+        # The DAG processor does not know this request and never answers it.
+        raise NotImplementedError("Airflow 3.0 does not provide the task states to a DAG callback")
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     known = set(task_ids)
     states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
-    # A mapped task's name ends in its index. One that is known to the DAG no more stays as it is.
+    # A mapped task's name ends in its index. A task that the DAG no longer has keeps its name.
     mapped = {name: base for name in states if name not in known and (base := name.rpartition("_")[0]) in known}
     return [(mapped.get(name, name), state) for name, state in states.items()]
 
 
 def identity(context: Any) -> tuple[str | None, str | None]:
-    """Return the id of the running task instance (Airflow 3) and that of its DAG run (Airflow 2)."""
+    """Return the running task instance's id (Airflow 3) and its DAG run's id (Airflow 2)."""
     if versions.IS_AIRFLOW_2:
         run = getattr(context.get("dag_run"), "id", None)
         return None, None if run is None else str(run)
@@ -62,15 +62,17 @@ def identity(context: Any) -> tuple[str | None, str | None]:
 
 
 def runs_here(ti: Any) -> bool:
-    """Tell whether this process runs the task instance, and does not just render its templates to show them."""
+    """Return whether this process runs the task instance, rather than only rendering its templates for a page."""
     return bool(getattr(ti, "pid", None) == os.getpid()) if versions.IS_AIRFLOW_2 else variables.can_reach_airflow()
 
 
 def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
     """
-    Call ``tell`` with each task instance that ends in this process, if Airflow knows that it has ended.
+    Call ``tell`` for each task instance that ends in this process, once Airflow has recorded its end.
 
-    Its second argument says whether it has succeeded; a failure after which Airflow retries is no end.
+    A failure that Airflow retries is not an end.
+
+    :param tell: called with the task instance and whether it succeeded.
     """
     from airflow.listeners import hookimpl
 
@@ -82,7 +84,7 @@ def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
 
         @hookimpl
         def on_task_instance_failed(self, previous_state: Any, task_instance: Any) -> None:
-            # Airflow notes a failure only after the process has ended.
+            # Airflow records a failure only after the process has ended.
             if task_instance.state == "failed" and _knows_the_end(task_instance, "running", "failed"):
                 tell(task_instance, False)
 
@@ -93,10 +95,10 @@ def listen_for_end(tell: Callable[[Any, bool], None]) -> None:
 
 def _knows_the_end(ti: Any, *expected: str) -> bool:
     """
-    Tell whether Airflow has this task instance in one of the expected states.
+    Return whether Airflow has recorded one of the expected states for this task instance.
 
-    From 3.2 on, listeners are also called when the report of the end was lost, or refused because Airflow has given up
-    this attempt. Then another attempt follows.
+    From 3.2 on, Airflow also calls listeners when the report of the end was lost, or refused because Airflow has given
+    up this attempt. Then another attempt follows.
     """
     if versions.VERSION < (3, 2):
         return True

@@ -1,4 +1,4 @@
-"""Templates: how Airflow renders them, and how ours are rendered as text."""
+"""Render templates as text, with Airflow's own renderer."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def depend_on(operator: Any, value: Any) -> None:
-    """Let ``operator`` run after the tasks whose output ``value`` is, as Airflow does for template fields."""
-    if not getattr(operator, "_BaseOperator__from_mapped", False):  # made when it runs; its relations are known
+    """Make ``operator`` run after the tasks whose output is in ``value``, as Airflow does for template fields."""
+    if not getattr(operator, "_BaseOperator__from_mapped", False):  # created at run time; its relations are known
         xcom_arg = versions.first_of("XComArg", "airflow.sdk.definitions.xcom_arg", "airflow.models.xcom_arg")
         xcom_arg.apply_upstream_relationship(operator, value)
 
 
 def render_to_string(template: Any, context: Context) -> str:
-    """Render a Jinja template as text, whatever the DAG says about native objects."""
+    """Render a Jinja template as text, even with ``render_template_as_native_obj``."""
     render = versions.first_of("render_template_to_string", "airflow.sdk.definitions.context", "airflow.utils.helpers")
     text: str = render(template, context)
     return text
 
 
 def names_in_templates() -> set[str]:
-    """Return the names that Airflow gives to templates, also those that only some runs have."""
+    """Return all names that Airflow can pass to templates, including those that only some runs have."""
     if versions.IS_AIRFLOW_2:
         return set(importlib.import_module("airflow.utils.context").KNOWN_CONTEXT_KEYS)
     return set(importlib.import_module("airflow.sdk.definitions.context").Context.__annotations__)
@@ -41,42 +41,46 @@ class TemplateFile(str):
 
 
 class NativeTemplate(str):
-    """A template that can stand for an object, such as a list, where the DAG renders objects."""
+    """A template that may render to an object, such as a list, if the DAG renders native objects."""
 
 
 def as_message(message: Any) -> Any:
-    """Return a ``message`` as a template field holds it: a name that ends in ``.j2`` is that of a file."""
+    """Return a ``message`` for a template field: a :class:`TemplateFile` if it ends in ``.j2``."""
     return TemplateFile(message) if isinstance(message, str) and message.endswith(".j2") else message
 
 
 def as_path(location: Any) -> Any:
-    """Return a :mod:`pathlib` path as text, because Airflow renders only that; an ``ObjectStoragePath`` as it is."""
+    """Return a :mod:`pathlib` path as text, which Airflow can render; an ``ObjectStoragePath`` stays unchanged."""
     return str(location) if isinstance(location, PurePath) and not hasattr(location, "protocol") else location
 
 
 def template_of(content: str, env: jinja2.Environment) -> jinja2.Template:
     """
-    Return the template that a field holds or names.
+    Return the template in a field, or in the file that it names.
 
-    :raises ValueError: when a file is named and there is no folder in which to find it.
-    :raises jinja2.TemplateError: when it is none.
+    :param content: a template, or the :class:`TemplateFile` with its name.
+    :param env: loads and compiles it.
+    :raises ValueError: when a file is named but there is no DAG, and so no folder to find it in.
+    :raises jinja2.TemplateError: when the file is missing or the template is invalid.
     """
     if not isinstance(content, TemplateFile):
         return env.from_string(content)
     if env.loader is None:
-        raise ValueError(f"message: {content} is a template file, and without a DAG there is no folder to find it in")
+        raise ValueError(
+            f"message: cannot find the template file {content}, because there is no DAG whose folder to search"
+        )
     return env.get_template(content)
 
 
 class RendersText:
     """
-    Mixed into an operator or notifier: its templates are rendered as text.
+    Mixed into an operator or notifier, to render its templates as text.
 
-    Also with ``render_template_as_native_obj``: ``+49…`` must not become an integer.
+    This holds with ``render_template_as_native_obj`` too: ``+49…`` must not become an integer.
     """
 
     def text_environment(self, context: Context, jinja_env: jinja2.Environment | None) -> jinja2.Environment:
-        """Return the environment of the templates: one that makes text."""
+        """Return the environment for the templates, one that renders text."""
         raise NotImplementedError
 
     def render_template(
@@ -86,7 +90,7 @@ class RendersText:
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render what a field holds. What Airflow has expanded over is data (``seen_oids``) and stays as it is."""
+        """Render a field's value. A value from ``expand`` is data (in ``seen_oids``) and stays unchanged."""
         if type(content) not in (str, TemplateFile) or (seen_oids and id(content) in seen_oids):
             return super().render_template(content, context, jinja_env, seen_oids)  # type: ignore[misc]
         return render_to_string(template_of(content, self.text_environment(context, jinja_env)), context)
@@ -94,9 +98,9 @@ class RendersText:
 
 def expanded_over_outputs(task: Any) -> set[str]:
     """
-    Return the parameters of a mapped task that ``expand`` took from the outputs of other tasks.
+    Return the parameters of a mapped task that ``expand`` takes from the outputs of other tasks.
 
-    What they hold is data. Airflow renders it no more, and neither may who renders by themselves.
+    Their values are data: Airflow does not render them, so nobody else may either.
     """
     dag = task.get_dag()
     mapped = dag.get_task(task.task_id) if dag is not None else task

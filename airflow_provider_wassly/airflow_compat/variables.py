@@ -1,4 +1,4 @@
-"""Airflow's Variables, and where they can be reached."""
+"""Read and write Airflow's Variables, and find out whether that is possible."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from airflow_provider_wassly.airflow_compat import versions
 
 
 def reads_saved_connections() -> bool:
-    """Tell whether a connection that is saved in Airflow's database is found here."""
+    """Return whether this process can read the connections in Airflow's database."""
     if versions.VERSION < (3, 1) or os.environ.get("_AIRFLOW_PROCESS_CONTEXT") == "server":
         return True
     return hasattr(sys.modules.get("airflow.sdk.execution_time.task_runner"), "SUPERVISOR_COMMS")
 
 
 def never_expire() -> datetime.timedelta:
-    """Return the retention of what ``task_state_store`` keeps as long as the DAG run (Airflow 3.3+)."""
+    """Return the retention with which ``task_state_store`` keeps a value as long as the DAG run (Airflow 3.3+)."""
     retention: datetime.timedelta = versions.first_of("NEVER_EXPIRE", "airflow.sdk.execution_time.context")
     return retention
 
 
 def can_reach_airflow() -> bool:
-    """Tell whether Variables can be read and written here."""
+    """Return whether this thread can read and write Variables."""
     if versions.IS_AIRFLOW_2:
         return True
     from airflow.sdk.execution_time import task_runner
 
     if not hasattr(task_runner, "SUPERVISOR_COMMS"):
         return False  # a plain Python program
-    # Before 3.2 the channel to Airflow gives answers to the wrong thread.
+    # Before 3.2, answers from Airflow can reach the wrong thread.
     return versions.VERSION >= (3, 2) or threading.current_thread() is threading.main_thread()
 
 
 def get_variable(key: str) -> str | None:
     """
-    Return the value of a Variable that Airflow itself keeps, ``None`` if there is none. For a running task.
+    Return a Variable from Airflow's database, ``None`` if it does not exist. Only for a running task.
 
-    :raises Exception: when that cannot be found out.
+    :raises Exception: when Airflow does not answer, or the value cannot be decrypted.
     """
     if versions.IS_AIRFLOW_2:
         from airflow.models.variable import Variable
@@ -51,7 +51,7 @@ def get_variable(key: str) -> str | None:
             if found is None:
                 return None
             if found.val is None:
-                raise ValueError(f"the Variable {key} cannot be decrypted; the fernet key has changed")
+                raise ValueError(f"cannot decrypt the Variable {key}; the fernet key has changed")
             text: str = found.val
             return text
     from airflow.sdk.execution_time.comms import GetVariable, VariableResult
@@ -62,9 +62,9 @@ def get_variable(key: str) -> str | None:
 
 def set_variable(key: str, value: str, description: str) -> None:
     """
-    Set a Variable. For a running task.
+    Set a Variable. Only for a running task.
 
-    :raises Exception: when that did not work.
+    :raises Exception: when Airflow does not confirm it.
     """
     if versions.IS_AIRFLOW_2:
         from airflow.models.variable import Variable
@@ -78,9 +78,9 @@ def set_variable(key: str, value: str, description: str) -> None:
 
 def delete_variable(key: str) -> None:
     """
-    Remove a Variable, if it is there. For a running task.
+    Delete a Variable if it exists. Only for a running task.
 
-    :raises Exception: when that did not work.
+    :raises Exception: when Airflow does not confirm it.
     """
     if versions.IS_AIRFLOW_2:
         from airflow.models.variable import Variable
@@ -93,13 +93,13 @@ def delete_variable(key: str) -> None:
 
 
 def _ask(request: Any) -> Any:
-    """Send a request over the running task's channel to Airflow; return the answer, ``None`` for "not found"."""
+    """Send a request to Airflow from a running task; return the answer, ``None`` for "not found"."""
     from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import ErrorResponse
 
     if not hasattr(task_runner, "SUPERVISOR_COMMS"):
-        raise RuntimeError("Airflow's Variables can be reached from a running task only")
+        raise RuntimeError("only a running task can reach Airflow's Variables")
     answer = task_runner.SUPERVISOR_COMMS.send(request)
     if not isinstance(answer, ErrorResponse):
         return answer

@@ -1,4 +1,4 @@
-"""Which Airflow this is, and what follows from that."""
+"""Airflow's version, and what depends on it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ VERSION = tuple(map(int, _airflow_version.split(".")[:2]))
 
 IS_AIRFLOW_2 = VERSION < (3, 0)
 
-#: Whether what ``task_state_store`` holds (3.3+) survives when somebody clears the task.
+#: Whether the contents of ``task_state_store`` (3.3+) survive clearing the task.
 CLEARING_KEEPS_TASK_STATE = VERSION < (3, 4)
 
-#: Whether a task that failed can run again under the same try number (``RetryAction.RESCHEDULE``).
+#: Whether a failed task can run again under the same try number (``RetryAction.RESCHEDULE``).
 RUNS_TRIES_AGAIN = VERSION >= (3, 4)
 
-#: Whether a task's process can go on, and write, after Airflow has given it up.
+#: Whether a task's process can continue to run, and write, after Airflow has given it up.
 OUTLIVES_ITS_SUPERVISOR = IS_AIRFLOW_2
 
 
 def first_of(name: str, *modules: str) -> Any:
-    """Return ``name`` from the first module that has it; the newest Airflow's module stands first."""
+    """Return ``name`` from the first module that has it; list the newest Airflow's module first."""
     for module in modules:
         try:
             return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""The Wassly HTTP API in plain Python, without Airflow."""
+"""A client for the Wassly HTTP API in plain Python, without Airflow."""
 
 from airflow_provider_wassly.client.attachments import Attachment
 from airflow_provider_wassly.client.client import DEFAULT_BASE_URL, WasslyClient

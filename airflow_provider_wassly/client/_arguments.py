@@ -1,4 +1,4 @@
-"""The arguments of a client, checked before the first call."""
+"""Check a client's arguments before the first call."""
 
 from __future__ import annotations
 
@@ -20,48 +20,57 @@ SEND = "/api/whatsapp-web-send-message"
 
 
 def check_credentials(apikey: str, token: str | None, email: str | None, password: str | None) -> None:
-    """Refuse what no call could be made with."""
+    """
+    Check the credentials.
+
+    :raises WasslyConfigError: names the one that is missing or cannot be sent as a header.
+    """
     for name, value in {"apikey": apikey, "token": token}.items():
         if value and not is_header_value(value):
             raise WasslyConfigError(
-                f"{name}: holds a line break, an outer space or a character beyond ASCII, which no header can carry"
+                f"{name}: contains a line break, a leading or trailing space or a non-ASCII character; remove it"
             )
     if not apikey:
-        raise WasslyConfigError("apikey: missing; Wassly shows it in the account's settings")
+        raise WasslyConfigError("apikey: missing; copy it from the account's settings in Wassly")
     if not token and not (email and password):
         missing = "login and password" if not (email or password) else "password" if email else "login"
-        raise WasslyConfigError(f"{missing}: missing; give login (the account's email) and password, or a token")
+        raise WasslyConfigError(f"{missing}: missing; set login (the account's email) and password, or a token")
 
 
 def suspicions(apikey: str, token: str | None, password: str | None) -> str:
-    """Return what looks wrong with credentials and yet may be right; to be said when they were not accepted."""
+    """Return hints about credentials that look wrong but may be right, for the error when Wassly rejects them."""
     found = [
-        f"; {name} holds a space (in a URI a + is read as one: write %2B)"
+        f"; {name} contains a space (in a URI, write + as %2B)"
         for name, value in {"apikey": apikey, "token": token}.items()
         if value and " " in value
     ]
     found += [
-        f"; {name} holds more than the secret itself: remove quotes and the header's name"
+        f"; {name} seems to include quotes or a header name: remove them"
         for name, value in {"apikey": apikey, "token": token}.items()
         if value and re.match(r"[\"']|(authorization|bearer|token|api-?key)(\s|:|$)", value, re.IGNORECASE)
     ]
     if password and password != password.strip():
-        found.append("; password begins or ends with white space: remove it if it is not part of it")
+        found.append("; password starts or ends with white space: remove it unless it belongs to the password")
     return "".join(found)
 
 
 def check_base_url(base_url: str, allow_http: bool) -> str:
-    """Return the host of ``base_url``."""
+    """
+    Check a base URL and return its host.
+
+    :raises WasslyConfigError: when it is not a URL, contains more than scheme, host, port and path, or is plain http
+        to another machine without ``allow_http``.
+    """
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise WasslyConfigError(f"host: {base_url!r} is no URL: {error}") from None
+        raise WasslyConfigError(f"host: {base_url!r} is not a URL: {error}") from None
     if parts.scheme not in {"http", "https"} or not host or any(char.isspace() for char in base_url):
-        raise WasslyConfigError(f"host: {base_url!r} is no URL such as {DEFAULT_BASE_URL}")
+        raise WasslyConfigError(f"host: {base_url!r} is not a URL such as {DEFAULT_BASE_URL}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise WasslyConfigError(
-            "host: holds credentials, a query or a fragment; only schema, host, port and path belong there"
+            "host: contains credentials, a query or a fragment; use only scheme, host, port and path"
         )
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise WasslyConfigError(
@@ -72,7 +81,7 @@ def check_base_url(base_url: str, allow_http: bool) -> str:
 
 
 def without_endpoint(base_url: str) -> str:
-    """Return the base URL without what the calls add to it, which is easily copied with it."""
+    """Return the base URL without an endpoint or ``/api`` at its end, which is easily copied along."""
     parts = urlsplit(base_url)
     path = parts.path.rstrip("/")
     for end in (LOGIN, DEVICES, SEND, "/api"):
@@ -83,14 +92,18 @@ def without_endpoint(base_url: str) -> str:
 
 
 def check_seconds(**timeouts: float) -> None:
-    """Refuse what is no number of seconds."""
+    """
+    Check timeouts.
+
+    :raises WasslyConfigError: when one is not a finite number of seconds above 0.
+    """
     for name, seconds in timeouts.items():
         if not 0 < seconds < math.inf:
             raise WasslyConfigError(f"{name}: must be a number of seconds above 0, not {seconds!r}")
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
+    """Return whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -98,7 +111,13 @@ def is_loopback(host: str) -> bool:
 
 
 def check_recipients(recipients: Collection[str] | None, region: str | None) -> frozenset[str] | None:
-    """Return the numbers that may be sent to, as they are compared; ``None`` for all."""
+    """
+    Return the allowed recipients in international form; ``None`` allows every number.
+
+    :param recipients: numbers in any form that :func:`~airflow_provider_wassly.client.numbers.read` takes.
+    :param region: the country for numbers without a country code.
+    :raises WasslyConfigError: names the number that is invalid.
+    """
     if recipients is None:
         return None
     if isinstance(recipients, str):

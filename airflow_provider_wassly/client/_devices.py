@@ -1,4 +1,4 @@
-"""What the device list says of devices whose messages were rejected."""
+"""Look up the devices whose messages were rejected."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from airflow_provider_wassly.client.models import Device
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which one look at the list explains the rejections of a device.
+#: How many seconds one device list explains the rejections of a device.
 _LASTS = 60.0
 
 
 class DeviceStates:
     """
-    The device list, asked for once a minute for each device, however many of its messages are rejected.
+    Fetches the device list at most once a minute per device, however many of its messages are rejected.
 
-    :param fetch: returns the list.
-    :param clock: what the minute is counted by.
+    :param fetch: returns the device list.
+    :param clock: measures the minute.
     """
 
     def __init__(self, fetch: Callable[[], list[Device]], clock: Clock) -> None:
@@ -31,16 +31,16 @@ class DeviceStates:
         self._known: dict[str, tuple[float, list[Device] | None]] = {}
 
     def devices_for(self, instance_id: str) -> list[Device] | None:
-        """Return the list, as it was when a message of this device was rejected; ``None`` if it could not be had."""
+        """Return the device list, at most a minute old; ``None`` if it could not be read."""
         with self._lock:
             known = self._known.get(instance_id)
             if known is None or self._clock.monotonic() - known[0] >= _LASTS:
-                known = self._known[instance_id] = (self._clock.monotonic(), self._ask())
+                known = self._known[instance_id] = (self._clock.monotonic(), self._list_or_none())
             return known[1]
 
-    def _ask(self) -> list[Device] | None:
+    def _list_or_none(self) -> list[Device] | None:
         try:
             return self._fetch()
         except WasslyError as error:
-            log.debug("The device list could not be read after a rejection: %s", error)
+            log.debug("Could not read the device list after a rejection: %s", error)
             return None

@@ -1,4 +1,4 @@
-"""Files on their way out: checked before the call, read as a stream, exactly as long as announced."""
+"""Attachments: checked before the call, then streamed, exactly as many bytes as announced."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MIME_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+ *(;[\x20-\
 
 
 class Readable(Protocol):
-    """What an opener returns: a binary stream that can be read and closed."""
+    """A binary stream, as an opener returns it."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, none at the end."""
+        """Return up to ``size`` bytes; empty at the end of the file."""
         ...
 
     def close(self) -> None:
@@ -33,10 +33,11 @@ class Attachment:
     """
     One file of a message.
 
-    :param name: the file name that the recipient sees.
-    :param size: its length in bytes.
-    :param opener: opens it for reading from its beginning; called once per attempt.
-    :param content_type: its MIME type; by default the one that goes with the name.
+    :param name: the file name that the recipient sees. Characters that multipart parsers or file systems refuse are
+        replaced.
+    :param size: the file's length in bytes.
+    :param opener: opens the file at its beginning; called once for each attempt.
+    :param content_type: the MIME type. Default: derived from ``name``, else ``application/octet-stream``.
     :raises WasslyInvalidMessage: when ``content_type`` is not a MIME type.
     """
 
@@ -60,17 +61,17 @@ class Attachment:
         parameter: str,
     ) -> Attachment:
         """
-        Check a local file and return it as attachment.
+        Check a local file and return it as an attachment.
 
         :param path: the file.
-        :param name: the name that the recipient sees; by default the last part of the path. One without a known
+        :param name: the file name that the recipient sees. Default: the last part of the path. A name without a known
             extension gets the file's.
-        :param content_type: its MIME type; by default the one that goes with the name.
+        :param content_type: the MIME type. Default: derived from the name.
         :param parameter: ``document`` or ``media``, for error texts.
-        :raises WasslyInvalidMessage: when it is missing, unreadable or no regular file.
+        :raises WasslyInvalidMessage: when the file is missing, unreadable or not a regular file.
         """
         if not isinstance(path, (str, os.PathLike)):
-            raise WasslyInvalidMessage(f"of type {type(path).__name__}, but it must be a path", field=parameter)
+            raise WasslyInvalidMessage(f"must be a path, not {type(path).__name__}", field=parameter)
         location = os.fspath(path)
         try:
             found = os.stat(location)
@@ -81,7 +82,7 @@ class Attachment:
         except FileNotFoundError:
             raise WasslyInvalidMessage(f"no such file: {in_full(location)}", field=parameter) from None
         except (OSError, ValueError) as error:
-            raise WasslyInvalidMessage(f"{location} cannot be read: {_reason(error)}", field=parameter) from error
+            raise WasslyInvalidMessage(f"{location} cannot be read: {_cause_of(error)}", field=parameter) from error
         return cls(
             name=display_name(name, location),
             size=found.st_size,
@@ -94,20 +95,23 @@ class Attachment:
 
 class AttachmentReader:
     """
-    The content of one attachment, for one attempt.
+    Reads one attachment for one attempt.
 
-    It gives exactly the announced number of bytes. A file that is shorter, longer or unreadable by
-    now is an error as soon as that shows, and always before its last byte is given.
+    It returns exactly the announced number of bytes. If the file has become shorter, longer or unreadable, it raises as
+    soon as that shows, and always before it returns the last byte.
+
+    :param attachment: the file.
+    :raises WasslyAttachmentError: here and in :meth:`read`, when the file no longer is what was announced.
     """
 
     def __init__(self, attachment: Attachment) -> None:
         self._attachment = attachment
-        #: Bytes not given yet, as MultipartEncoder asks for it.
+        #: Bytes not returned yet; MultipartEncoder needs this name.
         self.len = attachment.size
         try:
             self._stream = attachment.opener()
         except Exception as error:
-            raise self._failed(f"cannot be opened any more: {_reason(error)}") from None
+            raise self._failed(f"can no longer be opened: {_cause_of(error)}") from None
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` of the remaining bytes."""
@@ -116,14 +120,14 @@ class AttachmentReader:
             return b""
         try:
             data = self._stream.read(wanted)
-            # The last bytes are given only once it is sure that none follow.
+            # Return the last bytes only once it is sure that none follow.
             surplus = self._stream.read(1) if len(data) == self.len else b""
         except Exception as error:
-            raise self._failed(f"cannot be read any further: {_reason(error)}") from None
+            raise self._failed(f"can no longer be read: {_cause_of(error)}") from None
         if not data:
-            raise self._failed(f"became shorter: {self.len} of {self._attachment.size} bytes are missing")
+            raise self._failed(f"has become shorter: {self.len} of {self._attachment.size} bytes are missing")
         if surplus:
-            raise self._failed(f"became longer than the {self._attachment.size} bytes that it had")
+            raise self._failed(f"has become longer than {self._attachment.size} bytes")
         self.len -= len(data)
         return data
 
@@ -136,12 +140,17 @@ class AttachmentReader:
 
 
 def in_full(location: str | os.PathLike[str]) -> str:
-    """Return a local path as an error names it: a relative one with the folder that it starts from."""
+    """Return a local path as an error names it: a relative one together with the working directory."""
     return f"{location}" if os.path.isabs(location) else f"{location} (in the working directory, {os.getcwd()})"
 
 
 def display_name(name: str | None, path: str) -> str:
-    """Return the name under which a file is sent; without a known extension, phones could not open it."""
+    """
+    Return the file name that the recipient sees, with a known extension if possible: phones need one to open a file.
+
+    :param name: the name that was asked for; ``None`` or empty means the last part of ``path``.
+    :param path: the file, whose extension is added to a name without one.
+    """
     shown = _safe_name(name or os.path.basename(path))
     ending = ending_of(path)
     if type_of(shown) or shown.lower().endswith(ending.lower()):
@@ -151,19 +160,22 @@ def display_name(name: str | None, path: str) -> str:
 
 def checked_content_type(value: Any, parameter: str) -> str:
     """
-    Return a MIME type as a header can carry it; none for an empty one.
+    Return a MIME type as a header can carry it; an empty one stays empty.
 
-    :raises WasslyInvalidMessage: when it is none.
+    :param value: what was given.
+    :param parameter: the name of the parameter, for error texts.
+    :raises WasslyInvalidMessage: when ``value`` is not a MIME type.
     """
     if not isinstance(value, str):
-        raise WasslyInvalidMessage(f"of type {type(value).__name__}, but it must be text", field=parameter)
+        raise WasslyInvalidMessage(f"must be text, not {type(value).__name__}", field=parameter)
     content_type = value.strip(" ")
     if content_type and not _MIME_TYPE.fullmatch(content_type):
         raise WasslyInvalidMessage(f"{value!r} is not a MIME type such as application/pdf", field=parameter)
     return content_type
 
 
-def _reason(error: BaseException) -> str:
+def _cause_of(error: BaseException) -> str:
+    """Return why a file cannot be opened or read, in the operating system's words if it has some."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -171,11 +183,10 @@ def _reason(error: BaseException) -> str:
 
 def _safe_name(name: str) -> str:
     """
-    Replace what multipart parsers disagree about or file systems refuse.
+    Replace characters that multipart parsers disagree on or file systems refuse.
 
-    Control characters and line breaks could end the header, a backslash is an escape to some
-    parsers and a path to others (PHP keeps only what follows the last one), and so is a slash. So
-    are names that are only dots.
+    Control characters and line breaks could end the header. Some parsers take a backslash for an escape, others for a
+    path separator (PHP keeps only what follows the last one), and a slash likewise. File systems refuse names of dots.
     """
     cleaned = "".join(
         "_" if char in "\\/" or unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} else char for char in name

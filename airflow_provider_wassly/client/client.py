@@ -55,42 +55,47 @@ __all__ = ["DEFAULT_BASE_URL", "WasslyClient"]
 
 T = TypeVar("T")
 
-#: Seconds between two attempts when Wassly does not name them.
+#: Seconds between two attempts when Wassly sends no ``Retry-After``.
 _BACKOFF = tenacity.wait_exponential_jitter(initial=1, max=10)
 
-#: As many doubtful numbers are logged one by one.
+#: How many warnings about doubtful numbers are logged one by one.
 _MAX_WARNINGS = 20
 
 
 class WasslyClient:
     """
-    A client of the Wassly API, usable from many threads.
+    A client for the Wassly API, safe to use from many threads.
 
-    The clients of one process that have the same credentials share a fetched token. A context
-    manager; :meth:`close` ends its connections.
+    .. code-block:: python
+
+        with WasslyClient(apikey="…", email="me@example.com", password="…") as client:
+            receipt = client.send_message("+491701234567", "Hello", instance_id="14wdfwef-da6f-…")
+            print(receipt.remaining_conversations)
+
+    Clients in one process with the same credentials share a fetched token.
 
     :param apikey: the account's API key.
-    :param base_url: where Wassly is. Plain http only for a loopback host, or with ``allow_http``. An ``/api`` at its
-        end is left out, because the calls bring their own.
-    :param token: a bearer token, used first, with or without ``Bearer`` in front. Optional when ``email`` and
-        ``password`` are given.
-    :param email: with ``password``, for fetching a token when there is none or it is rejected.
+    :param base_url: Wassly's address. Plain http is refused except for a loopback host or with ``allow_http``. A
+        trailing ``/api`` is dropped, because each call adds its own.
+    :param token: a bearer token, with or without ``Bearer`` in front; used first. Optional with ``email`` and
+        ``password``.
+    :param email: with ``password``, used to fetch a token when there is none or Wassly rejects it.
     :param password: see ``email``.
-    :param connect_timeout: seconds for making a connection.
-    :param read_timeout: seconds without a byte of the answer, or without the service taking any of an upload. The whole
-        answer, interim ones included, may take twice as long.
-    :param verify: whether TLS certificates are verified, or the path of a CA bundle.
-    :param proxies: as in requests; without it those of the environment, but not for a loopback host.
-    :param allow_http: accept a plain http ``base_url`` that is not a loopback host.
-    :param default_region: two-letter country code in which numbers without country code are read.
-    :param allowed_recipients: when given, the only numbers that can be sent to.
-    :param max_attempts: how often a call that certainly was not processed and may pass is made in all. One more if the
-        last of them only met the end of a kept connection.
-    :param max_retry_after: seconds; a longer wait asked for by Wassly is an error at once, not a wait.
-    :param pool_maxsize: connections kept open, one for each thread that calls at the same time.
-    :param name: what log lines and errors call the account; the hook gives its connection.
+    :param connect_timeout: seconds to wait for a connection.
+    :param read_timeout: seconds to wait for the next bytes of the answer, or for Wassly to take the next bytes of an
+        upload. The whole answer, including interim ones, may take twice as long.
+    :param verify: whether to verify TLS certificates, or the path of a CA bundle.
+    :param proxies: proxies as in requests. Default: the environment's, except for a loopback host.
+    :param allow_http: accept a plain http ``base_url`` to another machine.
+    :param default_region: two-letter country code for numbers without a country code. Default: they are refused.
+    :param allowed_recipients: the only numbers that can be sent to. Default: every number.
+    :param max_attempts: how many times to try a call in total when Wassly did not process it and another attempt may
+        help. One more if the last attempt failed only because a kept-alive connection had been closed.
+    :param max_retry_after: the longest ``Retry-After``, in seconds, to wait for; a longer one is an error at once.
+    :param pool_maxsize: how many connections to keep open: one for each thread that calls at the same time.
+    :param name: what log lines and errors call this account; the hook passes the connection's name.
     :param on_new_token: called with each fetched token, in the thread that fetched it, before its first use.
-    :param clock: what waits between two attempts; a test can hand in one that does not.
+    :param clock: waits between two attempts; a test can pass one that does not wait.
     :raises WasslyConfigError: names the argument that is missing or wrong.
     """
 
@@ -125,7 +130,7 @@ class WasslyClient:
         check_seconds(connect_timeout=connect_timeout, read_timeout=read_timeout)
         check_bundle(verify, use_environment and urlsplit(base_url).scheme == "https")
         if verify is False:
-            log.warning("TLS certificates of %s are not verified (verify is false in %s)", host, self._name)
+            log.warning("Not verifying TLS certificates of %s (verify is false in %s)", host, self._name)
         self.base_url = without_endpoint(base_url)
         self.default_region = check_region(default_region) if default_region else None
         self.allowed_recipients = check_recipients(allowed_recipients, self.default_region)
@@ -144,7 +149,7 @@ class WasslyClient:
             password_in_url = proxy_password(proxy)
             self._redactor.add(password_in_url)
             self._redactor.add(unquote(password_in_url))
-        #: Counts the messages to doubtful numbers.
+        #: Counts the warnings about doubtful numbers.
         self._warnings = itertools.count(1)
         self._transport = Transport(
             base_url=self.base_url,
@@ -167,38 +172,41 @@ class WasslyClient:
         return f"{type(self).__name__}(base_url={self.base_url!r})"
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         self._transport.close()
 
     def login(self) -> None:
         """
         Fetch a new token with email and password, for all later calls.
 
-        Not needed before other calls, which log in by themselves.
+        There is no need to call this first: every call logs in when it has to.
 
-        :raises WasslyAuthError: when they are missing or not accepted.
+        :raises WasslyAuthError: when email and password are missing, or Wassly does not accept them.
+        :raises WasslyRejected: on any other 4xx, or when the address is not Wassly's.
         :raises WasslyRateLimited: on 429.
-        :raises WasslyUnavailable: when Wassly cannot be reached or answers nonsense.
+        :raises WasslyUnavailable: when Wassly cannot be reached, or its answer is not the documented JSON.
         """
         if not self._can_login:
-            raise WasslyAuthError(f"no login and password are set{self._named}")
+            raise WasslyAuthError(f"login and password are not set{self._named}")
         self._repeating(lambda: self._tokens.renew(self._tokens.token, self._fetch_token))
 
     def list_devices(self) -> list[Device]:
         """
-        Return the WhatsApp Web sessions of the account.
+        Return the account's WhatsApp Web sessions.
 
-        :raises WasslyAuthError: when the credentials are not accepted.
+        :raises WasslyAuthError: when Wassly does not accept the credentials.
         :raises WasslyRejected: on any other 4xx.
         :raises WasslyRateLimited: on 429.
-        :raises WasslyUnavailable: when Wassly cannot be reached or answers nonsense.
+        :raises WasslyUnavailable: when Wassly cannot be reached, or its answer is not the documented JSON.
         """
         return self._repeating(self._list_devices_once)
 
     def prepare(self, parameters: MessageParameters) -> OutgoingMessage:
         """
-        Check a message as far as that is possible without a call.
+        Check a message without making a call.
 
+        :param parameters: the message as it was asked for.
+        :return: the message, ready for :meth:`send`.
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
         return prepare(parameters, default_region=self.default_region, allowed_recipients=self.allowed_recipients)
@@ -220,15 +228,12 @@ class WasslyClient:
         """
         Send one message.
 
-        Repeated only while it certainly was not accepted and may pass; see ``max_attempts``. The parameters are those
-        of :class:`MessageParameters`.
+        A failed send is repeated only if Wassly definitely did not accept the message and another attempt may help; see
+        ``max_attempts``. The parameters are those of :class:`MessageParameters`, and an ``instance_id`` is required.
 
-        .. code-block:: python
-
-            client.send_message("+491701234567", "Hello", instance_id="14wdfwef-da6f-…")
-
+        :return: what Wassly answered.
         :raises WasslyInvalidMessage: before any call, when the message cannot be sent as it is.
-        :raises WasslyError: any other of the tree; its ``accepted`` says what is known.
+        :raises WasslyError: on any other failure; its ``accepted`` says what is known about the message.
         """
         return self.send(
             self.prepare(
@@ -254,10 +259,12 @@ class WasslyClient:
         observer: SendObserver | None = None,
     ) -> SendReceipt:
         """
-        Send a message that was prepared before.
+        Send a message that :meth:`prepare` returned.
 
-        :param observer: is told what becomes of it, as soon as that is certain.
-        :raises WasslyError: as :meth:`send_message`.
+        :param message: the prepared message.
+        :param observer: notified of what becomes of the message, as soon as it is known.
+        :return: what Wassly answered.
+        :raises WasslyError: as :meth:`send_message` does.
         """
         watched = observer or SendObserver()
         if message.warning:
@@ -268,18 +275,18 @@ class WasslyClient:
             raise self._with_device_state(rejection, message.instance_id) from None
         if message.files and receipt.message_type == "text":
             log.error(
-                "Wassly says that it accepted a text, but a file was sent (%s): the file was DROPPED. "
-                "The recipient %s did not get it",
+                "File DROPPED: the message had a file (%s), but Wassly accepted only a text. The recipient %s did not "
+                "get the file",
                 message.kind,
                 shorten(message.contact_mobile_number),
             )
         return receipt
 
     def _warn(self, warning: str) -> None:
-        # Of a list whose numbers are all written like that, the log is to stay short.
+        # Keeps the log short when every number of a list is doubtful.
         count = next(self._warnings)
         if count <= _MAX_WARNINGS or count % 1000 == 0:
-            rest = "; from now on, only every 1,000th such line is logged" if count == _MAX_WARNINGS else ""
+            rest = "; from now on only every 1,000th such warning is logged" if count == _MAX_WARNINGS else ""
             log.warning("%s%s", warning, rest)
 
     def _send_once(self, message: OutgoingMessage, observer: SendObserver) -> SendReceipt:
@@ -310,7 +317,7 @@ class WasslyClient:
         return self._authenticated(lambda token: read_devices(self._transport.exchange("GET", DEVICES, token=token)))
 
     def _with_device_state(self, rejection: WasslyRejected, instance_id: str) -> WasslyRejected:
-        """Return the rejection, made more exact if the device list explains it."""
+        """Return a more exact error if the device list explains the rejection, else the rejection itself."""
         devices = self._device_states.devices_for(instance_id)
         if devices is None:
             return rejection
@@ -318,7 +325,7 @@ class WasslyClient:
         if device is None:
             known = ", ".join(sorted(device.instance_id for device in devices if device.instance_id)) or "none"
             kind: type[WasslyRejected] = WasslyInstanceUnknown
-            why = f"the account has no instance {instance_id}, only: {known}"
+            why = f"the account has no instance {instance_id}; its instances: {known}"
         elif not device.is_connected:
             kind = WasslyDeviceDisconnected
             why = f"instance {instance_id} is {device.status or 'without status'}"
@@ -332,16 +339,16 @@ class WasslyClient:
         )
 
     def _authenticated(self, call: Callable[[str], T]) -> T:
-        """Make a call with a token; if it is not accepted, renew it and repeat the call, once."""
+        """Make a call with a token; if Wassly rejects the token, fetch a new one and repeat the call once."""
         token = self._tokens.current(self._fetch_token)
         self._redactor.add(token)
         try:
             return call(token)
         except WasslyAuthError as error:
             if self._tokens.is_given(token):
-                can, cannot = "logging in instead. Renew or remove it", "there is no login to fetch another"
+                can, cannot = "logging in instead. Renew or remove it", "no login is set to fetch another"
                 what = can if self._can_login else cannot
-                log.warning("The token of %s was rejected (HTTP %d); %s", self._name, error.status, what)
+                log.warning("Wassly rejected the token of %s (HTTP %d); %s", self._name, error.status, what)
             if not self._can_login:
                 raise
         token = self._tokens.renew(token, self._fetch_token)
@@ -373,7 +380,7 @@ class WasslyClient:
             return state.outcome is not None and isinstance(state.outcome.exception(), StaleConnection)
 
         def stop(state: tenacity.RetryCallState) -> bool:
-            # After one that was stale no kept connection is used, so this cannot go on and on.
+            # After a stale connection no kept one is used, so this cannot repeat forever.
             return state.attempt_number >= self._max_attempts and not was_stale(state)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -385,10 +392,10 @@ class WasslyClient:
 
         def announce(state: tenacity.RetryCallState) -> None:
             if was_stale(state):
-                log.info("Sending on a fresh connection, and so from now on: the service had ended the kept one")
+                log.info("Using a new connection for this and all later calls: Wassly had closed the kept one")
                 return
             log.warning(
-                "Trying again in %.1f s (attempt %d of %d), because it was not accepted: %s",
+                "Retrying in %.1f s (attempt %d of %d), not accepted: %s",
                 state.upcoming_sleep,
                 state.attempt_number + 1,
                 self._max_attempts,

@@ -1,4 +1,4 @@
-"""Time, and what waits for it."""
+"""The clock that everything waits by."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 
 class Clock:
     """
-    The system's clock, with the threads, queues and events that wait by it.
+    The system's clock, with the threads, queues and events that use it.
 
-    Everything that waits takes a clock. A test can pass its own, on which a day takes no time and events always come in
-    the same order.
+    Everything that waits takes a clock. A test can pass its own, in which a day takes no time and events always happen
+    in the same order.
     """
 
     def monotonic(self) -> float:
-        """Return seconds that only ever grow."""
+        """Return seconds that never decrease, for measuring durations."""
         return time.monotonic()
 
     def now(self) -> datetime:
@@ -28,27 +28,30 @@ class Clock:
         return datetime.now(timezone.utc)
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Block for this many seconds."""
         time.sleep(seconds)
 
     async def pause(self, seconds: float) -> None:
-        """Wait, while the event loop goes on."""
+        """Wait for this many seconds without blocking the event loop."""
         await asyncio.sleep(seconds)
 
     def start(self, work: Callable[[], object], name: str) -> None:
         """
-        Run ``work`` in a thread of its own.
+        Run ``work`` in a new thread.
 
-        It is a daemon: a process that ends does not wait for a Wassly that does not answer.
+        It is a daemon thread, so that a process can exit while Wassly does not answer.
+
+        :param work: called once, without arguments.
+        :param name: the thread's name.
         """
         threading.Thread(target=work, name=name, daemon=True).start()
 
     def event(self) -> threading.Event:
-        """Return an event, not set."""
+        """Return a new event that is not set."""
         return threading.Event()
 
     def queue(self) -> queue.SimpleQueue[Any]:
-        """Return an empty queue."""
+        """Return a new, empty queue."""
         return queue.SimpleQueue()
 
 

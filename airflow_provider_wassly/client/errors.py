@@ -1,23 +1,22 @@
 """
-What can go wrong, and what is then known about the message.
+The exceptions, and what each says about the message.
 
-Every failure is a :class:`WasslyError`. Its ``accepted`` says what is known about Wassly having
-accepted the message: ``False`` (certainly not) or ``None`` (it cannot be known). Whether a phone
-received it is not knowable through this API and never claimed.
+Every failure is a :class:`WasslyError`. Its ``accepted`` is ``False`` if Wassly definitely did not accept the message,
+or ``None`` if the outcome is unknown. The API reports acceptance, not delivery.
 
 .. code-block:: text
 
     WasslyError
-     ├─ WasslyConfigError             the client or the connection is set up wrongly
-     ├─ WasslyInvalidMessage          refused by us, before any call
-     ├─ WasslyAttachmentError         the file failed while it was being sent
-     ├─ WasslyAuthError               apikey, token, email or password not accepted
-     ├─ WasslyRejected                Wassly answered no
+     ├─ WasslyConfigError             the client or the connection is misconfigured
+     ├─ WasslyInvalidMessage          the message failed a check before any call
+     ├─ WasslyAttachmentError         a file could not be read, or changed size, during upload
+     ├─ WasslyAuthError               Wassly did not accept apikey, token, email or password
+     ├─ WasslyRejected                Wassly refused the message
      │   ├─ WasslyDeviceDisconnected  … because the sending device is not connected
      │   └─ WasslyInstanceUnknown     … because the account has no such instance
      ├─ WasslyRateLimited             too many requests
-     ├─ WasslyUnavailable             no connection, or the request did not leave whole
-     └─ WasslyOutcomeUnknown          the request left, no answer to trust came back
+     ├─ WasslyUnavailable             no connection, or an incomplete request
+     └─ WasslyOutcomeUnknown          a complete request without a trustworthy answer
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ class WasslyError(Exception):
     :param message: what happened, in one line, without secrets.
     """
 
-    #: How :attr:`summary` begins: what is known about the message.
+    #: The beginning of :attr:`summary`: what is known about the message.
     verdict: str = "NOT accepted by Wassly"
-    #: ``False``: Wassly certainly did not accept the message. ``None``: that cannot be known.
+    #: ``False``: Wassly definitely did not accept the message. ``None``: the outcome is unknown.
     accepted: bool | None = False
-    #: What the reader of a log can do about it.
+    #: What to do about it, as a sentence; empty if :attr:`message` says it.
     advice: str = ""
-    #: What the exception shows itself as, if that is not :attr:`message`.
+    #: The text of the exception, if it is not :attr:`message`.
     text: str = ""
 
     def __init__(self, message: str) -> None:
@@ -48,20 +47,19 @@ class WasslyError(Exception):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same call can succeed later without anybody changing anything."""
+        """Whether the same call can succeed later although nobody changes anything."""
         return False
 
     @property
     def summary(self) -> str:
-        """One line for a log: what happened, whether Wassly accepted the message, what to do."""
-        return f"{self.verdict}: {self.message}. {self.advice}"
+        """One line for a log: whether Wassly accepted the message, what happened, what to do."""
+        return f"{self.verdict}: {self.message.removesuffix('.')}. {self.advice}".rstrip()
 
     def __str__(self) -> str:
         return self.text or self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Airflow moves exceptions between processes; the default would call __init__ with the
-        # positional arguments only.
+        # Airflow moves exceptions between processes; the default would call __init__ with positional arguments only.
         return (_rebuild, (type(self), self.message, self.__dict__))
 
 
@@ -73,9 +71,8 @@ def _rebuild(cls: type[WasslyError], message: str, state: dict[str, Any]) -> Was
 
 
 class WasslyConfigError(WasslyError):
-    """Raised before any call when an argument of the client, or a field of the connection, is missing or wrong."""
+    """Raised before any call when a client argument or a field of the connection is missing or wrong."""
 
-    advice = "Correct the connection."
     verdict = "Nothing was sent"
 
 
@@ -83,13 +80,12 @@ class WasslyInvalidMessage(WasslyError):
     """
     Raised before any call when the message cannot be sent as it is.
 
-    A number that is none, nothing to send, a file that is missing, a recipient that is not allowed …
+    An invalid number, an empty message, a missing file, a recipient that is not allowed …
 
     :param message: the reason.
     :param field: the name of the parameter that is wrong.
     """
 
-    advice = "Correct the parameter."
     verdict = "Nothing was sent"
 
     def __init__(self, message: str, *, field: str) -> None:
@@ -99,23 +95,25 @@ class WasslyInvalidMessage(WasslyError):
 
 class WasslyAttachmentError(WasslyError):
     """
-    Raised while sending when a file cannot be read any further or is no longer as long as it was.
+    Raised during upload when a file can no longer be read or has changed size.
 
-    The request was given up before its required fields left, so it was no valid one.
+    The request was aborted before its required fields were sent, so Wassly cannot have accepted it.
     """
 
-    advice = "Send the file only after its writer has finished it."
+    advice = "Send the file only after it has been written completely."
 
 
 class WasslyAuthError(WasslyError):
     """
-    Raised when Wassly does not accept the credentials: 401 or 403 after the one renewal, or a redirect to a login page.
+    Raised when Wassly does not accept the credentials: 401, 403 or a redirect to a login page.
+
+    If the token can be renewed, the call has been repeated once with a new one.
 
     :param message: the reason.
     :param status: the HTTP status, ``None`` when no call was made.
     """
 
-    advice = "Check apikey, token, login and password of the connection."
+    advice = "Check the connection's apikey, token, login and password."
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -124,9 +122,9 @@ class WasslyAuthError(WasslyError):
 
 class WasslyRejected(WasslyError):
     """
-    Raised when Wassly answered that it did not accept the message: a 4xx, or 200 with ``success: false``.
+    Raised when Wassly refused the message: a 4xx, or 200 with ``success: false``.
 
-    Also for a redirect that says that the address is another one. Not for a 4xx that reports a timeout, see
+    Also raised when a redirect shows that the base URL is wrong. A 4xx that reports a timeout is a
     :class:`WasslyOutcomeUnknown`.
 
     :param message: the reason.
@@ -134,8 +132,6 @@ class WasslyRejected(WasslyError):
     :param reason: the answer's own ``message``, if it had one.
     :param errors: the answer's reasons by field, if it had any.
     """
-
-    advice = "Read the reason that Wassly gave."
 
     def __init__(
         self,
@@ -152,36 +148,36 @@ class WasslyRejected(WasslyError):
 
     @property
     def may_pass(self) -> bool:
-        """``success: false`` speaks of the moment (quota, session), a 4xx of the request itself."""
+        """Whether the answer was ``success: false``, which is about the moment (quota, session); a 4xx is not."""
         return 200 <= self.status < 300
 
 
 class WasslyDeviceDisconnected(WasslyRejected):
-    """Raised when Wassly rejected the message and then listed the sending device as not connected."""
+    """Raised when Wassly refused the message and its device list shows the sending device as not connected."""
 
-    advice = "Connect the device again in Wassly (open WhatsApp on the phone, or scan the QR code)."
+    advice = "Reconnect the device in Wassly (open WhatsApp on the phone, or scan the QR code)."
 
     @property
     def may_pass(self) -> bool:
-        """A phone comes back."""
+        """Always: the device can reconnect."""
         return True
 
 
 class WasslyInstanceUnknown(WasslyRejected):
-    """Raised when Wassly rejected the message and then listed other instances than the sending one."""
+    """Raised when Wassly refused the message and its device list does not have the sending instance."""
 
-    advice = "Correct instance_id; the error lists the instances of the account."
+    advice = "Set instance_id to one of these instances."
 
 
 class WasslyRateLimited(WasslyError):
     """
-    Raised on 429, after the client's own repetitions.
+    Raised on 429, once the client has used up its own attempts.
 
     :param message: the reason.
-    :param retry_after: seconds that Wassly asked to wait, ``None`` if it did not say.
+    :param retry_after: how many seconds Wassly asked to wait; ``None`` if it did not say.
     """
 
-    advice = "Send more slowly, or let the task's retries try later."
+    advice = "Send more slowly, or let the task retry later."
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -189,23 +185,23 @@ class WasslyRateLimited(WasslyError):
 
     @property
     def may_pass(self) -> bool:
-        """Limits are lifted with time."""
+        """Always: the limit ends with time."""
         return True
 
 
 class WasslyUnavailable(WasslyError):
     """
-    Raised, after the client's own repetitions, when Wassly could not be reached or certainly did not process the call.
+    Raised when Wassly could not be reached or definitely did not process the call, after the client's own attempts.
 
-    No connection (DNS, refused, TLS, a proxy that refuses, connect timeout), a request that was not
-    handed over whole, 503 with ``Retry-After``; from login and the device list also any 5xx, timeout or
-    answer that is not the documented JSON.
+    No connection (DNS, refused, TLS, a proxy that refuses, connect timeout), a request that was cut off, 503 with
+    ``Retry-After``. For login and the device list also any other 5xx, a timeout, or an answer that is not the
+    documented JSON.
 
     :param message: the reason.
-    :param retry_after: seconds that Wassly asked to wait, ``None`` if it did not say.
+    :param retry_after: how many seconds Wassly asked to wait; ``None`` if it did not say.
     """
 
-    advice = "Let the task's retries try later; if it lasts, check host, network and proxy."
+    advice = "Let the task retry later; if the error persists, check host, network and proxy."
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -213,20 +209,19 @@ class WasslyUnavailable(WasslyError):
 
     @property
     def may_pass(self) -> bool:
-        """Networks and services come back."""
+        """Always: networks and services recover."""
         return True
 
 
 class WasslyOutcomeUnknown(WasslyError):
     """
-    Raised when the send request left and no answer to trust came back.
+    Raised when the complete request was sent and no trustworthy answer came back.
 
-    Read timeout, an answer that does not come to its end, reset, 5xx, a 408, 460 or 499 (a gateway's words for a
-    service or a client that took too long), a redirect to neither a login page nor another address of the same call,
-    or a 200 that is not the documented JSON. The message may or may not have been accepted. It is never repeated by
-    itself: a repetition can be a second message.
+    Read timeout, an incomplete answer, a reset, 5xx, a gateway's timeout (408, 460, 499), a redirect to neither a login
+    page nor another address of the same call, or a 200 that is not the documented JSON. Wassly may or may not have
+    accepted the message. The client never repeats it, because the recipient could get it twice.
     """
 
     verdict = "UNKNOWN whether Wassly accepted it"
     accepted = None
-    advice = "Look into the chat on the sending phone before you send again."
+    advice = "Check the chat on the sending phone before you send again."

@@ -1,4 +1,4 @@
-"""What type a file has, as its name tells."""
+"""The type of a file, derived from its name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from functools import lru_cache
 
-#: What Python does not know, or not every version, or knows by a name that phones do not.
+#: Types that some Python versions do not know, or know by a name that phones do not.
 _TABLE = """
 application/gzip gz tgz taz svgz
 application/jsonl jsonl ndjson
@@ -113,20 +113,20 @@ video/x-msvideo avi
 """
 _TYPES = {f".{ending}": kind for kind, *endings in map(str.split, _TABLE.split("\n")[1:-1]) for ending in endings}
 
-#: Such an ending tells less than the one before it: .csv.gz, .tar.xz.
+#: After one of these, the extension in front belongs to the name too: .csv.gz, .tar.xz.
 _COMPRESSED = (".bz2", ".gz", ".xz", ".z", ".zst")
 
 
 def type_of(name: str) -> str | None:
-    """Return the MIME type that goes with a file's name, whatever the machine's own tables say; ``None`` if unknown."""
+    """Return the MIME type for a file name, the same on every machine; ``None`` if unknown."""
     ending = os.path.splitext(name)[1].lower()
     return _TYPES.get(ending) or _others().get(ending)
 
 
 def ending_of(path: str) -> str:
-    """Return what the names of such a file end in, with the dot: ``.pdf``, ``.tar.gz``, or nothing."""
+    """Return a path's file extension with the dot, such as ``.pdf`` or ``.tar.gz``; empty if it has none."""
     stem, ending = os.path.splitext(path)
-    # A version or a sentence is none: "export 1.2", "Dr. No".
+    # A version or a sentence does not end in an extension: "export 1.2", "Dr. No".
     if not re.fullmatch(r"\.[0-9]*[A-Za-z][A-Za-z0-9]{,9}", ending):
         return ""
     return os.path.splitext(stem)[1] + ending if ending.lower() in _COMPRESSED and type_of(stem) else ending
@@ -134,6 +134,6 @@ def ending_of(path: str) -> str:
 
 @lru_cache(maxsize=1)
 def _others() -> dict[str, str]:
-    """Return what Python knows by itself, without the files of the machine."""
+    """Return Python's own types by extension, without the machine's files such as ``/etc/mime.types``."""
     common, official = mimetypes.MimeTypes(filenames=()).types_map
     return {**common, **official}

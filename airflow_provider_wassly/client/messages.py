@@ -1,4 +1,4 @@
-"""One message: what it is to be, and what it is once every check has passed that needs no call."""
+"""One message: as it was asked for, and as it is sent once it has passed every check that needs no call."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airflow_provider_wassly.client.numbers import read, shorten
 
 log = logging.getLogger(__name__)
 
-#: What WhatsApp shows of a message, and of the caption of a file.
+#: WhatsApp's limits for a message and for the caption of a file, in characters.
 MAX_MESSAGE = 4096
 MAX_CAPTION = 1024
 
 
 class FileParameters(NamedTuple):
-    """A file as it was asked for."""
+    """A file as it was asked for: nothing has been checked yet."""
 
     location: Any
     name: Any = None
@@ -29,22 +29,22 @@ class FileParameters(NamedTuple):
 @dataclass(frozen=True)
 class MessageParameters:
     """
-    One message as it was asked for: nothing of it is checked yet.
+    One message as it was asked for: nothing has been checked yet.
 
-    Every way to send a message makes one of these first. The names are the API's own, where it has one.
+    Every way to send a message starts with one of these. The names are the API's own where it has one.
 
-    :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
+    :param contact_mobile_number: the recipient's number, with ``+`` and country code, or in the national form of the
         ``default_region``.
-    :param message: the text; required when there is neither ``document`` nor ``media``.
-    :param contact_name: display name of the contact.
-    :param document: a document, as path or :class:`Attachment`. Through the hook also a URI.
-    :param document_name: the file name that the recipient sees; by default the last part of the path. One without a
+    :param message: the text; required without ``document`` and ``media``.
+    :param contact_name: the contact's display name.
+    :param document: a document, as a path or :class:`Attachment`; through the hook also as a URI.
+    :param document_name: the file name that the recipient sees. Default: the last part of the path. A name without a
         known extension gets the file's.
-    :param document_content_type: its MIME type; by default the one that goes with the name.
-    :param media: an image, a video or an audio file, in the same forms.
+    :param document_content_type: the document's MIME type. Default: derived from its name.
+    :param media: an image, video or audio file, in the same forms.
     :param media_name: as ``document_name``.
     :param media_content_type: as ``document_content_type``.
-    :param instance_id: the WhatsApp Web session that sends. Through the hook by default the connection's.
+    :param instance_id: the WhatsApp Web session that sends; through the hook, the connection's by default.
     """
 
     contact_mobile_number: Any = field(repr=False)
@@ -60,7 +60,7 @@ class MessageParameters:
 
     @property
     def files(self) -> dict[str, FileParameters]:
-        """The files that are given, by the API's field name."""
+        """The message's files by the API's field name."""
         files = {
             "document": FileParameters(self.document, self.document_name, self.document_content_type),
             "media": FileParameters(self.media, self.media_name, self.media_content_type),
@@ -68,7 +68,7 @@ class MessageParameters:
         return {parameter: file for parameter, file in files.items() if file.location is not None}
 
     def with_files(self, found: Mapping[str, Attachment]) -> MessageParameters:
-        """Return the same message with the files that were found for it."""
+        """Return the same message with these files instead of its own."""
         return replace(self, document=found.get("document"), media=found.get("media"))
 
 
@@ -77,9 +77,11 @@ class OutgoingMessage:
     """
     One message, ready to be sent.
 
-    :param texts: the API's text fields in sending order; ``instance_id`` is the last one.
+    :param contact_mobile_number: the recipient's number, as ``+`` and digits.
+    :param instance_id: the WhatsApp Web session that sends.
+    :param texts: the API's text fields in sending order, ``instance_id`` last.
     :param files: the attachments by the API's field name.
-    :param warning: what to log before it is sent, about a doubtful number; empty for most.
+    :param warning: a warning about a doubtful number, to be logged before sending; usually empty.
     """
 
     contact_mobile_number: str = field(repr=False)
@@ -90,7 +92,7 @@ class OutgoingMessage:
 
     @property
     def kind(self) -> str:
-        """What log lines call it."""
+        """The message's kind for log lines: ``text``, ``document``, ``media`` or ``document and media``."""
         return " and ".join(self.files) or "text"
 
 
@@ -105,21 +107,22 @@ def prepare(
 
     :param parameters: the message as it was asked for.
     :param default_region: see :func:`~airflow_provider_wassly.client.numbers.read`.
-    :param allowed_recipients: when given, the only numbers (as ``+`` and digits) that can be sent to.
+    :param allowed_recipients: the only numbers (as ``+`` and digits) that can be sent to. Default: every number.
+    :return: the message, ready to be sent.
     :raises WasslyInvalidMessage: names the parameter that is wrong.
     """
     number, warning = read(parameters.contact_mobile_number, default_region)
     if allowed_recipients is not None and number not in allowed_recipients:
         raise WasslyInvalidMessage(
-            f"{shorten(number)} is not among the connection's allowed_recipients", field="contact_mobile_number"
+            f"{shorten(number)} is not in the connection's allowed_recipients", field="contact_mobile_number"
         )
-    instance = _text(parameters.instance_id, "instance_id").strip()
+    instance = _checked_text(parameters.instance_id, "instance_id").strip()
     if not instance:
         raise WasslyInvalidMessage(
-            "empty; set it here or in the connection's extra (Wassly's device list shows it)", field="instance_id"
+            "empty; set it here or in the connection's extra (see Wassly's device list)", field="instance_id"
         )
-    body = _text(parameters.message, "message")
-    name = _text(parameters.contact_name, "contact_name").strip()
+    body = _checked_text(parameters.message, "message")
+    name = _checked_text(parameters.contact_name, "contact_name").strip()
     files = {
         parameter: file.location
         if isinstance(file.location, Attachment)
@@ -130,10 +133,10 @@ def prepare(
         if attachment.size == 0:
             raise WasslyInvalidMessage(f"{attachment.name} is empty (0 bytes)", field=parameter)
     if not body.strip():
-        body = ""
         if not files:
-            text = "a text of white space only" if _text(parameters.message, "message") else "no text"
+            text = "a message of white space only" if body else "no message"
             raise WasslyInvalidMessage(f"nothing to send: {text}, no document and no media", field="message")
+        body = ""
     _warn_if_long(body, MAX_CAPTION if files else MAX_MESSAGE, "caption" if files else "message")
     # The order is part of the guarantee: see SendBody.
     texts = {
@@ -145,16 +148,21 @@ def prepare(
     return OutgoingMessage(number, instance, {key: text for key, text in texts.items() if text}, files, warning)
 
 
-def _text(value: Any, parameter: str) -> str:
+def _checked_text(value: Any, parameter: str) -> str:
+    """
+    Return a text that can be sent; ``None`` becomes an empty one.
+
+    :raises WasslyInvalidMessage: names the parameter that is not text, or cannot be encoded.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise WasslyInvalidMessage(f"of type {type(value).__name__}, but it must be text", field=parameter)
+        raise WasslyInvalidMessage(f"must be text, not {type(value).__name__}", field=parameter)
     try:
         value.encode()
     except UnicodeEncodeError:
         raise WasslyInvalidMessage(
-            "holds half a character (a lone surrogate), which cannot be sent", field=parameter
+            "contains half a character (a lone surrogate), which cannot be sent; remove it", field=parameter
         ) from None
     return value
 
@@ -162,7 +170,7 @@ def _text(value: Any, parameter: str) -> str:
 def _warn_if_long(text: str, limit: int, what: str) -> None:
     if len(text) > limit:
         log.warning(
-            "The %s has %d characters, WhatsApp takes %d; it is sent as it is and may be cut or refused",
+            "Sending a %s of %d characters unchanged: WhatsApp's limit is %d, so it may be cut or refused",
             what,
             len(text),
             limit,

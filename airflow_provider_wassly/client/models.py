@@ -1,4 +1,4 @@
-"""What Wassly answers, as plain typed objects."""
+"""Wassly's answers as plain typed objects."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class SendReceipt:
     """
-    Wassly accepted the message. Whether a phone received it is not part of the API.
+    Proof that Wassly accepted the message. The API reports acceptance, not delivery.
 
-    A value that the answer did not hold, or not in a readable form, is ``None``.
+    A value that is missing in the answer, or unreadable, is ``None``.
     """
 
-    #: ``text``, ``document``, ``media`` … as Wassly names it.
+    #: Wassly's name for the kind of message: ``text``, ``document``, ``media`` …
     message_type: str | None
+    #: Wassly's id of the conversation.
     conversation_id: int | str | None
-    #: The account's remaining quota after this message.
+    #: How many conversations the account has left after this message.
     remaining_conversations: int | None
 
 
 @dataclass(frozen=True)
 class Device:
-    """A WhatsApp Web session of the account. A value that the answer did not hold is ``None``."""
+    """A WhatsApp Web session of the account. A value that is missing in the answer is ``None``."""
 
+    #: Wassly's id of the device; sending needs :attr:`instance_id` instead.
     id: str | None
+    #: A name for people, for instance ``Chrome on Windows``.
     name: str | None
-    #: ``connected`` when it can send.
+    #: ``connected`` if the device can send.
     status: str | None
-    #: As Wassly writes it, for instance ``2024-01-15T10:30:00Z``.
+    #: When the device was last active, as Wassly writes it: for instance ``2024-01-15T10:30:00Z``.
     last_active: str | None
-    #: What :meth:`WasslyClient.send_message` needs as sender.
+    #: The sender, for :meth:`WasslyClient.send_message`.
     instance_id: str | None
 
     @property

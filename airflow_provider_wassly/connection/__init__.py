@@ -1,5 +1,5 @@
 """
-One Airflow connection: its fields, the forms that show them, and its values as the package uses them.
+The Airflow connection: its fields, the forms that show them, and its values in their types.
 
-The hook asks for these; nothing here makes a call.
+The hook uses all of it; nothing here makes a call.
 """

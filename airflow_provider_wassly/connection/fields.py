@@ -1,4 +1,4 @@
-"""The fields of a connection's extra: how a form shows each, and how its value is read."""
+"""The fields of a connection's extra: how the form shows each one, and how its value is read."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ class ConnectionField(NamedTuple):
     label: str
     kind: Literal["string", "password", "integer", "number", "boolean"]
     description: str
-    #: Returns a value in its type; see :mod:`~airflow_provider_wassly.connection.values`.
+    #: Converts a value to its type; see :mod:`~airflow_provider_wassly.connection.values`.
     read: Callable[[Any], Any]
-    #: Shown before Airflow 3.2 only, so nothing that is not in the description.
+    #: Shown only before Airflow 3.2, so it says nothing that the description does not.
     placeholder: str = ""
-    #: Shown, and saved, by Airflow 3.2+ in a new connection.
+    #: What Airflow 3.2+ shows, and saves, in a new connection.
     default: bool | None = None
-    #: Without it there is no message. The form of Airflow 3.2+ asks for it.
+    #: Whether nothing can be sent without it. The form of Airflow 3.2+ insists on it.
     required: bool = False
-    #: Of no concern to most: in a section of its own on Airflow 3.2+, before that marked in its label.
+    #: Whether most users can ignore it: Airflow 3.2+ shows it in a section of its own, older ones mark its label.
     advanced: bool = True
 
 
-#: In the order of the form: what is needed, what most want, the rest.
+#: In the order of the form: required fields, common ones, the rest.
 EXTRA_FIELDS: dict[str, ConnectionField] = {
     "apikey": ConnectionField(
         "API key",
         "password",
-        "Required. The account's API key, from its settings in Wassly.",
+        "Required. The account's API key, from the account's settings in Wassly.",
         values.text,
         required=True,
         advanced=False,
@@ -39,8 +39,8 @@ EXTRA_FIELDS: dict[str, ConnectionField] = {
     "instance_id": ConnectionField(
         "Default instance",
         "string",
-        "The instance id of the WhatsApp Web session that sends. Without it each task has to name one. "
-        "Test the connection to see those of the account.",
+        "The instance id of the WhatsApp Web session that sends. If empty, each task has to set one. "
+        "Test the connection to see the account's instances.",
         values.text,
         "14wdfwef-da6f-…",
         advanced=False,
@@ -48,15 +48,14 @@ EXTRA_FIELDS: dict[str, ConnectionField] = {
     "token": ConnectionField(
         "Token",
         "password",
-        "A bearer token, tried first. Not needed when email and password are given.",
+        "A bearer token, used first. Not needed with email and password.",
         values.token,
         advanced=False,
     ),
     "default_region": ConnectionField(
         "Default region",
         "string",
-        "Two-letter country, such as DE, in which numbers without a country code are read. "
-        "Without it such numbers are refused.",
+        "Two-letter country code, such as DE, for numbers without a country code. If empty, such numbers are refused.",
         values.text,
         "DE",
         advanced=False,
@@ -64,7 +63,7 @@ EXTRA_FIELDS: dict[str, ConnectionField] = {
     "allowed_recipients": ConnectionField(
         "Allowed recipients",
         "string",
-        "For staging: numbers such as +491701234567, separated by commas. When set, nobody else can be sent to.",
+        "For staging: numbers such as +491701234567, separated by commas. If set, only they can be sent to.",
         values.texts,
         "+491701234567, +201012345678",
     ),
@@ -72,19 +71,19 @@ EXTRA_FIELDS: dict[str, ConnectionField] = {
         "Attachment folders",
         "string",
         "Folders and URI prefixes such as /data/reports, s3://bucket/reports, separated by commas. "
-        "When set, files outside of them are refused.",
+        "If set, files outside them are refused.",
         values.texts,
         "/data/reports, s3://bucket/reports",
     ),
     "max_attachment_bytes": ConnectionField(
         "Largest attachment",
         "integer",
-        "In bytes. Larger files are refused. No limit by default.",
+        "In bytes; larger files are refused. No limit by default.",
         values.positive_int,
         "104857600",
     ),
     "connect_timeout": ConnectionField(
-        "Connect timeout", "number", "Seconds for making a connection, 10 by default.", values.seconds_above_0, "10"
+        "Connect timeout", "number", "Seconds to wait for a connection, 10 by default.", values.seconds_above_0, "10"
     ),
     "read_timeout": ConnectionField(
         "Read timeout", "number", "Seconds to wait for a reply, 60 by default.", values.seconds_above_0, "60"
@@ -92,27 +91,27 @@ EXTRA_FIELDS: dict[str, ConnectionField] = {
     "verify": ConnectionField(
         "Verify TLS",
         "string",
-        "true (the default), the path of a CA bundle, or false to verify nothing.",
+        "true (the default), the path of a CA bundle, or false for no verification.",
         values.boolean_or_path,
         "true",
     ),
     "proxies": ConnectionField(
         "Proxies",
         "password",
-        'JSON such as {"https": "http://user:password@proxy:3128"}. The environment\'s proxies by default.',
+        'JSON such as {"https": "http://user:password@proxy:3128"}. Default: the environment\'s proxies.',
         values.proxies,
         '{"https": "http://proxy:3128"}',
     ),
     "allow_http": ConnectionField(
         "Allow plain http",
         "boolean",
-        "Sends credentials and messages unencrypted. Needed for an http:// base URL that is not this machine.",
+        "Sends credentials and messages unencrypted. Required for an http:// base URL to another machine.",
         values.boolean,
     ),
     "record_quota": ConnectionField(
         "Record quota",
         "boolean",
-        "true (the default) or false: whether the remaining quota is kept after each send.",
+        "true (the default) or false: whether to save the remaining quota after each message.",
         values.boolean,
         "true",
         default=True,

@@ -1,7 +1,7 @@
 """
-The form of a connection, for each version of Airflow, from the same fields.
+The connection form for every version of Airflow, built from the same fields.
 
-Airflow 3.2 and later read it from the provider info, without importing the hook; older versions ask the hook.
+Airflow 3.2 and later read it from the provider info without importing the hook; older versions ask the hook.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 from airflow_provider_wassly.connection.fields import EXTRA_FIELDS, ConnectionField
 from airflow_provider_wassly.connection.values import SECRET_UNCHANGED
 
-#: Not ``extra``, although the fields above show all of it: the Test button of Airflow 2.11 needs it on the page.
+#: ``extra`` stays visible although the form has all its fields: the Test button of Airflow 2.11 needs it on the page.
 HIDDEN_FIELDS: list[str] = []
 
-#: What a label of an advanced field ends in, where the form has no section for them.
+#: Ends the label of an advanced field where the form has no section for them.
 ADVANCED = "(advanced)"
 
 RELABELING: dict[str, str] = {
@@ -26,7 +26,7 @@ RELABELING: dict[str, str] = {
 
 PLACEHOLDERS: dict[str, str] = {
     "host": "https://www.wassly.com (the default)",
-    "schema": "not needed when the base URL has it",
+    "schema": "not needed if the base URL has it",
     "port": "443",
     "login": "the account's email; not needed with a token",
     "password": "the account's password, not the API key; not needed with a token",
@@ -36,15 +36,15 @@ PLACEHOLDERS: dict[str, str] = {
 
 def ui_field_behaviour(hidden_fields: str = "hidden_fields") -> dict[str, Any]:
     """
-    Return labels and placeholders of the form.
+    Return the labels and placeholders of the form.
 
-    :param hidden_fields: the name of that entry; the provider info has it with a hyphen.
+    :param hidden_fields: the key of the hidden fields; the provider info spells it with a hyphen.
     """
     return {hidden_fields: HIDDEN_FIELDS, "relabeling": RELABELING, "placeholders": PLACEHOLDERS}
 
 
 def conn_fields() -> dict[str, dict[str, Any]]:
-    """Return the fields as the provider info has them, for Airflow 3.2 and later."""
+    """Return the fields for the provider info, as Airflow 3.2 and later read them."""
     return {name: _conn_field(field) for name, field in EXTRA_FIELDS.items()}
 
 
@@ -64,7 +64,7 @@ def form_widgets() -> dict[str, Any]:
     """
     Return a form field for each key of the extra, for Airflow before 3.2.
 
-    :raises ImportError: without Flask-AppBuilder, which Airflow then takes as "no form here".
+    :raises ImportError: without Flask-AppBuilder; Airflow then shows no form.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext
@@ -73,10 +73,10 @@ def form_widgets() -> dict[str, Any]:
 
     class SecretWidget(BS3PasswordFieldWidget):  # type: ignore[misc]
         """
-        Shows that a secret is saved, without the secret.
+        Shows that a secret is saved, without showing the secret.
 
-        A plain password input comes back empty from the form, and Airflow 2.11 then removes the
-        secret from the connection whenever any other field is edited.
+        A plain password input comes back empty from the form, and Airflow 2.11 then removes the secret from the
+        connection whenever somebody edits another field.
         """
 
         def __init__(self) -> None:
@@ -91,7 +91,7 @@ def form_widgets() -> dict[str, Any]:
         options: dict[str, Any] = {"label": lazy_gettext(label), "description": field.description}
         if field.kind == "password":
             return PasswordField(**options, widget=SecretWidget())
-        # Only for what is off by default: Airflow 2.11 shows a saved "no" as the default.
+        # Only for a field that is off by default: Airflow 2.11 shows the default instead of a saved "no".
         if field.kind == "boolean" and not field.default:
             return BooleanField(**options)
         kind = IntegerField if field.kind == "integer" else StringField

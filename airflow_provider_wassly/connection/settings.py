@@ -1,4 +1,4 @@
-"""An Airflow connection, read field by field."""
+"""Read an Airflow connection field by field."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from airflow_provider_wassly.connection.values import MASKED, is_mask
 
 log = logging.getLogger(__name__)
 
-#: A connection that comes without a type, from a secrets backend for instance, is as good.
+#: A connection may come without a type, for instance from a secrets backend.
 _OWN_TYPES = {"wassly", ""}
 
-#: The fields of the extra that are arguments of the client, under the same names.
+#: The fields of the extra that are client arguments of the same name.
 _OF_THE_CLIENT = (
     "apikey",
     "token",
@@ -34,7 +34,7 @@ _OF_THE_CLIENT = (
 
 
 class ConnectionLike(Protocol):
-    """What is read of an Airflow connection, on any version."""
+    """The attributes of an Airflow connection that are read, on any version."""
 
     conn_id: str
     conn_type: str | None
@@ -52,9 +52,9 @@ class ConnectionLike(Protocol):
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """The connection's values, each in its type; ``None`` where the connection leaves it to the default."""
+    """The connection's values in their types; ``None`` where the connection does not set one."""
 
-    #: The arguments of the client, secrets among them.
+    #: The client's arguments, including secrets.
     client: dict[str, Any] = field(repr=False)
     instance_id: str | None
     attachment_roots: list[str] | None
@@ -66,6 +66,7 @@ class ConnectionSettings:
         """
         Read a connection.
 
+        :param connection: an Airflow connection of type ``wassly``.
         :raises WasslyConfigError: names the connection, the field and the fix.
         """
         try:
@@ -74,7 +75,7 @@ class ConnectionSettings:
             raise connection_error(connection.conn_id, error) from None
 
     def secrets(self) -> set[str]:
-        """Return what no log may show: the credentials, and those of the proxies, in either spelling."""
+        """Return what no log may show: all credentials, the proxies' included, percent-encoded and decoded."""
         secrets = {self.client[name] for name in ("apikey", "token", "password") if name in self.client}
         for proxy in self.client.get("proxies", {}).values():
             credentials = proxy.rpartition("@")[0].rpartition("//")[2]
@@ -85,9 +86,9 @@ class ConnectionSettings:
     def _read(cls, connection: ConnectionLike) -> ConnectionSettings:
         kind = connection.conn_type or ""
         if kind.strip().lower() not in _OWN_TYPES:
-            raise WasslyConfigError(f"conn_type: is {kind!r}, must be 'wassly'; a URI begins with wassly://")
+            raise WasslyConfigError(f"conn_type: must be 'wassly', not {kind!r}; a URI starts with wassly://")
         extra = _Extra(connection.extra)
-        # A line break is that of a file that it was read from. A space may be part of it.
+        # A line break comes from the file that the password was read from. A space may belong to it.
         password = (connection.password or "").strip("\r\n") or None
         if is_mask(password):
             raise WasslyConfigError(f"password: {MASKED}")
@@ -95,7 +96,7 @@ class ConnectionSettings:
         apikey = extra.get("apikey")
         if not apikey:
             raise WasslyConfigError(_missing_apikey(extra, login, password))
-        # A default of the client is not repeated here: what the connection does not say is left out.
+        # The client has its own defaults, so what the connection does not set is left out.
         client = {
             "base_url": _base_url(connection),
             "email": login or None,
@@ -114,7 +115,7 @@ class ConnectionSettings:
 
 
 def connection_error(conn_id: str, error: WasslyConfigError) -> WasslyConfigError:
-    """Return ``error`` with the name of the connection that it is about."""
+    """Return ``error`` with the connection's name in front."""
     return WasslyConfigError(f"Connection {conn_id!r}, field {error.message}")
 
 
@@ -123,7 +124,7 @@ class _Extra:
         try:
             values = json.loads(text) if text and text.strip() else {}
         except ValueError as error:
-            raise WasslyConfigError(f"extra: is not valid JSON: {error}") from None
+            raise WasslyConfigError(f"extra: not valid JSON: {error}") from None
         if not isinstance(values, dict):
             raise WasslyConfigError('extra: must be a JSON object such as {"apikey": "…"}')
         self._values: dict[str, Any] = values
@@ -132,7 +133,7 @@ class _Extra:
         return name in self._values
 
     def get(self, name: str) -> Any:
-        """Return the value in its type, ``None`` when it is absent or left empty in the form."""
+        """Return a value in its type, ``None`` if it is missing or was left empty in the form."""
         value = self._values.get(name)
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
@@ -145,42 +146,48 @@ class _Extra:
 
     def warn_of_unknown(self, conn_id: str) -> None:
         for name in self._values:
-            # The Test button of Airflow 2.11 sends each field a second time, under its name in the form.
+            # The Test button of Airflow 2.11 sends each field twice, the second time under its name in the form.
             if name not in EXTRA_FIELDS and not name.startswith("extra__"):
                 near = difflib.get_close_matches(name, EXTRA_FIELDS, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                log.warning("Connection %r: the extra field %r is not known and has no effect%s", conn_id, name, hint)
+                log.warning("Ignoring the unknown extra field %r of connection %r%s", name, conn_id, hint)
 
 
 def _missing_apikey(extra: _Extra, login: str, password: str | None) -> str:
+    """Return the error text for a missing API key, with the place where it may have been put instead."""
     spellings = ("api_key", "apiKey", "api-key", "APIKEY", "key", "extra__wassly__apikey")
     misspelt = next((name for name in spellings if name in extra), None)
     if misspelt:
-        return f"apikey: missing in the extra; it holds {misspelt!r}, the name must be 'apikey'"
+        return f"apikey: missing in the extra; rename {misspelt!r} to 'apikey'"
     if password and not login:
         return (
-            "apikey: missing in the extra. The field password is set and login is empty: if that is the API key, "
-            "move it to the extra field 'apikey'"
+            "apikey: missing in the extra. If the field password holds the API key (login is empty), move it to the "
+            "extra field 'apikey'"
         )
-    hint = " (one in the field password is not read)" if password else ""
-    return f"apikey: missing in the extra{hint}; Wassly shows it in the account's settings"
+    hint = " (the field password is not read for it)" if password else ""
+    return f"apikey: missing in the extra{hint}; copy it from the account's settings in Wassly"
 
 
 def _base_url(connection: ConnectionLike) -> str:
+    """
+    Return the base URL from host, schema and port.
+
+    :raises WasslyConfigError: names the field that is wrong.
+    """
     host = (connection.host or "").strip() or urlsplit(DEFAULT_BASE_URL).netloc
     scheme = (connection.schema or "").strip().lower().removesuffix("://")
     port = connection.port
     if "@" in host:
-        # Before any text that would show them.
-        raise WasslyConfigError("host: holds credentials; they belong into login and password")
+        # Checked first: the texts below would show them.
+        raise WasslyConfigError("host: contains credentials; put them into login and password")
     if scheme not in {"", "https", "http"}:
         raise WasslyConfigError(
-            f"schema: must be https, http or empty, not {scheme!r}. In a URI it is what follows the host; a base URL "
-            "with a path goes into the host's place, as in wassly://https%3A%2F%2Fgateway.example%2Fpath"
+            f"schema: must be https, http or empty, not {scheme!r}. In a URI the schema follows the host; a base URL "
+            "with a path takes the host's place, as in wassly://https%3A%2F%2Fgateway.example%2Fpath"
         )
     if "://" not in host:
         if re.match(r"https?:?/", host, re.IGNORECASE):
-            raise WasslyConfigError(f"host: {host!r} is no URL; after http or https comes ://")
+            raise WasslyConfigError(f"host: {host!r} is not a URL; write :// after http or https")
         if host.count(":") > 1 and not host.startswith("["):
             host = f"[{host}]"  # an IPv6 address
         host = f"{scheme or 'https'}://{host}"
@@ -190,7 +197,7 @@ def _base_url(connection: ConnectionLike) -> str:
         parts = urlsplit(host)
         port_in_host = parts.port
     except ValueError as error:
-        raise WasslyConfigError(f"host: {host!r} is no URL: {error}") from None
+        raise WasslyConfigError(f"host: {host!r} is not a URL: {error}") from None
     if port and not 0 < int(port) < 65536:
         raise WasslyConfigError(f"port: must be between 1 and 65535, not {port}")
     if port and port_in_host and int(port) != port_in_host:

@@ -1,7 +1,7 @@
 """
-Readers of the values of a connection's extra: each returns one in its type, from a URI's text too.
+Convert the values of a connection's extra to their types; a URI has them all as text.
 
-What they cannot read is a :class:`ValueError` that completes the sentence "FIELD: …".
+Each function raises a :class:`ValueError` that completes the sentence "FIELD: …".
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-#: What the form of Airflow 2.11 holds in place of a saved secret, and takes for "unchanged".
+#: The form of Airflow 2.11 shows this in place of a saved secret, and takes it for "unchanged".
 SECRET_UNCHANGED = "RATHER_LONG_SENSITIVE_FIELD_PLACEHOLDER"
 
-MASKED = "holds what Airflow's pages show in place of a secret; enter the secret itself again"
+MASKED = "this is only the mask that Airflow shows in place of a secret; enter the secret itself again"
 
 
 def is_mask(value: Any) -> bool:
-    """Whether it is the ``***`` of Airflow 3 and of exports, or what the form of Airflow 2.11 has instead."""
+    """Return whether this is the ``***`` of Airflow 3 and of exports, or the mask in the form of Airflow 2.11."""
     if not isinstance(value, str):
         return False
     held = value.strip()
@@ -27,22 +27,22 @@ def is_mask(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """Read a text; a number in JSON is one too."""
+    """Read a text; a JSON number counts as one."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ValueError(f"must be text, not {type(value).__name__}")
     return str(value).strip()
 
 
 def token(value: Any) -> str:
-    """Read a token; without ``Bearer`` in front, with which it is easily copied."""
-    # Here and not above: it brings requests, which Airflow needs not for the form.
+    """Read a token, without a ``Bearer`` that was copied along."""
+    # Imported here because it imports requests, which the form does not need.
     from airflow_provider_wassly.client.transport.auth import bare_token
 
     return bare_token(text(value))
 
 
 def boolean(value: Any) -> bool:
-    """Read a yes or no."""
+    """Read true or false, in the usual spellings."""
     if isinstance(value, bool):
         return value
     word = str(value).strip().lower()
@@ -54,7 +54,7 @@ def boolean(value: Any) -> bool:
 
 
 def boolean_or_path(value: Any) -> bool | str:
-    """Read a yes, a no, or a path."""
+    """Read true, false or a path."""
     try:
         return boolean(value)
     except ValueError:
@@ -84,7 +84,7 @@ def positive_int(value: Any) -> int:
 
 
 def texts(value: Any) -> list[str]:
-    """Read a list of texts."""
+    """Read a list of texts: JSON, or separated by commas or line breaks."""
     if isinstance(value, str):
         value = _parsed(value) if value.lstrip().startswith("[") else value.replace("\n", ",").split(",")
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
@@ -93,7 +93,7 @@ def texts(value: Any) -> list[str]:
 
 
 def proxies(value: Any) -> Mapping[str, str]:
-    """Read proxies by scheme."""
+    """Read a JSON object of proxies by scheme."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         value = _parsed(value)
     if not isinstance(value, dict) or not all(isinstance(url, str) for url in value.values()):
@@ -109,7 +109,7 @@ def _parsed(text: str) -> Any:
     except ValueError:
         pass
     try:
-        # The form of Airflow 2.11 writes a list that was made with JSON as Python does.
+        # The form of Airflow 2.11 turns a JSON list into Python syntax.
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("is not valid JSON") from None
+        raise ValueError("not valid JSON") from None

@@ -1,5 +1,5 @@
 """
-Files that a DAG names by a path or URI: where they are, whether they may be sent, how they are opened.
+Files that a DAG gives as a path or URI: find them, check whether they may be sent, open them.
 
-What type a file has, and how it is sent, is the client's business.
+The client knows their types and sends them.
 """

@@ -1,4 +1,4 @@
-"""From a path or URI in a DAG to an attachment that may be sent."""
+"""Turn a path or URI from a DAG into an attachment that may be sent."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def resolve_attachment(
     max_bytes: int | None = None,
 ) -> Attachment:
     """
-    Find a file and check all that can be checked without reading it.
+    Find a file and check everything that can be checked without reading it.
 
     :param location: a local path, a URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
     :param parameter: ``document`` or ``media``, for error texts.
-    :param name: the file name that the recipient sees; by default the last part of the path. One without a known
+    :param name: the file name that the recipient sees. Default: the last part of the path. A name without a known
         extension gets the file's.
-    :param content_type: its MIME type; by default the one that goes with the name.
+    :param content_type: the MIME type. Default: derived from the name.
     :param conn_id: the Airflow connection for the object storage.
-    :param roots: when given, folders and URI prefixes outside of which files are refused.
-    :param max_bytes: when given, a larger file is refused.
-    :raises WasslyInvalidMessage: says what is wrong.
+    :param roots: the folders and URI prefixes in which a file must lie. Default: it may lie anywhere.
+    :param max_bytes: the largest size, in bytes, that may be sent. Default: no limit.
+    :raises WasslyInvalidMessage: when the file cannot or may not be sent; the text says why.
     """
     if not isinstance(location, str) and not hasattr(location, "protocol"):
         try:
             location = os.fsdecode(location)
         except TypeError:
             raise WasslyInvalidMessage(
-                f"of type {type(location).__name__}; must be a path, a URI or an ObjectStoragePath", field=parameter
+                f"must be a path, a URI or an ObjectStoragePath, not {type(location).__name__}", field=parameter
             ) from None
     text = str(location)
     if not text.strip():
-        raise WasslyInvalidMessage("an empty path; leave the parameter out to send no file", field=parameter)
+        raise WasslyInvalidMessage("an empty path; omit the parameter to send no file", field=parameter)
     refuse_web_address(location, parameter)
     if not isinstance(name, (str, type(None))):
-        raise WasslyInvalidMessage(f"of type {type(name).__name__}, but it must be text", field=f"{parameter}_name")
+        raise WasslyInvalidMessage(f"must be text, not {type(name).__name__}", field=f"{parameter}_name")
     kind = "" if content_type is None else checked_content_type(content_type, f"{parameter}_content_type")
     local = local_path(location)
     if local is not None:
@@ -58,7 +58,7 @@ def resolve_attachment(
         attachment = _remote(location, text, parameter, name, kind, conn_id, roots)
     if max_bytes is not None and attachment.size > max_bytes:
         raise WasslyInvalidMessage(
-            f"{attachment.name} has {attachment.size} bytes, the connection's max_attachment_bytes is {max_bytes}",
+            f"{attachment.name} has {attachment.size} bytes; the connection's max_attachment_bytes is {max_bytes}",
             field=parameter,
         )
     return attachment
@@ -67,10 +67,10 @@ def resolve_attachment(
 def _local(path: str, parameter: str, name: str | None, kind: str, roots: Sequence[str] | None) -> Attachment:
     shown = display_name(name, path)
     if roots is not None:
-        # The file behind all links is what is checked, and then what is opened.
+        # Resolve all links first, so that the file that is checked is the file that is opened.
         try:
             path = os.path.realpath(path)
-        except ValueError:  # a zero byte
+        except ValueError:  # a null byte
             raise _outside(path, parameter) from None
         folders = [os.path.realpath(folder) for root in roots if (folder := local_path(root)) is not None]
         if not any(_is_under(path, folder, os.sep) for folder in folders):
@@ -91,7 +91,7 @@ def _remote(
         raise _outside(text, parameter)
     try:
         location = remote_path(location, conn_id)
-        # This one look and no other: is_dir() asks for the right to list too.
+        # Only stat(): is_dir() would also need the right to list.
         status = location.stat()
         if is_folder(status):
             raise WasslyInvalidMessage(f"{text} is a folder, not a file", field=parameter)
@@ -101,7 +101,7 @@ def _remote(
     except FileNotFoundError:
         raise WasslyInvalidMessage(f"no such file: {text}", field=parameter) from None
     except Exception as error:
-        # A scheme without a provider installed is a ValueError.
+        # Among others a ValueError, for a scheme whose provider is not installed.
         raise WasslyInvalidMessage(f"{text} cannot be read: {reason_of(error)}", field=parameter) from error
     return Attachment(
         name=display_name(name, location.name),
@@ -112,21 +112,21 @@ def _remote(
 
 
 def _is_inside(uri: str, root: str) -> bool:
-    # Some storages resolve .. and %2e, to others they are parts of a name: the file must lie inside either way.
-    # With :: one file system is stacked on another, so that the beginning does not say where the file is.
+    # Some storages resolve .. and %2e, others take them for parts of a name: the file must lie inside either way.
+    # A :: stacks one file system on another, so that the beginning of the URI does not say where the file is.
     return "::" not in uri and all(_is_under(form(uri), form(root), "/") for form in (_as_written, _resolved))
 
 
 def _as_written(uri: str) -> str:
-    """Return scheme, bucket and path, without a connection id."""
-    # urllib, with which Airflow reads the URI, drops these characters.
+    """Return a URI without its connection id, with the scheme in lower case."""
+    # urllib, which Airflow uses to read the URI, drops these characters.
     scheme, _, rest = uri.translate(dict.fromkeys(map(ord, "\t\r\n"))).partition("://")
     bucket, _, path = rest.partition("/")
     return f"{scheme.lower()}://{bucket.rpartition('@')[2]}/{path}"
 
 
 def _resolved(uri: str) -> str:
-    """Return the same without ``..``, whichever way it is spelt."""
+    """Return the same with every ``..`` resolved, however it is spelt."""
     scheme, _, rest = _as_written(uri).partition("://")
     bucket, _, path = rest.partition("/")
     while (decoded := unquote(path)) != path:
@@ -139,4 +139,4 @@ def _is_under(path: str, folder: str, separator: str) -> bool:
 
 
 def _outside(path: str, parameter: str) -> WasslyInvalidMessage:
-    return WasslyInvalidMessage(f"{path} lies outside of the connection's attachment_roots", field=parameter)
+    return WasslyInvalidMessage(f"{path} is outside the connection's attachment_roots", field=parameter)

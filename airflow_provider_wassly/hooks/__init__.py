@@ -1,5 +1,5 @@
 """
-The hook, for DAG authors: an Airflow connection turned into a client.
+The hook, for DAG authors: it turns an Airflow connection into a client.
 
-It wires the other folders together and decides nothing itself.
+It connects the other folders and decides nothing itself.
 """

@@ -1,4 +1,4 @@
-"""The hook: an Airflow connection turned into a client."""
+"""The hook: it turns an Airflow connection into a client."""
 
 from __future__ import annotations
 
@@ -37,11 +37,17 @@ class WasslyHook(bases.BaseHook):
     """
     Sends WhatsApp messages through the account of an Airflow connection.
 
-    To be used in one thread. Only the client, :meth:`get_conn`, may be used in others: it makes no call to Airflow,
-    whose answers can reach the wrong thread before 3.2.
+    .. code-block:: python
 
-    :param wassly_conn_id: the connection, of type ``wassly``.
-    :param client_options: arguments of :class:`WasslyClient` that go before those of the connection.
+        hook = WasslyHook("wassly_default")
+        receipt = hook.send_message("+491701234567", "Your report", document="s3://bucket/report.pdf")
+        print(receipt.remaining_conversations)
+
+    Use a hook in one thread only. Other threads may use the client that :meth:`get_conn` returns: it never calls
+    Airflow, whose answers can reach the wrong thread before 3.2.
+
+    :param wassly_conn_id: the connection, of type ``wassly``. Default: ``wassly_default``.
+    :param client_options: arguments of :class:`WasslyClient` that override the connection's.
     """
 
     conn_name_attr = "wassly_conn_id"
@@ -60,12 +66,12 @@ class WasslyHook(bases.BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's widgets for Airflow before 3.2; newer ones read the provider info."""
+        """Return the form's widgets, for Airflow before 3.2; newer versions read the provider info."""
         return form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the labels and placeholders of the form for Airflow before 3.2."""
+        """Return the form's labels and placeholders, for Airflow before 3.2."""
         return ui_field_behaviour()
 
     @cached_property
@@ -78,7 +84,7 @@ class WasslyHook(bases.BaseHook):
         try:
             connection = self.get_connection(self.wassly_conn_id)
         except exceptions.not_found_exceptions() as error:
-            raise WasslyConfigError(_not_found(self.wassly_conn_id)) from error
+            raise WasslyConfigError(_not_found_text(self.wassly_conn_id)) from error
         settings = ConnectionSettings.of(connection)
         for secret in settings.secrets():
             masking.mask_secret(secret)
@@ -100,13 +106,13 @@ class WasslyHook(bases.BaseHook):
             self._unmasked_tokens.append(token)
 
     def mask_tokens(self) -> None:
-        """Have Airflow mask what the client fetched in other threads. In this process it is masked already."""
+        """Have Airflow mask the tokens that the client fetched in other threads; this process masks them already."""
         while self._unmasked_tokens:
             masking.mask_secret(self._unmasked_tokens.pop())
 
     def get_conn(self) -> WasslyClient:
         """
-        Return the client of this connection.
+        Return the connection's client, always the same one.
 
         :raises WasslyConfigError: names the connection, the field and the fix.
         """
@@ -114,9 +120,9 @@ class WasslyHook(bases.BaseHook):
 
     def list_devices(self) -> list[Device]:
         """
-        Return the WhatsApp Web sessions of the account.
+        Return the account's WhatsApp Web sessions.
 
-        :raises WasslyError: see :meth:`WasslyClient.list_devices`.
+        :raises WasslyError: as :meth:`WasslyClient.list_devices` does.
         """
         return self.get_conn().list_devices()
 
@@ -130,15 +136,15 @@ class WasslyHook(bases.BaseHook):
         attachment_conn_id: str | None = None,
     ) -> Attachment:
         """
-        Find a file to be sent and check it against the connection's rules.
+        Find a file and check it against the connection's rules.
 
         :param location: a local path, a URI that Airflow's ``ObjectStoragePath`` reads, or such an object.
         :param parameter: ``document`` or ``media``, for error texts.
-        :param name: the file name that the recipient sees; by default the last part of the path. One without a known
+        :param name: the file name that the recipient sees. Default: the last part of the path. A name without a known
             extension gets the file's.
-        :param content_type: its MIME type; by default the one that goes with the name.
+        :param content_type: the MIME type. Default: derived from the name.
         :param attachment_conn_id: the Airflow connection for the object storage.
-        :raises WasslyInvalidMessage: when it cannot or may not be sent.
+        :raises WasslyInvalidMessage: when the file cannot or may not be sent.
         """
         return resolve_attachment(
             location,
@@ -152,17 +158,18 @@ class WasslyHook(bases.BaseHook):
 
     def prepare(self, parameters: MessageParameters, *, attachment_conn_id: str | None = None) -> OutgoingMessage:
         """
-        Check a message as far as that is possible without a call.
+        Check a message without calling Wassly.
 
-        Where no ``instance_id`` is set, the device list is asked for, once, to name those that there are.
+        There is one exception: if no ``instance_id`` is set, the device list is fetched once to name the instances.
 
         :param parameters: the message as it was asked for.
         :param attachment_conn_id: the Airflow connection for the object storage of both files.
+        :return: the message, ready for :meth:`send`.
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
         instance = parameters.instance_id or self.settings.instance_id
         if not instance:
-            raise WasslyInvalidMessage(self._missing_instance, field="instance_id")
+            raise WasslyInvalidMessage(self._missing_instance_text, field="instance_id")
         found = self.attachments(parameters, attachment_conn_id=attachment_conn_id)
         return self.get_conn().prepare(replace(parameters.with_files(found), instance_id=instance))
 
@@ -170,10 +177,12 @@ class WasslyHook(bases.BaseHook):
         self, parameters: MessageParameters, *, attachment_conn_id: str | None = None
     ) -> dict[str, Attachment]:
         """
-        Find the files of a message and check them against the connection's rules.
+        Find a message's files and check them against the connection's rules.
 
+        :param parameters: the message as it was asked for.
+        :param attachment_conn_id: the Airflow connection for the object storage of both files.
         :return: the files by the API's field name.
-        :raises WasslyInvalidMessage: when one cannot or may not be sent.
+        :raises WasslyInvalidMessage: when a file cannot or may not be sent.
         """
         return {
             parameter: file.location
@@ -204,25 +213,27 @@ class WasslyHook(bases.BaseHook):
         attachment_conn_id: str | None = None,
     ) -> SendReceipt:
         """
-        Send one message and return what Wassly answered.
+        Send one message.
 
-        Within this call the message is never sent twice: only what Wassly certainly did not accept is repeated.
+        One call never sends the message twice: it repeats a failed send only if Wassly definitely did not accept it.
 
-        :param contact_mobile_number: the recipient, with ``+`` and country code, or in the national form of the
-            connection's ``default_region``.
-        :param message: the text; required when there is neither ``document`` nor ``media``.
-        :param contact_name: display name of the contact.
+        :param contact_mobile_number: the recipient's number, with ``+`` and country code, or in the national form of
+            the connection's ``default_region``.
+        :param message: the text; required without ``document`` and ``media``.
+        :param contact_name: the contact's display name.
         :param document: a document: local path, URI, ``ObjectStoragePath`` or :class:`Attachment`.
-        :param document_name: the file name that the recipient sees; by default the last part of the path. One without a
-            known extension gets the file's.
-        :param document_content_type: its MIME type; by default the one that goes with the name.
-        :param media: an image, a video or an audio file, in the same forms.
+        :param document_name: the file name that the recipient sees. Default: the last part of the path. A name without
+            a known extension gets the file's.
+        :param document_content_type: the document's MIME type. Default: derived from its name.
+        :param media: an image, video or audio file, in the same forms.
         :param media_name: as ``document_name``.
         :param media_content_type: as ``document_content_type``.
-        :param instance_id: the sending WhatsApp Web session; by default the connection's.
+        :param instance_id: the WhatsApp Web session that sends. Default: the connection's.
         :param attachment_conn_id: the Airflow connection for the object storage of both files.
+        :return: what Wassly answered.
+        :raises WasslyConfigError: when the connection is missing or wrong.
         :raises WasslyInvalidMessage: before any call, when the message cannot be sent as it is.
-        :raises WasslyError: any other of the tree; its ``accepted`` says what is known.
+        :raises WasslyError: on any other failure; its ``accepted`` says what is known about the message.
         """
         parameters = MessageParameters(
             contact_mobile_number=contact_mobile_number,
@@ -245,10 +256,12 @@ class WasslyHook(bases.BaseHook):
         observer: SendObserver | None = None,
     ) -> SendReceipt:
         """
-        Send a message that was prepared before; keep what the answer says of the quota, and count it in the metrics.
+        Send a message that :meth:`prepare` returned, count it in Airflow's metrics, and save the remaining quota.
 
-        :param observer: is told what becomes of it, as soon as that is certain.
-        :raises WasslyError: as :meth:`send_message`.
+        :param message: the prepared message.
+        :param observer: notified of what becomes of the message, as soon as it is known.
+        :return: what Wassly answered.
+        :raises WasslyError: as :meth:`send_message` does.
         """
         try:
             receipt = self.get_conn().send(message, observer=observer)
@@ -261,7 +274,7 @@ class WasslyHook(bases.BaseHook):
         return receipt
 
     def log_receipt(self, message: OutgoingMessage, receipt: SendReceipt) -> None:
-        """Log that a message was accepted. :meth:`send` does so by itself."""
+        """Log that Wassly accepted a message. :meth:`send` already does this."""
         log.info(
             "Wassly accepted a %s message for %s (conversation %s, %s conversations remaining)",
             receipt.message_type or message.kind,
@@ -271,7 +284,7 @@ class WasslyHook(bases.BaseHook):
         )
 
     def count(self, outcome: SendReceipt | WasslyError) -> None:
-        """Count a message in Airflow's metrics. :meth:`send` does so by itself."""
+        """Count a message in Airflow's metrics, by its outcome. :meth:`send` already does this."""
         name = (
             "accepted"
             if isinstance(outcome, SendReceipt)
@@ -279,14 +292,16 @@ class WasslyHook(bases.BaseHook):
             if outcome.accepted is None
             else "not_accepted"
         )
-        # The outcome is part of the name, because plain statsd knows no tags.
+        # The outcome is part of the name, because plain statsd has no tags.
         self._measure(metrics.count, f"wassly.messages.{name}")
 
     def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta = timedelta(0)) -> None:
         """
-        Keep what a receipt says of the quota. :meth:`send` does so by itself.
+        Save the remaining quota from a receipt. :meth:`send` already does this.
 
-        :param age: how long ago the answer came.
+        :param receipt: what Wassly answered.
+        :param instance_id: the WhatsApp Web session that sent the message.
+        :param age: how long ago the answer arrived.
         """
         if receipt.remaining_conversations is None:
             return
@@ -298,49 +313,56 @@ class WasslyHook(bases.BaseHook):
         try:
             measure(name, *values, tags={"conn_id": self.wassly_conn_id})
         except Exception as error:
-            # The message is sent all the same.
+            # A failed metric does not undo the message.
             log.warning("Could not send the metric %s: %s: %s", name, type(error).__name__, error)
 
     def get_quota(self) -> QuotaReading | None:
         """
-        Return what the last answer to a message of this connection said about the quota, ``None`` if there was none.
+        Return the remaining quota from the last answer to a message of this connection, ``None`` if there is none.
 
-        No call to Wassly: no endpoint tells the quota without sending.
+        This does not call Wassly, which has no quota endpoint.
+
+        :raises Exception: when Airflow does not answer.
         """
         return Quota(self.wassly_conn_id).read()
 
     def forget_quota(self) -> None:
-        """Forget the recorded reading, after the quota was topped up for instance."""
+        """
+        Delete the saved quota reading, for instance after a top-up.
+
+        :raises Exception: when Airflow does not answer.
+        """
         Quota(self.wassly_conn_id).forget()
 
     def find_device(self, instance_id: str | None = None) -> Device:
         """
         Return one of the account's WhatsApp Web sessions.
 
-        :param instance_id: which one; by default the connection's.
-        :raises WasslyInvalidMessage: when none is named, or the account does not have it.
-        :raises WasslyError: see :meth:`WasslyClient.list_devices`.
+        :param instance_id: its instance id. Default: the connection's.
+        :raises WasslyInvalidMessage: when no instance id is set, or the account does not have it.
+        :raises WasslyError: as :meth:`WasslyClient.list_devices` does.
         """
-        return _find(self.list_devices(), instance_id or self.settings.instance_id)
+        return _device_with(instance_id or self.settings.instance_id, self.list_devices())
 
     @cached_property
-    def _missing_instance(self) -> str:
+    def _missing_instance_text(self) -> str:
         try:
-            known = f"The account has: {_names(self.list_devices())}"
+            known = f"The account's instances: {_instances_and_states(self.list_devices())}"
         except WasslyError as error:
-            log.debug("The device list could not be read: %s", error)
-            known = "Wassly's device list shows those that there are"
+            log.debug("Could not read the device list: %s", error)
+            known = "Wassly's device list shows the account's instances"
         return f"not set. Set it in the extra of connection {self.wassly_conn_id!r}, or in each task. {known}"
 
     def test_connection(self) -> tuple[bool, str]:
         """
-        Return whether the device list can be read and has the connection's instance, and what it says.
+        Test the connection by reading the device list; this sends no message and costs nothing.
 
-        Sends no message and costs nothing.
+        :return: whether the list could be read and contains the connection's instance, and a text that says how many
+            devices are connected, or what is wrong.
         """
         try:
             devices = self.list_devices()
-            sender = _find(devices, self.settings.instance_id)
+            sender = _device_with(self.settings.instance_id, devices)
         except Exception as error:
             return False, str(error)
         connected = sorted(device.instance_id or "unnamed" for device in devices if device.is_connected)
@@ -349,41 +371,46 @@ class WasslyHook(bases.BaseHook):
         return True, f"Connection works: {len(connected)} of {len(devices)} devices connected{names}{off}"
 
 
-def _find(devices: list[Device], instance_id: str | None) -> Device:
+def _device_with(instance_id: str | None, devices: list[Device]) -> Device:
     """
     Return the device with this instance id.
 
-    :raises WasslyInvalidMessage: names those that the account has.
+    :raises WasslyInvalidMessage: when there is none; names the account's instances.
     """
     by_id = {device.instance_id: device for device in devices if device.instance_id}
     if not instance_id:
         raise WasslyInvalidMessage(
-            f"not set. Set it in the connection's extra, or in each task. The account has: {_names(devices)}",
+            "not set. Set it in the connection's extra, or in each task. The account's instances: "
+            f"{_instances_and_states(devices)}",
             field="instance_id",
         )
     if instance_id not in by_id:
-        raise WasslyInvalidMessage(f"the account has no {instance_id!r}, only: {_names(devices)}", field="instance_id")
+        raise WasslyInvalidMessage(
+            f"the account has no instance {instance_id!r}; its instances: {_instances_and_states(devices)}",
+            field="instance_id",
+        )
     return by_id[instance_id]
 
 
-def _not_found(conn_id: str) -> str:
+def _not_found_text(conn_id: str) -> str:
+    """Return the error text for a connection that Airflow cannot find, with the likely reason."""
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     if os.environ.get(variable):
         return (
-            f"There is no connection {conn_id!r}: Airflow cannot read {variable}. Make it JSON, or a URI in which "
-            "login, password and values are percent-encoded"
+            f"There is no connection {conn_id!r}: Airflow cannot read {variable}. Write it as JSON, or as a URI with "
+            "percent-encoded login, password and values"
         )
     missing = f"There is no connection {conn_id!r}; create it (type Wassly) or set wassly_conn_id"
     if variables.reads_saved_connections():
         return missing
     return (
-        f"{missing}. Outside of a task, Airflow 3 looks only into the environment ({variable}) and into secrets "
-        "backends: a connection that was saved in Airflow itself is not found here"
+        f"{missing}. Outside a task, Airflow 3 looks for connections only in the environment ({variable}) and in "
+        "secrets backends, not among those saved in Airflow"
     )
 
 
-def _names(devices: Sequence[Device]) -> str:
-    """Return the instances of an account, and whether each is connected."""
+def _instances_and_states(devices: Sequence[Device]) -> str:
+    """Return an account's instances, each with its state, as an error lists them."""
     named = sorted((device.instance_id, device.status or "without status") for device in devices if device.instance_id)
     return ", ".join(f"{name} ({status})" for name, status in named) or "none"
 

@@ -1,7 +1,7 @@
 """
-The remaining quota: the last reading, what it means to somebody who waits for more, and probes that fetch a new one.
+The remaining quota: the last reading, the decision whether to wait for more, and the right to probe for a new one.
 
-What sends messages, or waits, is not here: the sensor and its trigger do.
+Nothing here sends or waits: the sensor and its trigger do.
 """
 
 from airflow_provider_wassly.quota.judgement import Verdict, judge

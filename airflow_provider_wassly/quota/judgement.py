@@ -1,4 +1,4 @@
-"""What a reading means to somebody who waits for quota."""
+"""Decide from a reading whether a sensor has to wait for quota."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from airflow_provider_wassly.quota.reading import QuotaReading
 
 
 class Verdict(Enum):
-    """What a reading means to somebody who waits for quota."""
+    """What a sensor should do after a reading."""
 
     ENOUGH = "enough"
     WAIT = "wait"
-    #: Only a probe can tell.
+    #: Only a probe can show whether enough conversations remain.
     PROBE = "probe"
     FAIL = "fail"
 
@@ -29,44 +29,50 @@ def judge(
     on_unknown: Literal["proceed", "wait", "fail"],
 ) -> tuple[Verdict, str, int]:
     """
-    Decide what a reading means; also return it in words, and the level at which that is logged.
+    Decide what a sensor should do after a reading.
 
-    :param reading: the recorded one, ``None`` if there is none.
+    :param reading: the saved reading, ``None`` if there is none.
     :param needed: how many conversations must remain.
-    :param max_age: how old a reading may be to be trusted.
+    :param max_age: from this age on, a reading is not trusted.
     :param probing: whether a probe may be sent.
-    :param on_unknown: what the absence of a reading means when there is no probing.
+    :param on_unknown: what to do without a reading if no probe may be sent.
+    :return: the verdict, the same in words, and the log level for the words.
     """
     if reading is None:
         what = f"no reading yet, {needed} needed"
         if probing:
-            return Verdict.PROBE, f"Quota unknown: {what}; only a probe can tell", logging.INFO
+            return Verdict.PROBE, f"Quota unknown: {what}; only a probe can show it", logging.INFO
         return {
-            "proceed": (Verdict.ENOUGH, f"Quota unknown: {what}; going on, the send itself will tell", logging.WARNING),
-            "wait": (Verdict.WAIT, f"Waiting: {what}; something must be sent with this connection", logging.INFO),
+            "proceed": (
+                Verdict.ENOUGH,
+                f"Proceeding with unknown quota: {what}; sending will show it",
+                logging.WARNING,
+            ),
+            "wait": (Verdict.WAIT, f"Waiting: {what}; send a message with this connection to get one", logging.INFO),
             "fail": (Verdict.FAIL, f"Quota unknown: {what} (on_unknown='fail')", logging.ERROR),
         }[on_unknown]
-    what = f"{reading.remaining_conversations} left (reading {_in_words(reading.age)} old), {needed} needed"
+    what = f"{reading.remaining_conversations} left (reading {_duration_text(reading.age)} old), {needed} needed"
     enough = reading.remaining_conversations >= needed
     fresh = reading.age < max_age
     if enough and fresh:
         return Verdict.ENOUGH, f"Quota OK: {what}", logging.INFO
     if probing:
-        return Verdict.PROBE, f"Quota {'too old' if enough else 'too low'}: {what}; only a probe can tell", logging.INFO
-    too_old = f"older than max_age ({_in_words(max_age)})"
+        problem = "reading too old" if enough else "too low"
+        return Verdict.PROBE, f"Quota {problem}: {what}; only a probe can show it", logging.INFO
+    too_old = f"the reading is older than max_age ({_duration_text(max_age)})"
     if enough:
-        return Verdict.ENOUGH, f"Quota OK, but {too_old}: {what}", logging.WARNING
+        return Verdict.ENOUGH, f"Quota OK: {what}; but {too_old}", logging.WARNING
     if fresh:
         return Verdict.WAIT, f"Waiting, quota too low: {what}", logging.INFO
     return (
         Verdict.WAIT,
-        f"Waiting, quota too low: {what}; the reading is {too_old}, so that only a message that is sent, a probe "
-        "(probe_to) or hook.forget_quota() can end this",
+        f"Waiting, quota too low: {what}; {too_old}, so only a sent message, a probe (probe_to) or hook.forget_quota() "
+        "can end the wait",
         logging.WARNING,
     )
 
 
-def _in_words(duration: timedelta) -> str:
+def _duration_text(duration: timedelta) -> str:
     """Return a duration in its two largest units: ``5 s``, ``3 min 20 s``, ``1 d 12 h``."""
     left = round(duration.total_seconds())
     parts = []

@@ -1,8 +1,8 @@
 """
-The remaining quota, as Wassly's last answer told it.
+The remaining quota, from Wassly's last answer.
 
-No endpoint returns it: only the answer to a message that was sent does. So every receipt's figure is
-kept in an Airflow Variable, one for each connection, for all tasks that want to know.
+Wassly has no quota endpoint; the quota comes only with the reply to a message. So the figure in every receipt is saved
+in an Airflow Variable, one per connection, for all tasks that need it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from airflow_provider_wassly.airflow_compat import variables
 
 log = logging.getLogger(__name__)
 
-#: A time that is further ahead was written by a wrong clock, and its age is unknown.
+#: A time further ahead comes from a wrong clock, so the age of its reading is unknown.
 _CLOCKS_DIFFER = timedelta(hours=1)
 
-#: What reading a Variable raises that somebody else has written.
+#: What reading a Variable raises if somebody else has written it.
 GARBAGE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 def now() -> datetime:
-    """Return the time that ages are counted from."""
+    """Return the current time in UTC, which ages are counted from."""
     return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True)
 class QuotaReading:
     """
-    What an answer of Wassly said about the account's quota.
+    The account's quota, as one of Wassly's answers reported it.
 
     :param remaining_conversations: how many conversations remained.
-    :param read_at: when the answer came.
-    :param instance_id: the WhatsApp Web session that had sent.
+    :param read_at: when the answer arrived, in UTC.
+    :param instance_id: the WhatsApp Web session that sent the message, ``None`` if unknown.
     """
 
     remaining_conversations: int
@@ -47,11 +47,11 @@ class QuotaReading:
 
     @property
     def age(self) -> timedelta:
-        """How long ago that was."""
+        """How long ago the answer arrived."""
         return max(timedelta(0), now() - self.read_at)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as a task returns it."""
+        """Return the reading in the form in which a task returns it, ready for JSON."""
         return {
             "remaining_conversations": self.remaining_conversations,
             "read_at": self.read_at.isoformat(),
@@ -61,13 +61,13 @@ class QuotaReading:
 
 class Quota:
     """
-    The recorded quota of one connection.
+    The saved quota of one connection.
 
-    Airflow has no atomic operation on Variables. Of two workers that write at the same moment the
-    later write stays, even if its reading is the older one by that moment; the next answer mends it.
+    Airflow has no atomic operation on Variables. If two workers write at once, the older value may stay until the next
+    message.
 
-    The clocks of workers can differ. One that is ahead makes its reading look younger than it is, for an hour at most;
-    it keeps no newer reading out.
+    Workers' clocks can differ. A clock that is ahead makes a reading look younger than it is, by an hour at most, but
+    never keeps a newer reading out.
 
     :param conn_id: the connection.
     """
@@ -93,34 +93,34 @@ class Quota:
                 instance_id if isinstance(instance_id, str) else None,
             )
         except GARBAGE:
-            log.warning("The Variable %s holds no quota reading; it is taken for none", self._key)
+            log.warning("Ignoring the Variable %s: it does not contain a quota reading", self._key)
             return None
 
     def record(self, remaining_conversations: int, instance_id: str | None, age: timedelta = timedelta(0)) -> None:
         """
-        Keep a new reading, unless a newer one is kept already. What goes wrong is a warning.
+        Save a new reading unless a newer one is saved already. A failure is only logged as a warning.
 
-        :param remaining_conversations: what the answer said.
-        :param instance_id: the sending session.
-        :param age: how long ago the answer came.
+        :param remaining_conversations: the number in the answer.
+        :param instance_id: the WhatsApp Web session that sent the message.
+        :param age: how long ago the answer arrived.
         """
         reading = QuotaReading(remaining_conversations, now() - age, instance_id)
         if not variables.can_reach_airflow():
-            log.debug("The remaining quota is not recorded: this is no running task")
+            log.debug("Not saving the remaining quota: this is not a running task")
             return
         try:
             kept = self.read()
-            # One from the future was written by a clock that is ahead, and before the answer that has just come.
+            # A reading from the future comes from a clock that is ahead; it is older than the answer that just arrived.
             if kept is not None and reading.read_at < kept.read_at <= now():
                 return
             values = {"version": 1, **reading.as_dict()}
-            variables.set_variable(self._key, json.dumps(values), "The remaining quota, as Wassly told it last.")
+            variables.set_variable(self._key, json.dumps(values), "The remaining quota, from Wassly's last answer.")
         except Exception as error:
-            log.warning("Could not record the remaining quota: %s: %s", type(error).__name__, error)
+            log.warning("Could not save the remaining quota: %s: %s", type(error).__name__, error)
 
     def forget(self) -> None:
         """
-        Remove the reading.
+        Delete the saved reading, if there is one.
 
         :raises Exception: when Airflow does not answer.
         """
@@ -129,29 +129,29 @@ class Quota:
 
 
 def key_of(kind: str, conn_id: str) -> str:
-    """Return the key of the Variable that holds something of a connection."""
-    # Airflow 3.0 loses keys with a slash, and a key has 250 characters at the most.
+    """Return the key of a connection's Variable, such as ``wassly_quota__wassly_default``."""
+    # Airflow 3.0 loses keys with a slash, and a key can have at most 250 characters.
     usable = re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", conn_id)
     return f"{kind}__{conn_id if usable else hashlib.sha256(conn_id.encode()).hexdigest()}"
 
 
 def parsed(text: str) -> dict[str, Any]:
     """
-    Return what a Variable holds.
+    Return the JSON object in a Variable.
 
-    :raises Exception: one of ``GARBAGE``, if it is no JSON object.
+    :raises Exception: one of ``GARBAGE``, if there is none.
     """
     values = json.loads(text)
     if not isinstance(values, dict):
-        raise TypeError("no JSON object")
+        raise TypeError("not a JSON object")
     return values
 
 
 def moment_of(text: Any) -> datetime:
     """
-    Return a time that was written down.
+    Return a saved time, in UTC.
 
-    :raises Exception: one of ``GARBAGE``, if it is none, or in the future.
+    :raises Exception: one of ``GARBAGE``, if it is not a time, or more than an hour in the future.
     """
     moment = datetime.fromisoformat(text)
     moment = moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -76,7 +76,7 @@ class WasslySensor(WasslyTask, bases.BaseSensorOperator):
         except WasslyError as error:
             if not error.may_pass:
                 # Not its summary: that speaks of a message, and here there is none.
-                raise exceptions.fail_exception(f"{error.message}. {error.advice}") from error
+                raise exceptions.fail_exception(f"{error.message}. {error.advice}".rstrip()) from error
             self.log.warning("Looking again later: %s", error)
             return False
         return bases.PokeReturnValue(is_done, value)

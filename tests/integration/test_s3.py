@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_an_error_before_anything_is_sent(
     with pytest.raises(WasslyInvalidMessage) as raised:
         WasslyHook().send_message(TO, document=f"s3://bucket/{key}", attachment_conn_id=account)
     assert f"document: s3://bucket/{key} cannot be read: PermissionError: " in str(raised.value)
-    assert "(a storage can answer so for a missing file too)" in str(raised.value)
+    assert "(some storages also answer this when the file is missing)" in str(raised.value)
     assert box.messages == []
 
 

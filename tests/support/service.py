@@ -50,7 +50,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     "too many requests": lambda: WasslyRateLimited("slower", retry_after=0.0),
     "refuse for now": lambda: WasslyRejected("not now", status=200),
     "refuse": lambda: WasslyRejected("never", status=422),
-    "file changed": lambda: WasslyUnavailable("the request did not leave whole"),
+    "file changed": lambda: WasslyUnavailable("the connection failed before the request was complete"),
     "wrong key": lambda: WasslyAuthError("wrong key", status=401),
     "device disconnected": lambda: WasslyDeviceDisconnected("disconnected", status=200),
 }

@@ -1,5 +1,5 @@
 """
-How a call travels: credentials, the body of a message, the connection, and what of it has left.
+How a call travels: credentials, request body, connection, and how much of the request was sent.
 
 Nothing here knows what a message means or what an answer says.
 """

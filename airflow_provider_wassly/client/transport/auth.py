@@ -1,4 +1,4 @@
-"""The credentials: how they are put on a request, and how a token is fetched once for everybody."""
+"""Put credentials on a request, and fetch a token once for all threads."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from airflow_provider_wassly.client.errors import WasslyError
 
 
 def bare_token(text: str) -> str:
-    """Return a token without the ``Bearer`` of the header that it was copied from."""
+    """Return a token without the ``Bearer`` or ``Authorization:`` that was copied along."""
     return re.sub(r"^(authorization:\s*)?bearer\s+", "", text, flags=re.IGNORECASE)
 
 
 class WasslyAuth(AuthBase):
     """
-    Puts ``apikey`` and bearer token on a request.
+    Puts API key and bearer token on a request.
 
-    As an auth object, because requests lets an entry of ``.netrc`` replace a plain header.
+    This is an auth object because requests lets a ``.netrc`` entry replace a plain header.
 
+    :param apikey: the account's API key.
     :param token: the bearer token, ``None`` for the login call.
     """
 
@@ -45,7 +46,7 @@ class Tokens:
     """
     The current token of one account, shared by all clients and threads of the process.
 
-    :param given: the token that the connection holds, if it holds one.
+    :param given: the connection's own token, ``None`` if it has none.
     """
 
     _accounts: dict[str, Tokens] = {}
@@ -60,27 +61,29 @@ class Tokens:
 
     @classmethod
     def of_account(cls, *credentials: str | None) -> Tokens:
-        """Return the one object for these credentials: base URL, apikey, email, password and, last, the given token."""
+        """Return the one object for these credentials: base URL, apikey, email, password and last the given token."""
         key = hashlib.sha256(json.dumps(credentials).encode()).hexdigest()
         with cls._accounts_lock:
             return cls._accounts.setdefault(key, cls(credentials[-1]))
 
     @property
     def token(self) -> str | None:
-        """The token in use, if there is one."""
+        """The current token, ``None`` before the first login."""
         return self._token
 
     def current(self, login: Callable[[], str]) -> str:
-        """Return the token in use; log in when there is none."""
+        """Return the current token; log in if there is none."""
         return self._token or self.renew(None, login)
 
     def renew(self, rejected: str | None, login: Callable[[], str]) -> str:
         """
         Return a token other than ``rejected``.
 
-        Of all threads that ask at the same time one logs in; the others get its token, or its error.
+        If several threads ask at the same time, one logs in; the others get its token or its error.
 
+        :param rejected: the token that Wassly rejected, ``None`` if there was none.
         :param login: fetches a new token.
+        :raises WasslyError: what ``login`` raised.
         """
         logins = self._logins
         with self._lock:
@@ -99,11 +102,11 @@ class Tokens:
             return self._token
 
     def is_given(self, token: str) -> bool:
-        """Whether ``token`` is the one that the connection holds."""
+        """Return whether ``token`` is the connection's own."""
         return token == self._given
 
     @classmethod
     def forget_all(cls) -> None:
-        """Forget every token of this process (for tests)."""
+        """Forget all tokens of this process, for tests."""
         with cls._accounts_lock:
             cls._accounts.clear()

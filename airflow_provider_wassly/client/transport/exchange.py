@@ -1,8 +1,10 @@
-"""One HTTP call: made, watched, and told apart by what of it had left."""
+"""Make one HTTP call, and tell failures apart by how much of the request was sent."""
 
 from __future__ import annotations
 
+import http.client
 import logging
+import ssl
 import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +15,7 @@ import urllib3
 from requests.cookies import RequestsCookieJar
 
 from airflow_provider_wassly import __version__
-from airflow_provider_wassly.client._answers import Answer, one_line, refusal
+from airflow_provider_wassly.client._answers import Answer, not_accepted_error, one_line
 from airflow_provider_wassly.client.errors import (
     WasslyConfigError,
     WasslyError,
@@ -26,7 +28,7 @@ from airflow_provider_wassly.client.transport.wire import WatchedAdapter, Wire
 
 log = logging.getLogger(__name__)
 
-#: An answer is a few hundred bytes of JSON; more than this is none of Wassly's.
+#: How many bytes of an answer are read. Wassly's are a few hundred bytes of JSON.
 _MAX_ANSWER = 2**20
 
 
@@ -34,14 +36,14 @@ class Transport:
     """
     Makes the calls of one client, from many threads.
 
-    :param base_url: where Wassly is.
+    :param base_url: Wassly's address.
     :param apikey: the account's API key, for every call.
-    :param timeouts: seconds for making a connection, and for each step of an answer.
+    :param timeouts: seconds to wait for a connection, and for the next bytes to be sent or received.
     :param verify: as in requests.
     :param proxies: as in requests.
-    :param use_environment: whether proxies and CA bundle of the environment count.
-    :param pool_maxsize: connections kept open, one for each thread that calls at the same time.
-    :param redactor: takes secrets out of what is shown.
+    :param use_environment: whether to use the environment's proxies and CA bundle.
+    :param pool_maxsize: how many connections to keep open: one for each thread that calls at the same time.
+    :param redactor: removes secrets from texts that will be shown.
     """
 
     def __init__(
@@ -63,12 +65,12 @@ class Transport:
         self._proxies = dict(proxies)
         self._redactor = redactor
         self._session = _session(pool_maxsize, use_environment)
-        #: Whether the service has shown that it ends kept connections silently. The next message that left on one could
-        #: be lost, or not, without a word; making a connection for each call costs less than that doubt.
+        #: Whether the service has closed a kept-alive connection silently. The next message on one could end without an
+        #: answer, accepted or not; a new connection for each call costs less than that doubt.
         self._keeps_no_connections = False
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         self._session.close()
 
     def exchange(
@@ -84,12 +86,19 @@ class Transport:
         number: str | None = None,
     ) -> Answer:
         """
-        Make one HTTP call and return the answer as it arrived.
+        Make one HTTP call and return its answer, whatever its status.
 
-        :param harmless: of a send: how many bytes of the body may have left without it being a valid request.
-        :param on_departure: of a send: called before more than that leaves.
-        :raises WasslyUnavailable: without an answer, when nothing can have been accepted.
-        :raises WasslyOutcomeUnknown: without an answer, when something can have been.
+        :param method: the HTTP method.
+        :param path: the endpoint, appended to the base URL.
+        :param token: the bearer token, ``None`` for the login call.
+        :param data: the body, as requests takes it.
+        :param content_type: the body's MIME type.
+        :param harmless: for a message: how many bytes of the body can be sent without forming a valid request.
+        :param on_departure: for a message: called before more than ``harmless`` bytes are sent; see :class:`Wire`.
+        :param number: the recipient's number, to be shortened in texts.
+        :raises WasslyConfigError: when requests cannot work with the address, a proxy or a header.
+        :raises WasslyUnavailable: when no answer came and Wassly cannot have accepted anything.
+        :raises WasslyOutcomeUnknown: when no answer came and Wassly may have accepted the message.
         """
         url = f"{self._base_url}{path}"
         redact = partial(self._redactor.with_number, number=number)
@@ -118,34 +127,38 @@ class Transport:
                     raise held_back_by from held_back_by.__cause__
                 if answered is not None:
                     cut = Answer(answered.status_code, answered.headers, b"", url, wire.request_whole, redact)
-                    # The status alone may say that nothing was accepted; a server that refuses early cuts the rest.
-                    if refusal(cut) is not None:
+                    # The status alone may mean that nothing was accepted; a server that refuses early cuts the rest.
+                    if not_accepted_error(cut) is not None:
                         return cut
-                # Whatever it is called, what it means depends on what had left by then. `from None`: the
-                # texts and objects of the libraries below hold URLs and headers. For a bug report:
+                # The type of the error does not matter, only how much of the request was sent. `from None`, because the
+                # libraries below keep URLs and headers in their texts and objects. For a bug report:
                 log.debug("%s %s failed:\n%s", method, path, redact("".join(traceback.format_exception(error))))
-                reason = redact(_reason(error))
+                reason = redact(_innermost_cause(error, self._timeout[1 if wire.connected else 0]))
                 if wire.answer_overdue:
-                    reason = f"the answer did not come to its end within {wire.answer_limit:g} s"
-                if isinstance(error, _SETUP_ERRORS) and not wire.began:
-                    raise WasslyConfigError(f"the call cannot be made: {reason}") from None
+                    reason = f"the answer was not complete after {wire.answer_limit:g} s"
+                if isinstance(error, _SETUP_ERRORS) and not wire.connected:
+                    raise WasslyConfigError(f"cannot make the call: {reason}") from None
+                if not wire.connected:
+                    raise WasslyUnavailable(
+                        f"could not connect to {self._base_url} ({reason}); nothing was sent"
+                    ) from None
                 if harmless is None:
                     raise WasslyUnavailable(f"no answer from {url}: {reason}") from None
                 if not wire.request_whole:
                     kind = StaleConnection if wire.was_stale and answered is None else WasslyUnavailable
-                    raise kind(f"the request to {url} did not leave whole: {reason}") from None
-                if wire.answer_overdue:
-                    raise WasslyOutcomeUnknown(f"the request left whole, but {reason}") from None
-                raise WasslyOutcomeUnknown(f"the request left whole and no answer came back: {reason}") from None
+                    raise kind(f"the connection to {url} failed before the request was complete: {reason}") from None
+                if not wire.answer_overdue:
+                    reason = f"{'no answer came back' if answered is None else 'the answer is unreadable'}: {reason}"
+                raise WasslyOutcomeUnknown(f"the complete request was sent, but {reason}") from None
         return Answer(answered.status_code, answered.headers, body, url, wire.request_whole, redact)
 
 
 class StaleConnection(WasslyUnavailable):
-    """The service had ended the kept connection; the same call, made again on a fresh one, follows at once."""
+    """Raised when the service had closed the kept-alive connection; the call is repeated at once on a new one."""
 
 
-#: What requests raises, before it makes a connection, for settings that it cannot work with. (Some it raises for an
-#: answer too, InvalidHeader for one: by then a message may have been accepted.)
+#: What requests raises before it connects, for settings that it cannot work with. (It raises some of these, such as
+#: InvalidHeader, for an answer too: by then a message may have been accepted.)
 _SETUP_ERRORS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
@@ -157,7 +170,7 @@ _SETUP_ERRORS = (
 
 def _session(pool_maxsize: int, use_environment: bool) -> requests.Session:
     session = _Session()
-    # Covers the environment's proxies and CA bundle; .netrc is kept out by the auth object.
+    # Covers the environment's proxies and CA bundle; the auth object keeps .netrc out.
     session.trust_env = use_environment
     session.headers.clear()
     session.headers.update(
@@ -174,35 +187,51 @@ def _session(pool_maxsize: int, use_environment: bool) -> requests.Session:
 
 
 class _Session(requests.Session):
-    """A session that knows no redirects."""
+    """A session that ignores redirects."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """
-        Return none.
+        Return no target.
 
-        Even where it is told not to follow, requests reads the body of a redirect to its end, however long, and
-        parses where it points; what fails there would hide the status from us.
+        Even with ``allow_redirects=False``, requests reads the whole body of a redirect and parses its target; a
+        failure there would hide the status from us.
         """
         return None
 
 
 class _NoCookies(RequestsCookieJar):
-    """A session cookie of one thread's answer must not travel with another thread's call."""
+    """Keeps no cookies: one thread's session cookie must not travel with another thread's call."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
-        """Keep none."""
+        """Do nothing."""
 
 
-def _reason(error: Exception) -> str:
-    """Name what a library below reported, in one line."""
+def _innermost_cause(error: Exception, timeout: float) -> str:
+    """
+    Return in one line why a call failed.
+
+    :param error: what requests raised. It wraps urllib3's error, which wraps the socket's; the innermost says it best.
+    :param timeout: the seconds that were waited for, if the cause is a timeout.
+    """
     cause: Any = error
-    # requests wraps urllib3, which wraps the socket's error; the innermost says it best.
+    where = ""
     while True:
+        if isinstance(cause, urllib3.exceptions.ProxyError):
+            where = "proxy: "
         inner = getattr(cause, "reason", None) or next((arg for arg in cause.args if isinstance(arg, Exception)), None)
+        if inner is None and isinstance(cause, urllib3.exceptions.ConnectTimeoutError):
+            inner = cause.__cause__  # also of NewConnectionError and NameResolutionError, which derive from it
         if not isinstance(inner, Exception) or inner is cause:
             break
         cause = inner
-    if isinstance(cause, urllib3.exceptions.HTTPError) and ": " in str(cause):
-        # urllib3 puts the connection object before the text.
-        return one_line(str(cause).split(": ", 1)[1])
-    return one_line(f"{type(cause).__name__}: {cause}")
+    if isinstance(cause, http.client.RemoteDisconnected):
+        text = "the connection was closed"
+    elif isinstance(cause, OSError) and cause.strerror and not isinstance(cause, ssl.SSLError):
+        text = f"{cause.strerror[0].lower()}{cause.strerror[1:]}"
+    elif isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError)):
+        text = f"timed out after {timeout:g} s"
+    elif isinstance(cause, urllib3.exceptions.HTTPError) and ": " in str(cause):
+        text = str(cause).split(": ", 1)[1]  # urllib3 puts the connection object before the text
+    else:
+        text = str(cause) if type(cause) is OSError else f"{type(cause).__name__}: {cause}"
+    return one_line(f"{where}{text}")

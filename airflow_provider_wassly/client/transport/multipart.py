@@ -1,4 +1,4 @@
-"""The body of a send request, laid out so that a cut is harmless."""
+"""The body of a send request, laid out so that an incomplete one is invalid."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class _Encoder(MultipartEncoder):  # type: ignore[misc]
         for name, value in self.fields:
             if isinstance(value, tuple):
                 filename, data, content_type = value
-                # urllib3 would write %22 for a quote, as browsers do; PHP and Python read that
-                # literally, and \" rightly.
+                # urllib3 would write %22 for a quote, as browsers do. PHP and Python take that literally and read \"
+                # correctly.
                 escaped = filename.replace('"', '\\"')
                 headers = {
                     "Content-Disposition": f'form-data; name="{name}"; filename="{escaped}"',
@@ -36,14 +36,15 @@ class _Encoder(MultipartEncoder):  # type: ignore[misc]
 
 class SendBody:
     """
-    One attempt's request body, a context manager that holds the files open.
+    The request body of one attempt, as a context manager that keeps the files open.
 
-    The file parts come first, the required fields last. A server that gets only a part of the
-    body lacks ``instance_id``, which stands at the very end, and can only refuse it. (PHP runs its
-    script with what arrived, the last value cut or not, and needs no closing delimiter.)
+    The files come first, the required fields last. A server that gets an incomplete body misses ``instance_id`` at its
+    end and can only refuse it. (PHP runs its script with whatever arrived, the last value cut or not, and needs no
+    closing delimiter.)
 
-    :param texts: the text fields in the order in which they are sent, ``instance_id`` last.
+    :param texts: the text fields in sending order, ``instance_id`` last.
     :param files: the attachments by field name.
+    :raises WasslyAttachmentError: when a file can no longer be opened.
     """
 
     def __init__(self, texts: dict[str, str], files: dict[str, Attachment]) -> None:
@@ -62,8 +63,8 @@ class SendBody:
         name, value = list(texts.items())[-1]
         delimiter = f"--{encoder.boundary_value}"
         last_part = f'{delimiter}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n{delimiter}--\r\n'
-        #: As long as no more than this many bytes have left, no parser can take the request for a whole one.
-        #: Beyond it stands the part of the last required field only.
+        #: As long as no more than this many bytes have been sent, no parser can take the request as complete. Only the
+        #: part of the last required field comes after them.
         self.harmless: int = encoder.len - len(last_part.encode())
         self.content_type: str = encoder.content_type
         self.stream = MultipartEncoderMonitor(encoder, _Progress(encoder.len))

@@ -1,4 +1,4 @@
-"""How Wassly is reached: proxies and CA bundle, given or from the environment, checked before the first call."""
+"""Check proxies and CA bundle, given or from the environment, before the first call."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from airflow_provider_wassly.client.errors import WasslyConfigError
 
 def check_bundle(verify: bool | str, use_environment: bool) -> None:
     """
-    Load the CA bundle that requests will use, if it is not its own: in a call it would look like a network failure.
+    Load the CA bundle that requests will use, unless it is its own: in a call, a bad one looks like a network failure.
 
-    :param use_environment: whether that of the environment is used where none is given.
-    :raises WasslyConfigError: names the file, and the variable that names it.
+    :param verify: whether to verify TLS certificates, or the path of a CA bundle.
+    :param use_environment: whether to use the environment's bundle if none is given.
+    :raises WasslyConfigError: when the bundle cannot be loaded; names the file and the variable that it came from.
     """
     path, origin = verify, ""
     if verify is True and use_environment:
@@ -37,22 +38,24 @@ def check_bundle(verify: bool | str, use_environment: bool) -> None:
     try:
         _load(path, os.stat(path).st_mtime_ns)
     except OSError as error:
-        raise WasslyConfigError(f"verify: {path} is no CA bundle that can be read: {error}{origin}") from None
+        raise WasslyConfigError(f"verify: cannot read the CA bundle {path}: {error}{origin}") from None
 
 
 @lru_cache(maxsize=16)
 def _load(path: str, changed_at: int) -> None:
-    """Load a bundle, once as long as it stays as it is: that takes longer than all else that a client checks."""
+    """Load a bundle, once until it changes: this takes longer than everything else that a client checks."""
     kind = "capath" if os.path.isdir(path) else "cafile"
     ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(**{kind: path})
 
 
 def check_proxies(base_url: str, given: Mapping[str, str], use_environment: bool) -> list[str]:
     """
-    Return the addresses of the proxies, after a check of what requests would pass over in silence.
+    Check proxies for mistakes that requests ignores silently, and return their addresses.
 
-    :param use_environment: whether the environment's proxies are used where none is given.
-    :raises WasslyConfigError: shows no address, as it may hold a password.
+    :param base_url: Wassly's address.
+    :param given: the connection's proxies, as in requests.
+    :param use_environment: whether to use the environment's proxies if none are given.
+    :raises WasslyConfigError: names the key that is wrong, but no address, because it may contain a password.
     """
     for key in given:
         if not re.fullmatch(r"(https?|all)(://.+)?|no_proxy", key):
@@ -63,11 +66,11 @@ def check_proxies(base_url: str, given: Mapping[str, str], use_environment: bool
     addresses = {
         f"the address for {_without_credentials(key)!r}": url for key, url in given.items() if url and key != "no_proxy"
     }
-    # None is needed for this machine: a connection may be pointed at a sandbox for a while.
+    # This machine needs none: a connection may point to a sandbox for a while.
     if addresses and use_environment and requests.utils.select_proxy(base_url, given) is None:
         parts = urlsplit(base_url)
         raise WasslyConfigError(
-            f"proxies: no key is for {parts.scheme}://{parts.hostname}; add the key {parts.scheme!r}"
+            f"proxies: no key applies to {parts.scheme}://{parts.hostname}; add the key {parts.scheme!r}"
         )
     if use_environment:
         found = requests.utils.get_environ_proxies(base_url, no_proxy=given.get("no_proxy"))
@@ -86,13 +89,13 @@ def _check_proxy(where: str, url: str) -> None:
     except ValueError:
         scheme = host = None
     if not host or scheme not in {"http", "https", "socks4", "socks4a", "socks5", "socks5h"}:
-        raise WasslyConfigError(f"proxies: {where} is no URL such as http://proxy:3128")
+        raise WasslyConfigError(f"proxies: {where} is not a URL such as http://proxy:3128")
     if scheme.startswith("socks") and find_spec("socks") is None:
-        raise WasslyConfigError(f"proxies: {where} is one of a SOCKS proxy, which needs the package PySocks")
+        raise WasslyConfigError(f"proxies: {where} is a SOCKS proxy, which needs the package PySocks")
 
 
 def proxy_password(proxy: str) -> str:
-    """Return the password in an address, in the spelling that it has there."""
+    """Return the password in a proxy's address as it is spelt there; empty if there is none."""
     return urlsplit(_with_scheme(proxy)).password or ""
 
 

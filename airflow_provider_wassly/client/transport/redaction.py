@@ -1,4 +1,4 @@
-"""Taking secrets out of what may be shown."""
+"""Remove secrets from texts that will be shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from airflow_provider_wassly.client.numbers import shorten
 
 
 class Redactor:
-    """Replaces every known secret, in the spellings in which a server may echo it."""
+    """
+    Replaces every known secret with ``***``, in all spellings in which a server may echo it.
+
+    :param secrets: the secrets known so far; ``None`` and empty ones are ignored.
+    """
 
     def __init__(self, *secrets: str | None) -> None:
         self._spellings: set[str] = set()
@@ -17,7 +21,7 @@ class Redactor:
             self.add(secret)
 
     def add(self, secret: str | None) -> None:
-        """Remember a secret from now on."""
+        """Replace this secret from now on."""
         if secret:
             escaped = json.dumps(secret)[1:-1]
             quoted = quote(secret, safe="", errors="replace")
@@ -25,12 +29,12 @@ class Redactor:
 
     def __call__(self, text: str) -> str:
         """Return ``text`` without secrets."""
-        # The longest first, so that one that is part of another leaves no rest of it.
+        # The longest first, so that a secret within another leaves nothing of it.
         for spelling in sorted(self._spellings, key=len, reverse=True):
             text = text.replace(spelling, "***")
         return text
 
     def with_number(self, text: str, number: str | None) -> str:
-        """Return ``text`` without secrets and with the recipient's number shortened."""
+        """Return ``text`` without secrets and with the recipient's number shortened, if there is one."""
         text = self(text)
         return text.replace(number[1:], shorten(number)[1:]) if number else text

@@ -1,9 +1,8 @@
 """
-What really happened on the connection.
+Watch what happens on the connection.
 
-Whether a failed call can have been accepted is decided by the bytes that the socket took, not by
-the name of an exception: the same ``ConnectionResetError`` means "no" in the middle of the body
-and "unknown" after its end.
+Whether Wassly can have accepted a failed call depends on how many bytes the socket took, not on the exception: the same
+``ConnectionResetError`` means "no" in the middle of the body and "unknown" after its end.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ from urllib3.connection import HTTPConnection
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-#: Of 64 KiB to 1 MiB the smallest at which an upload was measured as fast as curl's (tests/benchmarks/upload.py).
+#: The smallest of 64 KiB to 1 MiB at which an upload is as fast as curl's (measured by tests/benchmarks/upload.py).
 BLOCK_SIZE = 512 * 1024
 
-#: A kept-alive connection that rested longer is not used again. Servers close idle connections after
-#: 5 s and more; a request that meets that moment is lost without an answer, and so unknown.
+#: A kept-alive connection that was idle for more seconds is not used again. Servers close idle connections after 5 s or
+#: more; a request that meets that moment is lost without an answer, so its outcome is unknown.
 MAX_IDLE = 2.0
 
-#: What fits into one TLS record. A write of more can fail after some of its records left, and nobody says how many.
+#: The size of one TLS record. A longer write can fail after some of its records were sent, and nobody says how many.
 _TLS_RECORD = 16 * 1024
 
-#: How many times the timeout a whole answer may take. The service may think for one of them; what it then says is a
-#: few hundred bytes, which come at once or not at all. The second is for a service that says early that it is thinking.
+#: How many read timeouts a whole answer may take. The service may think for one; its answer is a few hundred bytes,
+#: which arrive at once or not at all. The second is for a service that sends interim answers first.
 _ANSWER_TIMEOUTS = 2
 
-#: More than the beginning of an answer, with any number of interim ones that makes sense, has.
+#: More bytes than the beginning of an answer has, with any sensible number of interim ones.
 _MAX_AHEAD = 64 * 1024
 
 _INTERIM_ANSWERS = re.compile(rb"(?:HTTP/[0-9.]+ +1[0-9]{2}\b[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n)*")
 _SUCCESS = re.compile(rb"HTTP/[0-9.]+ +2")
-#: Not the beginning of a success or of an interim answer, as far as it is there.
+#: Matches what cannot be the beginning of a success or of an interim answer.
 _NO_SUCCESS = re.compile(rb"HTTP/[0-9.]+ +[^ 12]|(?!HTTP/|HTTP?\Z|HT?\Z|\Z)")
 
 
@@ -54,10 +53,10 @@ class Wire(AbstractContextManager["Wire"]):
     """
     Watches the connection of the one call made inside its ``with`` block, in the same thread.
 
-    :param timeout: seconds that the socket may take to accept the next bytes, or to have the next ones of the answer.
-    :param harmless: of a send: how many bytes of the body may have left without it being a valid request.
-    :param on_departure: called before the first byte beyond ``harmless`` leaves. If it raises, none of them does.
-    :param fresh: use no kept connection.
+    :param timeout: seconds to wait until the socket accepts the next bytes, or receives the next bytes of the answer.
+    :param harmless: for a message: how many bytes of the body can be sent without forming a valid request.
+    :param on_departure: called before the first byte beyond ``harmless`` is sent. If it raises, none of them is.
+    :param fresh: whether to open a new connection even if a kept one is available.
     """
 
     _current: contextvars.ContextVar[Wire | None] = contextvars.ContextVar("wassly_wire", default=None)
@@ -73,21 +72,21 @@ class Wire(AbstractContextManager["Wire"]):
         self.harmless = harmless
         self.fresh = fresh
         self._on_departure = on_departure
-        #: What ``on_departure`` raised: no failure of the connection, whatever the libraries in between make of it.
+        #: What ``on_departure`` raised. It is no failure of the connection, whatever the libraries in between call it.
         self.held_back_by: Exception | None = None
-        #: Whether there was a connection on which to begin.
-        self.began = False
-        #: Bytes of the body that may have left. Never too few; too many only when a signal interrupted.
+        #: Whether a connection was made, TLS included, or a kept one was used.
+        self.connected = False
+        #: Bytes of the body that may have been sent. Never too few; too many only after an interruption by a signal.
         self.body_sent = 0
-        #: Whether the connection is one that has served an earlier call.
+        #: Whether the connection has served an earlier call.
         self.kept = False
-        #: Whether the other side was seen to have ended the connection without an answer.
+        #: Whether the other side has closed the connection without an answer.
         self.ended = False
-        #: What came of the answer before the request had left, and is still to be read as part of it.
+        #: The part of the answer that arrived before the request was complete, and still has to be read.
         self.ahead = b""
         #: Seconds that the whole answer may take.
         self.answer_limit = _ANSWER_TIMEOUTS * timeout
-        #: Whether it took longer.
+        #: Whether the answer took longer.
         self.answer_overdue = False
         self._answer_due: float | None = None
         self._at_the_edge = False
@@ -103,39 +102,43 @@ class Wire(AbstractContextManager["Wire"]):
 
     @property
     def request_whole(self) -> bool:
-        """Whether so much may have left that a parser could take it for a whole request."""
+        """Whether enough may have been sent for a parser to take the request as complete."""
         return self.harmless is None or self.body_sent > self.harmless
 
     @property
     def was_stale(self) -> bool:
         """
-        Whether the call failed because the kept connection had ended, so that a fresh one may well do better.
+        Whether the call failed because the kept connection had been closed, so that a new one should work.
 
-        Not when it took more than a block: a service that ends an upload half-way means the upload.
+        Not after more than one block: a service that closes the connection during an upload refuses the upload.
         """
         return self.ended_while_kept and not self.request_whole and self.body_sent <= BLOCK_SIZE
 
     @property
     def ended_while_kept(self) -> bool:
-        """Whether the service had said nothing about it and yet did not keep the connection for this call."""
+        """Whether the service had closed the kept connection without announcing it."""
         return self.kept and self.ended
 
     def next_piece(self, data: memoryview) -> memoryview:
         """
-        Return the part of ``data`` to be written at once.
+        Return the part of ``data`` to write at once.
 
-        Up to ``harmless`` it does not matter how much of a failed write left. Beyond, a piece is one
-        TLS record, which the other side gets whole or cannot read.
+        Up to ``harmless`` it does not matter how much of a failed write was sent. Beyond it, a piece is one TLS record,
+        which the other side gets completely or cannot read.
         """
         room = (self.harmless or 0) - self.body_sent
         return data[: room if room > 0 else _TLS_RECORD]
 
     def may_leave(self, sock: Any) -> None:
-        """Called before each piece is written; see ``on_departure``. Raises if nothing more is to leave."""
+        """
+        Called before each piece is written.
+
+        :raises Exception: what ``on_departure`` raised, or ``BrokenPipeError``, if nothing more may be sent.
+        """
         if self._at_the_edge or self.harmless is None or self.body_sent < self.harmless:
             return
         self._at_the_edge = True
-        # Twice: what is known before spares an announcement, and the announcement takes its time.
+        # Before, because a refusal saves the announcement; and again afterwards, because the announcement takes time.
         self._refuse_if_pointless(sock)
         if self._on_departure is not None:
             try:
@@ -147,19 +150,19 @@ class Wire(AbstractContextManager["Wire"]):
 
     def _refuse_if_pointless(self, sock: Any) -> None:
         """
-        Look whether the other side has ended the connection, or has already said no.
+        Check whether the other side has closed the connection or already refused.
 
-        An early success is nothing that we know how to read; the request goes on, and what comes of it will be seen.
+        An early success does not count: the request continues, and the complete answer decides.
 
         :raises BrokenPipeError: if so. urllib3 then reads the answer, if there is one.
         """
         self._look_ahead(sock)
         answer = _INTERIM_ANSWERS.sub(b"", self.ahead, count=1)
         if _NO_SUCCESS.match(answer) or (self.ended and not _SUCCESS.match(answer)):
-            raise BrokenPipeError("the other side had ended the connection or answered")
+            raise BrokenPipeError("the other side closed the connection or answered early")
 
     def _look_ahead(self, sock: Any) -> None:
-        """Read what is there, without waiting. Only a true read tells what belongs to TLS alone, as its tickets do."""
+        """Read what has arrived, without waiting. Only reading tells an answer from TLS's own data, such as tickets."""
         sock.settimeout(0)
         try:
             while not self.ended and len(self.ahead) < _MAX_AHEAD:
@@ -169,23 +172,27 @@ class Wire(AbstractContextManager["Wire"]):
                 else:
                     self.ended = True
         except (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass  # nothing more by now
+            pass  # nothing more has arrived
         except OSError:
             self.ended = True
         finally:
             sock.settimeout(self.timeout)
 
     def expect_answer(self) -> None:
-        """From now on the time of the whole answer counts."""
+        """Start measuring the time of the whole answer."""
         self._answer_due = time.monotonic() + self.answer_limit
 
     def read_answer(self, sock: Any, raw: io.RawIOBase, buffer: WriteableBuffer) -> int | None:
         """
-        Read some of the answer.
+        Read the next part of the answer.
 
-        :raises TimeoutError: when nothing came in time, or the answer as a whole is overdue.
+        :param sock: the connection's socket.
+        :param raw: reads from it.
+        :param buffer: is filled.
+        :return: how many bytes were read, 0 at the end.
+        :raises TimeoutError: when nothing arrived in time, or the whole answer is overdue.
         """
-        if self._answer_due is None:  # a proxy's, while a connection is made
+        if self._answer_due is None:  # a proxy's answer, before the connection is made
             return raw.readinto(buffer)
         if self.ahead:
             view = memoryview(buffer).cast("B")
@@ -204,12 +211,12 @@ class Wire(AbstractContextManager["Wire"]):
 
     @classmethod
     def current(cls) -> Wire | None:
-        """Return the watch of the call under way in this thread."""
+        """Return the watch on this thread's current call, ``None`` if there is none."""
         return cls._current.get()
 
 
 class _Answer(io.RawIOBase):
-    """The answer as it comes from a socket, watched."""
+    """Reads an answer through :class:`Wire`."""
 
     def __init__(self, wire: Wire, sock: Any, raw: io.RawIOBase) -> None:
         super().__init__()
@@ -224,17 +231,17 @@ class _Answer(io.RawIOBase):
         return self._wire.read_answer(self._sock, self._raw, buffer)
 
     def close(self) -> None:
-        # The socket counts who reads it, and is closed when nobody does.
+        # The socket counts its readers and closes after the last one.
         self._raw.close()
         super().close()
 
 
 class _FinalResponse(http.client.HTTPResponse):
     """
-    Is read as :class:`Wire` has it, and passes over every interim answer.
+    Reads through :class:`Wire` and skips every interim answer.
 
-    http.client does so with 100 only and takes a 102 or 103 for the answer. The true one would then stay in the
-    connection, as the answer to whatever is sent next.
+    http.client skips only 100 and takes a 102 or 103 for the answer. The real one would then stay in the connection and
+    be read as the answer to the next request.
     """
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
@@ -250,10 +257,9 @@ class _FinalResponse(http.client.HTTPResponse):
 
 class _Watched(HTTPConnection):
     """
-    Mixed into every connection class that urllib3 uses, for a proxy's too.
+    Mixed into every connection class that urllib3 uses, including those to a proxy.
 
-    Counts the body's bytes as the kernel (or the TLS layer) takes them, and knows when the
-    connection may be used again.
+    Counts the body's bytes as the kernel (or the TLS layer) takes them, and knows whether the connection may be reused.
     """
 
     response_class = _FinalResponse
@@ -266,19 +272,21 @@ class _Watched(HTTPConnection):
     def is_connected(self) -> bool:
         if (wire := Wire.current()) is not None and wire.fresh:
             return False
-        # A request that did not leave whole may have been answered early: what follows is no answer to the next one.
+        # An incomplete request may have been answered early; what follows is not the answer to the next one.
         rested = time.monotonic() - self._last_used
         return self._reusable and rested < MAX_IDLE and super().is_connected
 
     def connect(self) -> None:
         self._kept = False
         super().connect()
+        if (wire := Wire.current()) is not None:
+            wire.connected = True
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._reusable = self._in_body = False
         if (wire := Wire.current()) is not None:
-            wire.began = True
-            wire.kept = self._kept and not self.is_closed
+            wire.connected = not self.is_closed
+            wire.kept = self._kept and wire.connected
         super().request(*args, **kwargs)
         self._reusable = True
 
@@ -286,7 +294,7 @@ class _Watched(HTTPConnection):
         super().endheaders(*args, **kwargs)
         self._in_body = True
         if (wire := Wire.current()) is not None:
-            # urllib3 would let the connect timeout, which is short, rule the upload too.
+            # urllib3 would apply the connect timeout, which is short, to the upload too.
             self.sock.settimeout(wire.timeout)
 
     def send(self, data: Any) -> None:
@@ -303,7 +311,7 @@ class _Watched(HTTPConnection):
             wire.may_leave(self.sock)
             before = wire.body_sent
             piece = wire.next_piece(view)
-            # Counted first: a signal handler may raise after the kernel took the bytes and before we know.
+            # Count first: a signal handler may raise after the kernel has taken the bytes and before we know.
             wire.body_sent = before + len(piece)
             try:
                 sent = self.sock.send(piece)
@@ -347,21 +355,21 @@ def _watch(manager: PoolManager) -> None:
 
 class WatchedAdapter(HTTPAdapter):
     """
-    A requests adapter whose connections report to :class:`Wire`; it repeats nothing by itself.
+    A requests adapter whose connections report to :class:`Wire`. It never repeats a request.
 
-    :param pool_maxsize: connections kept open, one for each thread that sends at the same time.
+    :param pool_maxsize: how many connections to keep open: one for each thread that sends at the same time.
     """
 
     def __init__(self, pool_maxsize: int) -> None:
         super().__init__(pool_connections=1, pool_maxsize=pool_maxsize, max_retries=0)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
-        """Create the pools, with our connections and block size."""
+        """Create the pools with our connections and block size."""
         super().init_poolmanager(connections, maxsize, block, blocksize=BLOCK_SIZE, **pool_kwargs)
         _watch(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Return the pools for a proxy, with our connections and block size."""
+        """Return the pools for a proxy with our connections and block size."""
         known = proxy in self.proxy_manager
         manager = super().proxy_manager_for(proxy, blocksize=BLOCK_SIZE, **proxy_kwargs)
         if not known:

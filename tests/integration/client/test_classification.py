@@ -230,7 +230,10 @@ CUT_ANSWERS: dict[str, tuple[bytes, type[WasslyError]]] = {
 def test_an_answer_that_is_cut(name: str, serve: Serve, connect: Connect) -> None:
     text, expected = CUT_ANSWERS[name]
     server = serve(cut(text))
-    assert type(failure(connect(server.url))) is expected
+    error = failure(connect(server.url))
+    assert type(error) is expected
+    if name in {"half the body", "a body that looks whole", "half a chunk", "no last chunk", "no chunk", "half a 502"}:
+        assert str(error).startswith("the complete request was sent, but the answer is unreadable: ")
 
 
 @pytest.mark.parametrize("name", ["half a 429", "half a maintenance page"])
@@ -266,18 +269,30 @@ def nothing_left(error: WasslyError) -> None:
     assert error.accepted is False
 
 
+def not_connected(client: WasslyClient) -> str:
+    """Return why no connection was made, as the error says it."""
+    error = failure(client)
+    nothing_left(error)
+    start, end = f"could not connect to {client.base_url} (", "); nothing was sent"
+    assert str(error).startswith(start)
+    assert str(error).endswith(end)
+    return str(error)[len(start) : -len(end)]
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_no_such_host(scheme: str, connect: Connect) -> None:
-    nothing_left(failure(connect(f"{scheme}://no-such-host.invalid", allow_http=True)))
+    try:
+        socket.getaddrinfo("no-such-host.invalid", 443)
+    except socket.gaierror as error:
+        reason = str(error.strerror)
+    assert not_connected(connect(f"{scheme}://no-such-host.invalid", allow_http=True)).lower() == reason.lower()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_connection_refused(scheme: str, connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    error = failure(connect(f"{scheme}://127.0.0.1:{port}"))
-    nothing_left(error)
-    assert "refused" in str(error)
+    assert not_connected(connect(f"{scheme}://127.0.0.1:{port}")) == "connection refused"
 
 
 @contextmanager
@@ -301,30 +316,28 @@ def full_backlog() -> Iterator[int]:
 def test_connect_timeout(scheme: str, connect: Connect) -> None:
     with full_backlog() as port:
         started = time.monotonic()
-        error = failure(connect(f"{scheme}://127.0.0.1:{port}", connect_timeout=0.3, read_timeout=30))
-    nothing_left(error)
+        reason = not_connected(connect(f"{scheme}://127.0.0.1:{port}", connect_timeout=0.3, read_timeout=30))
+    assert reason == "timed out after 0.3 s"
     assert time.monotonic() - started < PATIENCE
 
 
 def test_a_certificate_that_nobody_vouches_for(connect: Connect, trusted: tuple[ssl.SSLContext, str]) -> None:
     with RawServer(tls=trusted[0]) as server:
-        error = failure(connect(server.url, verify=True))
-        nothing_left(error)
-        assert "certificate" in str(error).lower()
+        assert "certificate" in not_connected(connect(server.url, verify=True)).lower()
         assert server.requests == []
 
 
 def test_a_certificate_of_another_host(connect: Connect, tmp_path: Path) -> None:
     context, bundle = certificate(tmp_path, "elsewhere.example")
     with RawServer(tls=context) as server:
-        nothing_left(failure(connect(server.url, verify=bundle)))
+        assert "certificate" in not_connected(connect(server.url, verify=bundle)).lower()
         assert server.requests == []
 
 
 @pytest.mark.realtime
 def test_plain_http_where_tls_was_expected(connect: Connect) -> None:
     with RawServer() as server:
-        nothing_left(failure(connect(server.url.replace("http:", "https:"), connect_timeout=1)))
+        assert not_connected(connect(server.url.replace("http:", "https:"), connect_timeout=1))
         assert server.requests == []
 
 
@@ -333,7 +346,7 @@ def test_a_tls_handshake_that_does_not_end(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = time.monotonic()
         client = connect(f"https://127.0.0.1:{listener.getsockname()[1]}", connect_timeout=0.3, read_timeout=30)
-        nothing_left(failure(client))
+        assert not_connected(client) == "timed out after 0.3 s"
         assert time.monotonic() - started < PATIENCE
 
 
@@ -364,14 +377,24 @@ def test_a_large_upload_that_is_cut_was_not_accepted(
     how: str, when: str, serve: Serve, connect: Connect, large: Path
 ) -> None:
     server = serve(ending(how, when))
-    nothing_left(failure(connect(server.url, read_timeout=0.5), large))
+    error = failure(connect(server.url, read_timeout=0.5), large)
+    nothing_left(error)
+    assert "failed before the request was complete: " in str(error)
+    assert str(error).endswith(": timed out after 0.5 s") is (how == "stall")
 
 
 @pytest.mark.realtime
 @pytest.mark.parametrize("how", ["close", "reset", "stall"])
 def test_a_connection_that_ends_after_the_body_leaves_it_open(how: str, serve: Serve, connect: Connect) -> None:
     server = serve(ending(how, "after the body"))
-    assert type(failure(connect(server.url, read_timeout=0.5))) is WasslyOutcomeUnknown
+    error = failure(connect(server.url, read_timeout=0.5))
+    assert type(error) is WasslyOutcomeUnknown
+    reasons = {
+        "close": {"the connection was closed"},
+        "reset": {"connection reset by peer", "the connection was closed"},
+        "stall": {"timed out after 0.5 s"},
+    }
+    assert str(error).removeprefix("the complete request was sent, but no answer came back: ") in reasons[how]
     assert len(server.sends) == 1
 
 
@@ -579,17 +602,17 @@ def test_a_proxy_that_makes_no_connection(status: int, connect: Connect) -> None
             "https://www.wassly.example",
             proxies={"https": f"http://user:pr%C3%B6xy-secret@127.0.0.1:{proxy.port}"},
         )
-        error = failure(client)
-        nothing_left(error)
-        assert str(status) in str(error)
-        assert "secret" not in str(error)
+        reason = not_connected(client)
+        assert reason.startswith(f"proxy: Tunnel connection failed: {status} ")
+        assert "secret" not in reason
         assert [request.method for request in proxy.requests] == ["CONNECT"]
 
 
 def test_a_proxy_that_is_not_there(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    nothing_left(failure(connect("https://www.wassly.example", proxies={"https": f"http://127.0.0.1:{port}"})))
+    client = connect("https://www.wassly.example", proxies={"https": f"http://127.0.0.1:{port}"})
+    assert not_connected(client) == "proxy: connection refused"
 
 
 @pytest.mark.realtime
@@ -602,7 +625,7 @@ def test_a_proxy_that_says_nothing(connect: Connect) -> None:
             read_timeout=30,
         )
         started = time.monotonic()
-        nothing_left(failure(client))
+        assert not_connected(client) == "timed out after 0.3 s"
         assert time.monotonic() - started < PATIENCE
 
 

@@ -291,7 +291,7 @@ def test_a_rejected_token_of_the_connection_is_told_even_when_a_login_helps(
             client.send_message(contact_mobile_number=NUMBER, instance_id="sandbox-instance", message="hi")
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
-    assert "token of the connection was rejected" in warnings[0]
+    assert "Wassly rejected the token of the connection (HTTP 401); " in warnings[0]
     assert "outdated-token" not in caplog.text
     assert len(fetched) == box.logins == 1
     assert fetched[0] not in caplog.text
@@ -458,7 +458,7 @@ def test_a_dropped_file_is_told_loudly(box: Sandbox, tmp_path: Path, caplog: pyt
         )
     assert receipt.message_type == "text"
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "DROPPED" in record.getMessage()
+    assert "File DROPPED: " in record.getMessage()
 
 
 def test_a_doubtful_number_is_a_warning_once_for_each_message(box: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -484,13 +484,13 @@ def test_a_list_of_doubtful_numbers_does_not_fill_the_log(
         for _ in range(5000):
             client.send(message)
     assert len(caplog.records) == 25
-    assert caplog.messages[19].endswith("only every 1,000th such line is logged")
+    assert caplog.messages[19].endswith("; from now on only every 1,000th such warning is logged")
 
 
 def test_an_unknown_instance_names_those_that_there_are(box: Sandbox) -> None:
     with (
         WasslyClient(apikey="sandbox-apikey", base_url=box.url, token="sandbox-token") as client,
-        pytest.raises(WasslyRejected, match=r"no instance other, only: sandbox-instance"),
+        pytest.raises(WasslyRejected, match=r"no instance other; its instances: sandbox-instance"),
     ):
         client.send_message(contact_mobile_number=NUMBER, instance_id="other", message="hi")
 

@@ -264,7 +264,7 @@ with DAG("dag_fails", on_failure_callback=broken_first(), **OPTIONS):
     ]
     # What went wrong stands in the log, and no number does.
     # Airflow writes it down, with the exception.
-    error = "WasslyUnavailable: NOT notified: recipient 1 (+44…0123): no answer from http://127.0.0.1:9/api/login"
+    error = "WasslyUnavailable: NOT notified: recipient 1 (+44…0123): could not connect to http://127.0.0.1:9 ("
     assert output.count(error) == 5
     assert "There is no connection 'no_such_connection'; create it (type Wassly) or set wassly_conn_id" in output
     assert "7700900123" not in output

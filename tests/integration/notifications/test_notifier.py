@@ -161,7 +161,7 @@ def test_a_recipient_who_is_not_allowed(box: Sandbox, connect: Connect) -> None:
     assert recipients(box) == [NUMBERS[0]]
     assert str(error) == (
         "1 of 2 recipients: NOT notified: recipient 2 (+44…0101): contact_mobile_number: "
-        "+44…0101 is not among the connection's allowed_recipients"
+        "+44…0101 is not in the connection's allowed_recipients"
     )
     assert isinstance(error_of(NUMBERS[1]), WasslyInvalidMessage)
 

@@ -297,7 +297,7 @@ def test_a_call_that_fails_for_one_stops_no_other(box: Sandbox, one_task: Task, 
     assert ended.counts == {"accepted": 1, "invalid": 3}
     assert texts(box) == {number(1): "Hi"}
     assert "Row 2 (+44…0002): invalid: message: ZeroDivisionError: division by zero" in log.text
-    assert "Row 3 (+44…0003): invalid: message: of type int, but it must be text" in log.text
+    assert "Row 3 (+44…0003): invalid: message: must be text, not int" in log.text
     assert "Row 4 (+44…0004): invalid: message: the list has no value in column 'colour'" in log.text
 
 
@@ -426,14 +426,17 @@ def test_a_list_that_can_be_read_only_once_is_read_whole_or_refused(box: Sandbox
 
 WRONG = [
     ({}, "the row: has no contact_mobile_number"),
-    ({"contact_mobile_number": "2.01E+11"}, "contact_mobile_number: a number in exponent form"),
-    ({"contact_mobile_number": 447700900123}, "contact_mobile_number: of type int"),
+    (
+        {"contact_mobile_number": "2.01E+11"},
+        "contact_mobile_number: a spreadsheet turned this number into exponent form",
+    ),
+    ({"contact_mobile_number": 447700900123}, "contact_mobile_number: must be text with country code, not int"),
     ({"contact_mobile_number": "0170 1234567"}, "contact_mobile_number: has no country code"),
     ({"contact_mobile_number": ""}, "contact_mobile_number: empty"),
-    ({"contact_mobile_number": number(9), "contact_name": 7}, "contact_name: of type int"),
-    ({"contact_mobile_number": number(9), "instance_id": 7}, "instance_id: of type int"),
+    ({"contact_mobile_number": number(9), "contact_name": 7}, "contact_name: must be text, not int"),
+    ({"contact_mobile_number": number(9), "instance_id": 7}, "instance_id: must be text, not int"),
     (["+447700900001"], "the row: is of type list"),
-    ("no number", "contact_mobile_number: holds letters"),
+    ("no number", "contact_mobile_number: contains letters"),
 ]
 
 
@@ -548,7 +551,9 @@ def test_a_value_of_a_wrong_type_is_an_error_that_names_it(
     Path("2026-11-24").write_text("content")
     ended = one_task.run(recipients=people(1), **arguments)
     assert isinstance(ended.error, FAIL)
-    assert f"{list(arguments)[-1]}: of type {type(list(arguments.values())[-1]).__name__}" in log.text
+    name, value = list(arguments.items())[-1]
+    wanted = "text" if name == "document_name" else "a path, a URI or an ObjectStoragePath"
+    assert f"{name}: must be {wanted}, not {type(value).__name__}" in log.text
     assert box.messages == []
 
 
@@ -728,7 +733,7 @@ def test_credentials_that_are_not_accepted_any_more(box: Sandbox, task: Task, wo
     arguments = {"recipients": people(20), "max_workers": workers, "report": tmp_path / "report.csv"}
     ended = task.run(**arguments)
     assert isinstance(ended.error, FAIL)
-    assert "Check apikey, token, login and password of the connection" in str(ended.error)
+    assert "Check the connection's apikey, token, login and password" in str(ended.error)
     outcomes = [line["outcome"] for line in read(tmp_path / "report.csv")]
     assert outcomes.count("accepted") == len(box.messages) < 20
     assert set(outcomes) == {"accepted", "not_sent"}
@@ -784,7 +789,7 @@ def test_an_instance_that_the_account_does_not_have_keeps_the_rows_of_others_goi
         rows = [{**row, "instance_id": "ohne" if place < 20 else "one"} for place, row in enumerate(people(40))]
         ended = one_task.run(recipients=rows)
         assert isinstance(ended.error, FAIL)
-        assert "the account has no instance ohne, only: one" in str(ended.error)
+        assert "the account has no instance ohne; its instances: one" in str(ended.error)
         assert ended.counts == {"accepted": 20, "not_sent": 20}
         assert len([call for call in box.calls if call.endpoint == "send"]) <= 22
         one_task.clear()

@@ -276,8 +276,8 @@ def test_bad_credentials_end_a_probe(mode: str, box: Sandbox, monkeypatch: pytes
     values = json.loads(box.connection)
     values["extra"]["apikey"] = "wrong"
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", json.dumps(values))
-    assert "Check apikey" in failure(quota_sensor(mode, probe_to=TO))
-    assert "Check apikey" in failure(device_sensor(mode))
+    assert "Check the connection's apikey" in failure(quota_sensor(mode, probe_to=TO))
+    assert "Check the connection's apikey" in failure(device_sensor(mode))
 
 
 @pytest.mark.parametrize("number", ["12", "nobody", ""])

@@ -370,7 +370,7 @@ def test_what_concerns_everybody_stops_all_and_blames_nobody(fate: str, max_work
 
 def test_a_call_that_cannot_be_made_stops_all(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> Any:
-        raise WasslyConfigError("the call cannot be made")
+        raise WasslyConfigError("cannot make the call")
 
     world = World()
     monkeypatch.setattr(world, "send", fail)

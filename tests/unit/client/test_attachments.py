@@ -189,7 +189,7 @@ def test_a_file_of_another_size_is_an_error_before_its_last_byte(
         while len(given_out) < size:
             given_out += reader.read(step)
 
-    with pytest.raises(WasslyAttachmentError, match=f"report became {reason}"):
+    with pytest.raises(WasslyAttachmentError, match=f"report has become {reason}"):
         read_all()
     assert len(given_out) < size
     reader.close()
@@ -198,7 +198,7 @@ def test_a_file_of_another_size_is_an_error_before_its_last_byte(
 def test_a_file_that_is_gone_by_now(report: Path) -> None:
     attachment = of(report)
     report.unlink()
-    with pytest.raises(WasslyAttachmentError, match="cannot be opened any more: No such file"):
+    with pytest.raises(WasslyAttachmentError, match="can no longer be opened: No such file"):
         AttachmentReader(attachment)
 
 
@@ -222,5 +222,5 @@ class Broken:
 def test_a_storage_that_fails(then: object) -> None:
     reader = AttachmentReader(Attachment(name="report", size=10, opener=lambda: Broken(then)))
     reader.read(5)
-    with pytest.raises(WasslyAttachmentError, match="report cannot be read any further"):
+    with pytest.raises(WasslyAttachmentError, match="report can no longer be read: "):
         reader.read(5)

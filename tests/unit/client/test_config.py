@@ -28,35 +28,35 @@ def client(**options: Any) -> WasslyClient:
     ("options", "said"),
     [
         ({"apikey": ""}, "^apikey: missing"),
-        ({"apikey": "a\nb"}, "^apikey: holds a line break"),
-        ({"apikey": " a"}, "^apikey: holds"),
-        ({"apikey": "schlüssel"}, "^apikey: holds"),
-        ({"token": "a\r\nX: y"}, "^token: holds"),
+        ({"apikey": "a\nb"}, "^apikey: contains a line break"),
+        ({"apikey": " a"}, "^apikey: contains"),
+        ({"apikey": "schlüssel"}, "^apikey: contains"),
+        ({"token": "a\r\nX: y"}, "^token: contains"),
         ({"token": None}, "^login and password: missing"),
         ({"token": None, "email": "a@example.com"}, "^password: missing"),
         ({"token": None, "password": "p"}, "^login: missing"),
         ({"token": "", "email": "", "password": ""}, "^login and password: missing"),
-        ({"base_url": "www.wassly.com"}, "^host: .* is no URL"),
-        ({"base_url": "ftp://www.wassly.com"}, "^host: .* is no URL"),
-        ({"base_url": "https://"}, "^host: .* is no URL"),
-        ({"base_url": "https://[::1"}, "^host: .* is no URL"),
-        ({"base_url": "https://a:port"}, "^host: .* is no URL"),
-        ({"base_url": "https://a b"}, "^host: .* is no URL"),
-        ({"base_url": ""}, "^host: .* is no URL"),
-        ({"base_url": "https://user:secret@a"}, "^host: holds credentials"),
-        ({"base_url": "https://a/?x=1"}, "^host: holds credentials, a query"),
+        ({"base_url": "www.wassly.com"}, "^host: .* is not a URL"),
+        ({"base_url": "ftp://www.wassly.com"}, "^host: .* is not a URL"),
+        ({"base_url": "https://"}, "^host: .* is not a URL"),
+        ({"base_url": "https://[::1"}, "^host: .* is not a URL"),
+        ({"base_url": "https://a:port"}, "^host: .* is not a URL"),
+        ({"base_url": "https://a b"}, "^host: .* is not a URL"),
+        ({"base_url": ""}, "^host: .* is not a URL"),
+        ({"base_url": "https://user:secret@a"}, "^host: contains credentials"),
+        ({"base_url": "https://a/?x=1"}, "^host: contains credentials, a query"),
         ({"base_url": "http://www.wassly.com"}, "^host: .*unencrypted.*allow_http"),
         ({"base_url": "http://10.0.0.1"}, "^host: .*unencrypted"),
         ({"base_url": "http://127.0.0.1.example.com"}, "^host: .*unencrypted"),
         ({"verify": "/no/such/bundle.pem"}, "^verify: no such CA bundle"),
-        ({"proxies": {"https": "http://user:secret@[bad"}}, "^proxies: the address for 'https' is no URL such as"),
+        ({"proxies": {"https": "http://user:secret@[bad"}}, "^proxies: the address for 'https' is not a URL such as"),
         (
             {"proxies": {"https": "http://user:secret@proxy:port"}},
-            "^proxies: the address for 'https' is no URL such as",
+            "^proxies: the address for 'https' is not a URL such as",
         ),
-        ({"proxies": {"https": "htp://user:secret@proxy:1"}}, "^proxies: the address for 'https' is no URL such as"),
-        ({"proxies": {"https": "http://u:sec[ret@proxy:1"}}, "^proxies: the address for 'https' is no URL such as"),
-        ({"proxies": {"https": "http://"}}, "^proxies: the address for 'https' is no URL such as"),
+        ({"proxies": {"https": "htp://user:secret@proxy:1"}}, "^proxies: the address for 'https' is not a URL such as"),
+        ({"proxies": {"https": "http://u:sec[ret@proxy:1"}}, "^proxies: the address for 'https' is not a URL such as"),
+        ({"proxies": {"https": "http://"}}, "^proxies: the address for 'https' is not a URL such as"),
         ({"proxies": {"HTTP": "http://proxy:1"}}, "^proxies: the key 'HTTP' has no effect; did you mean 'http'"),
         ({"proxies": {"HTTPS": "http://proxy:1"}}, "^proxies: the key 'HTTPS' has no effect; did you mean 'https'"),
         ({"proxies": {"https_proxy": "http://proxy:1"}}, "^proxies: the key 'https_proxy' .* mean 'https'"),
@@ -64,13 +64,13 @@ def client(**options: Any) -> WasslyClient:
         ({"proxies": {"NO_PROXY": "a"}}, "^proxies: the key 'NO_PROXY' .* mean 'no_proxy'"),
         ({"proxies": {"https:": "http://proxy:1"}}, "^proxies: the key 'https:' .* mean 'https'"),
         ({"proxies": {"proxy": "http://proxy:1"}}, "^proxies: the key 'proxy' .* mean 'all'"),
-        ({"proxies": {"http://u:secret@proxy": "x"}}, "^proxies: no key is for https://www.wassly.com"),
+        ({"proxies": {"http://u:secret@proxy": "x"}}, "^proxies: no key applies to https://www.wassly.com"),
         ({"proxies": {"u:secret@proxy": "http://proxy:1"}}, "^proxies: the key 'proxy' has no effect"),
         (
             {"proxies": {"http": "http://proxy:1"}},
-            "^proxies: no key is for https://www.wassly.com; add the key 'https'",
+            "^proxies: no key applies to https://www.wassly.com; add the key 'https'",
         ),
-        ({"proxies": {"https://other": "http://proxy:1"}}, "^proxies: no key is for https://www.wassly.com"),
+        ({"proxies": {"https://other": "http://proxy:1"}}, "^proxies: no key applies to https://www.wassly.com"),
         ({"default_region": "Germany"}, "^default_region: "),
         ({"allowed_recipients": "+491701234567"}, "^allowed_recipients: must be a list"),
         ({"allowed_recipients": ["0170 1234567"]}, "^allowed_recipients: 017…4567: .*no country code"),
@@ -151,7 +151,7 @@ def test_a_proxy_for_other_addresses_does_no_harm_on_this_machine() -> None:
 
 def test_a_socks_proxy_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("airflow_provider_wassly.client.transport.network.find_spec", lambda name: None)
-    with pytest.raises(WasslyConfigError, match=r"^proxies: the address for 'https' is one of a SOCKS proxy.* PySocks"):
+    with pytest.raises(WasslyConfigError, match=r"^proxies: the address for 'https' is a SOCKS proxy.* PySocks"):
         client(proxies={"https": "socks5h://user:secret@proxy"})
 
 
@@ -189,7 +189,7 @@ def test_a_ca_bundle_of_the_environment_that_is_not_there_is_named(
         client()
     (tmp_path / "empty.pem").touch()
     monkeypatch.setenv(name, str(tmp_path / "empty.pem"))
-    with pytest.raises(WasslyConfigError, match=rf"^verify: .*empty.pem is no CA bundle that can be read: .* {name}"):
+    with pytest.raises(WasslyConfigError, match=rf"^verify: cannot read the CA bundle .*empty.pem: .* {name}"):
         client()
     monkeypatch.setenv(name, requests.utils.DEFAULT_CA_BUNDLE_PATH)
     client()
@@ -209,7 +209,7 @@ def test_plain_http_can_be_allowed() -> None:
 
 def test_without_verification_there_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     client(verify=False)
-    assert "not verified" in caplog.text
+    assert "Not verifying TLS certificates of www.wassly.com" in caplog.text
 
 
 def test_a_bundle_that_exists_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -221,7 +221,7 @@ def test_a_bundle_that_exists_is_taken(tmp_path: Path, caplog: pytest.LogCapture
 def test_a_bundle_that_is_none_is_named(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("no certificate")
-    with pytest.raises(WasslyConfigError, match=r"^verify: .*ca\.pem is no CA bundle that can be read: "):
+    with pytest.raises(WasslyConfigError, match=r"^verify: cannot read the CA bundle .*ca\.pem: "):
         client(verify=str(bundle))
 
 
@@ -232,5 +232,5 @@ def test_any_password_is_taken_and_never_shown(password: str) -> None:
 
 
 def test_a_login_without_credentials_is_an_auth_error_before_any_call() -> None:
-    with pytest.raises(WasslyAuthError, match="no login and password"):
+    with pytest.raises(WasslyAuthError, match="login and password are not set"):
         client(base_url="http://127.0.0.1:1").login()

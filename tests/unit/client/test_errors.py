@@ -20,9 +20,9 @@ from airflow_provider_wassly.client import (
 )
 
 ERRORS: list[WasslyError] = [
-    WasslyConfigError("host: is no URL"),
+    WasslyConfigError("host: is not a URL"),
     WasslyInvalidMessage("empty", field="message"),
-    WasslyAttachmentError("report.pdf became shorter"),
+    WasslyAttachmentError("report.pdf has become shorter"),
     WasslyAuthError("not authenticated", status=401),
     WasslyAuthError("no login"),
     WasslyRejected("rejected", status=422, reason="Invalid", errors={"instance_id": ["is invalid"]}),
@@ -64,11 +64,13 @@ def test_the_summary_says_what_is_known_and_what_to_do(error: WasslyError) -> No
         known = "Nothing was sent"
     else:
         known = "NOT accepted by Wassly"
-    assert error.summary.startswith(f"{known}: ")
-    assert str(error) in error.summary
-    assert error.advice
-    assert error.summary.endswith(error.advice)
+    assert error.summary == (f"{known}: {error}. {error.advice}" if error.advice else f"{known}: {error}.")
     assert "\n" not in error.summary
+
+
+def test_only_an_error_whose_message_says_what_to_do_gives_no_advice() -> None:
+    without = {type(error) for error in ERRORS if not error.advice}
+    assert without == {WasslyConfigError, WasslyInvalidMessage, WasslyRejected}
 
 
 def test_only_an_unknown_outcome_may_have_been_accepted() -> None:

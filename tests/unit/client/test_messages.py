@@ -109,7 +109,7 @@ def test_a_file_of_another_type_is_refused(client: WasslyClient, parameter: str,
 
 
 def test_half_a_character_is_refused(client: WasslyClient) -> None:
-    with pytest.raises(WasslyInvalidMessage, match="message: holds half a character"):
+    with pytest.raises(WasslyInvalidMessage, match="message: contains half a character"):
         prepare(client, message="hi \ud83d")
 
 

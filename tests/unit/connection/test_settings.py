@@ -122,11 +122,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("proxies", "http://proxy:3128", "JSON"),
     ("proxies", ["http://proxy:3128"], "JSON object"),
     ("proxies", {"https": 3128}, "JSON object"),
-    ("proxies", {"https": "http://[proxy"}, "'https' is no URL"),
+    ("proxies", {"https": "http://[proxy"}, "'https' is not a URL"),
     ("proxies", "http://proxy:3128", 'must be a JSON object such as {"https": "http://proxy:3128"}'),
-    ("proxies", {"https": "http://proxy:port"}, "'https' is no URL"),
+    ("proxies", {"https": "http://proxy:port"}, "'https' is not a URL"),
     ("proxies", {"https_proxy": "http://proxy:3128"}, "the key 'https_proxy' has no effect; did you mean 'https'?"),
-    ("proxies", {"http": "http://proxy:3128"}, "no key is for https://www.wassly.com"),
+    ("proxies", {"http": "http://proxy:3128"}, "no key applies to https://www.wassly.com"),
     ("max_attachment_bytes", "10 MB", "whole number above 0"),
     ("max_attachment_bytes", 0, "above 0"),
     ("max_attachment_bytes", True, "whole number"),
@@ -173,7 +173,7 @@ class Stored:
 def test_a_connection_of_another_type_is_an_error(kind: str, extra: str) -> None:
     stored = Stored(extra)
     stored.conn_type = kind
-    with pytest.raises(WasslyConfigError, match=f"Connection 'any', field conn_type: is '{kind}', must be 'wassly'"):
+    with pytest.raises(WasslyConfigError, match=f"Connection 'any', field conn_type: must be 'wassly', not '{kind}'"):
         ConnectionSettings.of(stored)
 
 
@@ -186,7 +186,7 @@ def test_a_connection_of_this_type_or_of_none(kind: str | None) -> None:
 
 def test_a_uri_that_begins_with_the_address_is_of_another_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", "https://me:pass-word@www.wassly.com/?apikey=k")
-    assert "field conn_type: is 'https', must be 'wassly'; a URI begins with wassly://" in error_of(
+    assert "field conn_type: must be 'wassly', not 'https'; a URI starts with wassly://" in error_of(
         WasslyHook("wassly_test")
     )
 
@@ -197,7 +197,7 @@ def test_a_uri_that_begins_with_the_address_is_of_another_type(monkeypatch: pyte
 def test_a_path_in_a_uri_that_became_the_schema_is_named(monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", uri)
     text = error_of(WasslyHook("wassly_test"))
-    assert "field schema: must be https, http or empty, not 'api'. In a URI it is what follows the host" in text
+    assert "field schema: must be https, http or empty, not 'api'. In a URI the schema follows the host" in text
     advised = text.partition("as in ")[2].replace("wassly://", "wassly://me:pass-word@")
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", f"{advised}?apikey=key")
     assert WasslyHook("wassly_test").get_conn().base_url == "https://gateway.example/path"
@@ -232,10 +232,15 @@ def test_a_connection_that_airflow_cannot_read_is_named(monkeypatch: pytest.Monk
     for text in ("wassly://me:pass/word@?apikey=k", '{"conn_type": "wassly"'):
         monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", text)
         error = error_of(WasslyHook("wassly_test"))
-        assert "connection 'wassly_test': Airflow cannot read AIRFLOW_CONN_WASSLY_TEST. Make it JSON, or a URI" in error
+        assert (
+            "connection 'wassly_test': Airflow cannot read AIRFLOW_CONN_WASSLY_TEST. Write it as JSON, or as a URI"
+            in error
+        )
 
 
-@pytest.mark.parametrize(("inside", "why"), [(True, ""), (False, "Outside of a task, Airflow 3 looks only into")])
+@pytest.mark.parametrize(
+    ("inside", "why"), [(True, ""), (False, "Outside a task, Airflow 3 looks for connections only in")]
+)
 def test_a_connection_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, inside: bool, why: str) -> None:
     monkeypatch.setattr(variables, "reads_saved_connections", lambda: inside)
     error = error_of(WasslyHook("no_such"))
@@ -271,17 +276,19 @@ def test_a_saved_mask_is_named_as_such(hook: MakeHook, name: str, mask: str) -> 
 
 
 def test_a_masked_proxy_is_named_as_such(hook: MakeHook) -> None:
-    assert "field proxies: holds what Airflow's pages show" in error_of(hook({"proxies": {"https": "***"}}))
+    assert "field proxies: this is only the mask that Airflow shows" in error_of(hook({"proxies": {"https": "***"}}))
 
 
 @pytest.mark.parametrize("name", ["api_key", "apiKey", "api-key", "key", "extra__wassly__apikey"])
 def test_a_misspelt_apikey_is_named(hook: MakeHook, name: str) -> None:
-    assert f"it holds {name!r}, the name must be 'apikey'" in error_of(hook({"apikey": None, name: "x"}))
+    assert f"field apikey: missing in the extra; rename {name!r} to 'apikey'" in error_of(
+        hook({"apikey": None, name: "x"})
+    )
 
 
 def test_an_apikey_in_the_password_is_named(hook: MakeHook) -> None:
     text = error_of(hook({"apikey": None}, login=None, password="s3cret-key"))
-    assert "if that is the API key, move it to the extra field 'apikey'" in text
+    assert "If the field password holds the API key (login is empty), move it to the extra field 'apikey'" in text
     assert "s3cret-key" not in text
 
 
@@ -299,9 +306,8 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_name(hook: MakeHook, caplo
     ours = [record for record in caplog.records if record.name.startswith("airflow_provider_wassly")]
     warnings = [record.getMessage() for record in ours if record.levelno == logging.WARNING]
     assert warnings == [
-        "Connection 'wassly_test': the extra field 'instanceid' is not known and has no effect; "
-        "did you mean instance_id?",
-        "Connection 'wassly_test': the extra field 'colour' is not known and has no effect",
+        "Ignoring the unknown extra field 'instanceid' of connection 'wassly_test'; did you mean instance_id?",
+        "Ignoring the unknown extra field 'colour' of connection 'wassly_test'",
     ]
 
 
@@ -340,16 +346,16 @@ def test_base_url(hook: MakeHook, fields: dict[str, Any], url: str) -> None:
         ({"host": "wassly.example", "schema": "http"}, "host", "allow_http"),
         ({"host": "http://10.0.0.1"}, "host", "unencrypted"),
         ({"host": "http://localhost.example"}, "host", "unencrypted"),
-        ({"host": "ftp://wassly.example"}, "host", "is no URL such as"),
+        ({"host": "ftp://wassly.example"}, "host", "is not a URL such as"),
         ({"host": "http://localhost", "schema": "https"}, "schema", "contradicts the host"),
         ({"host": "wassly.example", "schema": "prod"}, "schema", "must be https, http or empty, not 'prod'"),
         ({"host": "wassly.example:1", "port": 2}, "port", "contradicts the host"),
         ({"host": "wassly.example", "port": 65536}, "port", "between 1 and 65535"),
-        ({"host": "wassly.example:port"}, "host", "is no URL"),
-        ({"host": "https:/wassly.example"}, "host", "after http or https comes ://"),
-        ({"host": "http//wassly.example"}, "host", "after http or https comes ://"),
-        ({"host": "https://[::1"}, "host", "is no URL"),
-        ({"host": "was sly.example"}, "host", "is no URL"),
+        ({"host": "wassly.example:port"}, "host", "is not a URL"),
+        ({"host": "https:/wassly.example"}, "host", "write :// after http or https"),
+        ({"host": "http//wassly.example"}, "host", "write :// after http or https"),
+        ({"host": "https://[::1"}, "host", "is not a URL"),
+        ({"host": "was sly.example"}, "host", "is not a URL"),
         ({"host": "https://wassly.example/?a=b"}, "host", "query"),
         ({"host": "https://me:s3cret@wassly.example"}, "host", "credentials"),
         ({"host": "ftp://me:s3cret@wassly.example"}, "host", "credentials"),
@@ -365,7 +371,7 @@ def test_a_wrong_base_url(hook: MakeHook, fields: dict[str, Any], field: str, re
 
 def test_unverified_tls_is_a_warning(hook: MakeHook, caplog: pytest.LogCaptureFixture) -> None:
     hook({"verify": "false"}).get_conn()
-    said = "TLS certificates of www.wassly.com are not verified (verify is false in connection 'wassly_test')"
+    said = "Not verifying TLS certificates of www.wassly.com (verify is false in connection 'wassly_test')"
     assert said in caplog.text
 
 

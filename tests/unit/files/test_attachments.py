@@ -179,14 +179,14 @@ def test_the_type_can_be_given(tmp_path: Path, storage: Any, hook: MakeHook) -> 
 @pytest.mark.parametrize("value", ["pdf", "application/", "a/b\r\nX: 1", "text/ä", "a b/c", 5])
 def test_a_type_that_is_none(tmp_path: Path, value: Any) -> None:
     (tmp_path / "x.bin").write_bytes(b"1")
-    with pytest.raises(WasslyInvalidMessage, match=r"is not a MIME type such as|of type int") as raised:
+    with pytest.raises(WasslyInvalidMessage, match=r"is not a MIME type such as|must be text, not int") as raised:
         resolved(tmp_path / "x.bin", content_type=value)
     assert raised.value.field == "document_content_type"
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "x.bin").write_bytes(b"1")
-    with pytest.raises(WasslyInvalidMessage, match="of type int, but it must be text") as raised:
+    with pytest.raises(WasslyInvalidMessage, match="must be text, not int") as raised:
         resolved(tmp_path / "x.bin", name=5)
     assert raised.value.field == "document_name"
 
@@ -204,17 +204,17 @@ def test_wrong_local_paths(tmp_path: Path) -> None:
     assert "is a device, pipe or socket" in refusal("/dev/zero")
     assert "cannot be read" in refusal("/tmp/null\0byte")
     assert "cannot be read" in refusal("file:///tmp/null%00byte")
-    assert "lies outside" in refusal("/tmp/null\0byte", roots=["/tmp"])
+    assert "is outside the connection's attachment_roots" in refusal("/tmp/null\0byte", roots=["/tmp"])
 
 
 @pytest.mark.parametrize("location", ["", "  ", b""])
 def test_an_empty_path(location: Any) -> None:
-    assert "leave the parameter out to send no file" in refusal(location)
+    assert "omit the parameter to send no file" in refusal(location)
 
 
 @pytest.mark.parametrize("location", [5, ["a.pdf"], {"path": "a.pdf"}, True])
 def test_something_that_is_no_path(location: Any) -> None:
-    assert f"of type {type(location).__name__}" in refusal(location)
+    assert f"must be a path, a URI or an ObjectStoragePath, not {type(location).__name__}" in refusal(location)
 
 
 def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_wrong_uris(storage: Any) -> None:
 def test_a_storage_that_fails_is_named_with_its_reason() -> None:
     assert refusal(_Denied("memory://bucket/report.pdf")) == (
         "document: memory://bucket/report.pdf cannot be read: PermissionError: Access Denied "
-        "(a storage can answer so for a missing file too)"
+        "(some storages also answer this when the file is missing)"
     )
 
 
@@ -310,7 +310,7 @@ def test_the_largest_size(tmp_path: Path, storage: Any, hook: MakeHook) -> None:
     storage.pipe("/bucket/report.pdf", b"12345")
     for location in (tmp_path / "report.pdf", "memory://bucket/report.pdf"):
         assert hook({"max_attachment_bytes": 5}).attachment(location, parameter="document").size == 5
-        with pytest.raises(WasslyInvalidMessage, match=r"report.pdf has 5 bytes, .* max_attachment_bytes is 4"):
+        with pytest.raises(WasslyInvalidMessage, match=r"report.pdf has 5 bytes; .* max_attachment_bytes is 4"):
             hook({"max_attachment_bytes": "4"}).attachment(location, parameter="document")
 
 
@@ -357,7 +357,7 @@ def test_a_local_file_inside_the_roots(hook: MakeHook, tree: Path, root: str, pa
 def test_a_local_file_outside_of_the_roots(hook: MakeHook, tree: Path, path: str) -> None:
     found = hook({"attachment_roots": [f"{tree}/allowed"]})
     for form in (f"{tree}/{path}", f"file://{tree}/{path.replace('..', '%2e%2e')}", tree / path):
-        with pytest.raises(WasslyInvalidMessage, match="lies outside of the connection's attachment_roots"):
+        with pytest.raises(WasslyInvalidMessage, match="is outside the connection's attachment_roots"):
             found.attachment(form, parameter="document")
 
 
@@ -447,7 +447,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("location", OUTSIDE)
 def test_uris_outside_of_the_roots(hook: MakeHook, storage: Any, location: str) -> None:
-    with pytest.raises(WasslyInvalidMessage, match="lies outside of the connection's attachment_roots"):
+    with pytest.raises(WasslyInvalidMessage, match="is outside the connection's attachment_roots"):
         hook({"attachment_roots": "memory://bucket/allowed"}).attachment(location, parameter="document")
 
 

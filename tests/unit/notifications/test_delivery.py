@@ -283,7 +283,7 @@ def test_what_is_wrong_with_a_file_is_said_as_ever(
         (report.parent, "a folder"),
         ("nonsense://bucket/file", "nonsense://bucket/file cannot be read: "),
         ("", "an empty path"),
-        (5, "of type int"),
+        (5, "must be a path, a URI or an ObjectStoragePath, not int"),
     ):
         error, _ = failure_of(clock, document=location)
         assert isinstance(error, WasslyInvalidMessage)

@@ -184,10 +184,10 @@ def test_a_national_number_that_begins_with_a_bracket_is_no_list(sent: Sent) -> 
 @pytest.mark.parametrize(
     ("written", "reason"),
     [
-        ("[447700900123]", "of type int, which cannot hold a leading"),
+        ("[447700900123]", "must be text with country code, not int"),
         ("[null]", "empty"),
-        (f"[{FIRST}", "holds '\\['"),
-        ("[" * 5000, "holds '\\['"),
+        (f"[{FIRST}", "contains '\\['"),
+        ("[" * 5000, "contains '\\['"),
     ],
 )
 def test_what_a_list_holds_is_checked_as_any_number(sent: Sent, written: str, reason: str) -> None:
@@ -379,7 +379,7 @@ def test_a_deadline_alert_has_no_dag_and_is_rendered_all_the_same(sent: Sent) ->
 
 def test_a_template_file_where_there_is_no_dag_is_an_error_that_says_so(sent: Sent) -> None:
     notifier = WasslyNotifier(contact_mobile_number=FIRST, message="late.j2")
-    with pytest.raises(ValueError, match=r"message: late\.j2 is a template file, and without a DAG"):
+    with pytest.raises(ValueError, match=r"message: cannot find the template file late\.j2, because there is no DAG"):
         notifier({"deadline": {"id": "1"}})
     assert sent == []
 
@@ -471,7 +471,7 @@ def test_the_error_of_the_only_recipient_is_raised_as_it_is(sent: Sent) -> None:
 
 def test_one_bad_recipient_does_not_stop_the_others(sent: Sent, caplog: pytest.LogCaptureFixture) -> None:
     sent.failures = {
-        "+447700900125": WasslyOutcomeUnknown("the request left whole and no answer came back"),
+        "+447700900125": WasslyOutcomeUnknown("the complete request was sent, but no answer came back"),
         "+447700900126": RuntimeError("a defect"),
     }
     notifier = WasslyNotifier(
@@ -489,8 +489,8 @@ def test_one_bad_recipient_does_not_stop_the_others(sent: Sent, caplog: pytest.L
     assert str(error) == (
         "3 of 5 recipients: "
         "NOT notified: recipient 2 (no…se): contact_mobile_number: "
-        "holds letters; an extension or a name cannot be sent to, only a number; "
-        "UNKNOWN whether notified: recipient 3 (+44…0125): the request left whole and no answer came back; "
+        "contains letters; remove any name or extension; "
+        "UNKNOWN whether notified: recipient 3 (+44…0125): the complete request was sent, but no answer came back; "
         "NOT notified: recipient 5 (+44…0126): RuntimeError: a defect"
     )
     # Airflow logs what is raised.

@@ -133,8 +133,8 @@ def test_a_template_that_is_wrong_for_all_fails_before_anything_is_sent(
         ({"message": "Dear {{ recipent.name }}"}, "message: names recipent, which no template has"),
         ({"message": "{{ recipient.name }} {{ ds_nodashh }}"}, "message: names ds_nodashh, which no template has"),
         ({"message": "{{ 1 / 0 }}"}, "message: ZeroDivisionError"),
-        ({"message": "   "}, "message: nothing to send: a text of white space only"),
-        ({"message": 12}, "message: of type int"),
+        ({"message": "   "}, "message: nothing to send: a message of white space only"),
+        ({"message": 12}, "message: must be text, not int"),
         ({"document": "/nope.pdf"}, "document: no such file: /nope.pdf"),
         ({"document": "/nope.pdf", "message": "{{ recipient.name }}"}, "document: no such file: /nope.pdf"),
         ({"media": __file__, "media_content_type": "blah"}, "media_content_type: "),
@@ -342,7 +342,7 @@ def test_a_value_of_a_wrong_type_is_named(
     task: Task, arguments: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert isinstance(task.run(recipients=people(1), **arguments).error, FAIL)
-    assert f"{list(arguments)[-1]}: of type " in caplog.text
+    assert f"{list(arguments)[-1]}: must be " in caplog.text
 
 
 def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Service) -> None:

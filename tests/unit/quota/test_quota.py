@@ -178,7 +178,7 @@ def test_a_failure_to_record_is_a_warning(airflow: Variables, caplog: pytest.Log
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (
         logging.WARNING,
-        "Could not record the remaining quota: ConnectionError: Airflow's API does not answer",
+        "Could not save the remaining quota: ConnectionError: Airflow's API does not answer",
     )
     airflow.failure = None
     assert remaining() is None
@@ -355,16 +355,16 @@ def judged(reading: QuotaReading | None, *, probing: bool = False, on_unknown: U
             Verdict.ENOUGH,
             Verdict.PROBE,
             logging.WARNING,
-            r"^Quota OK, but older than max_age \(1 d 12 h\): 2",
+            r"^Quota OK: 200 left .*, 200 needed; but the reading is older than max_age \(1 d 12 h\)$",
         ),
-        (199, 36, Verdict.WAIT, Verdict.PROBE, logging.WARNING, r"only a message .*probe_to.*forget_quota\(\)"),
+        (199, 36, Verdict.WAIT, Verdict.PROBE, logging.WARNING, r"only a sent message, .*probe_to.*forget_quota\(\)"),
         (
             None,
             0,
             Verdict.ENOUGH,
             Verdict.PROBE,
             logging.WARNING,
-            "^Quota unknown: no reading yet.*the send itself",
+            "^Proceeding with unknown quota: no reading yet.*sending will show it",
         ),
     ],
 )

@@ -429,12 +429,12 @@ def test_the_quota_trigger_ends_when_a_probe_is_due_and_claims_none(airflow: Var
     def trigger() -> QuotaTrigger:
         return quota_trigger(probe_interval=3600.0)
 
-    assert "only a probe can tell" in events(trigger())[0][0]
+    assert "only a probe can show it" in events(trigger())[0][0]
     assert airflow.values == {}
     assert Probes("work").claim(timedelta(hours=1))
     assert still_waits(trigger())
     airflow.wait(hours=1)
-    assert "only a probe can tell" in events(trigger())[0][0]
+    assert "only a probe can show it" in events(trigger())[0][0]
 
 
 def test_the_quota_trigger_ends_when_airflow_does_not_answer(airflow: Variables) -> None:
