@@ -12,32 +12,30 @@ _DEFAULTS = ("default", "d")
 _TESTS = ("defined", "undefined")
 
 
-def columns_needed(source: str, env: jinja2.Environment) -> set[str]:
+def columns_needed(tree: nodes.Template) -> set[str]:
     """
     Return the columns without which a template cannot be rendered, as far as it names them.
 
     One for which the template has a default, or asks whether it is there, is not needed.
 
-    :param source: the template's text.
-    :param env: its environment.
-    :raises jinja2.TemplateSyntaxError: when it is no template.
+    :param tree: the template's syntax tree.
     """
-    tree = env.parse(source)
     if any(name.name == "recipient" for name in tree.find_all(nodes.Name) if name.ctx in ("store", "param")):
         return set()  # it calls something else so
     named = {name for node in tree.find_all((nodes.Getattr, nodes.Getitem)) if (name := _column(node)) is not None}
     return named - set(_optional(tree))
 
 
-def unknown_names(source: str, env: jinja2.Environment, known: Iterable[str]) -> set[str]:
+def unknown_names(tree: nodes.Template, env: jinja2.Environment, known: Iterable[str]) -> set[str]:
     """
     Return the names that a template uses although nothing has them; none where the DAG lets them be empty.
 
+    :param tree: the template's syntax tree.
+    :param env: its environment.
     :param known: those that its context has.
     """
     if not issubclass(env.undefined, jinja2.StrictUndefined):
         return set()
-    tree = env.parse(source)
     guarded = {
         node.node.name
         for node in tree.find_all((nodes.Filter, nodes.Test))
@@ -46,9 +44,8 @@ def unknown_names(source: str, env: jinja2.Environment, known: Iterable[str]) ->
     return meta.find_undeclared_variables(tree) - {*known, *env.globals, "recipient"} - guarded
 
 
-def is_the_same_for_all(source: str, env: jinja2.Environment) -> bool:
+def is_the_same_for_all(tree: nodes.Template) -> bool:
     """Tell whether a template makes the same of each recipient."""
-    tree = env.parse(source)
     return "recipient" not in meta.find_undeclared_variables(tree) and not any(meta.find_referenced_templates(tree))
 
 

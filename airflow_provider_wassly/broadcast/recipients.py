@@ -100,6 +100,15 @@ class Row:
         """Its place as logs and errors name it."""
         return where(self.position, self.line)
 
+    def check(self) -> None:
+        """
+        Refuse a row that is wrong in itself.
+
+        :raises WasslyInvalidMessage: says why.
+        """
+        if self.error:
+            raise WasslyInvalidMessage(self.error, field="the row")
+
 
 def where(position: int, line: int | None) -> str:
     """Return the place of a row in the list, and in its file."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, get_args
 
+from airflow_provider_wassly.broadcast.duplicates import SentNumbers, warn_of_duplicates
+from airflow_provider_wassly.broadcast.failures import FailureStreaks, concerns_a_session, concerns_everybody
 from airflow_provider_wassly.broadcast.pace import Pace
-from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest, where
+from airflow_provider_wassly.broadcast.progress import ProgressLog
+from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, digest
 from airflow_provider_wassly.broadcast.record import (
     ACCEPTED,
     ANNOUNCED,
@@ -25,22 +24,10 @@ from airflow_provider_wassly.broadcast.record import (
     Chunk,
 )
 from airflow_provider_wassly.broadcast.remaining import Exchange, Remaining
-from airflow_provider_wassly.broadcast.report import Line, Outcome, Output, short
-from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER, Job, Senders
-from airflow_provider_wassly.client import (
-    OutgoingMessage,
-    SendReceipt,
-    WasslyAuthError,
-    WasslyConfigError,
-    WasslyDeviceDisconnected,
-    WasslyError,
-    WasslyInstanceUnknown,
-    WasslyInvalidMessage,
-    WasslyRateLimited,
-    WasslyUnavailable,
-    normalize,
-)
-from airflow_provider_wassly.client.clock import Clock
+from airflow_provider_wassly.broadcast.report import Line, Outcome, Output
+from airflow_provider_wassly.broadcast.senders import Job, Senders
+from airflow_provider_wassly.broadcast.tally import Tally
+from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyError, WasslyInvalidMessage
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.records.signals import in_one_piece
 
@@ -52,31 +39,7 @@ _LEAD = 0.5
 #: Seconds between two looks at whether the task is being stopped.
 _LOOK = 0.25
 
-#: Seconds between two lines about the progress: a share of the time that has passed, so that a broadcast of days leaves
-#: some hundreds of them.
-_PROGRESS_SHARE = 0.03
-_PROGRESS_LEAST = 10.0
-_PROGRESS_MOST = 900.0
-
 _QUOTA_SECONDS = 30.0
-
-#: So many recipients one after the other that fail for a reason that may pass: it is not the recipients.
-_GIVE_UP_AFTER = 10
-
-#: So many recipients, the first of a try, that are refused for the same reason: it is the message, or the connection.
-_REFUSED_FROM_THE_START = 20
-
-#: What differs from answer to answer: numbers, shortened or not, times, the id of a request.
-_WITH_DIGITS = re.compile(r"\S*\d\S*")
-
-#: What concerns all rows with the same sending session, and no others.
-_OF_A_SESSION = (WasslyDeviceDisconnected, WasslyInstanceUnknown)
-
-#: Rows with the same number and another content that get a line of their own in the log.
-_MAX_DUPLICATES = 20
-
-#: Failures that get a line of their own in the log; the report has them all.
-_MAX_LOGGED = 200
 
 
 class WasslyBroadcastIncomplete(WasslyError):
@@ -144,58 +107,6 @@ class _Place:
         self.chunk.note(self.index, outcome, self.row)
 
 
-@dataclass
-class Tally:
-    """What has come of the recipients so far, of whom there are ``total``."""
-
-    total: int
-    clock: Clock
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    #: Of the failed: those for whom another try may help.
-    may_pass: int = 0
-    #: Sent by this try.
-    sent: int = 0
-    remaining_conversations: int | None = None
-    began: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.began = self.clock.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """How long it has taken."""
-        return self.clock.monotonic() - self.began
-
-    @property
-    def per_minute(self) -> float:
-        """How many were sent in a minute, by this try."""
-        return self.sent / self.seconds * 60 if self.seconds else 0.0
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many recipients have come to which end."""
-        known: dict[str, int] = {
-            outcome: self.outcomes[outcome] for outcome in get_args(Outcome) if outcome != "not_sent"
-        }
-        return {**known, "not_sent": self.total - sum(known.values())}
-
-    def in_words(self) -> str:
-        """Return the counts as a sentence has them."""
-        counts = self.counts
-        told = [f"{counts.pop('accepted')} of {self.total} accepted"]
-        return ", ".join(told + [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number])
-
-    def summary(self) -> dict[str, Any]:
-        """Return it as the task returns it."""
-        return {
-            "recipients": self.total,
-            **self.counts,
-            "remaining_conversations": self.remaining_conversations,
-            "duration": round(self.seconds, 1),
-            "messages_per_minute": round(self.per_minute, 1),
-        }
-
-
 class BroadcastRun:
     """
     One try of a broadcast.
@@ -204,7 +115,7 @@ class BroadcastRun:
     :param recipients: the list.
     :param survey: what one reading of it has shown.
     :param record: what earlier tries have left.
-    :param prepare: makes the message to a row.
+    :param message_to: makes the message to a row.
     :param pace: when messages may leave.
     :param limits: how it is sent.
     :param outputs: take what comes of each.
@@ -217,17 +128,17 @@ class BroadcastRun:
         recipients: RecipientList,
         survey: Survey,
         record: BroadcastRecord,
-        prepare: Callable[[Row], OutgoingMessage],
+        message_to: Callable[[Row], OutgoingMessage],
         pace: Pace,
         limits: Limits,
-        outputs: Sequence[Output],
+        outputs: Iterable[Output],
     ) -> None:
         self._hook = hook
         self._clock = hook.get_conn().clock
         self._recipients = recipients
         self._survey = survey
         self._record = record
-        self._prepare = prepare
+        self._message_to = message_to
         self._pace = pace
         self._limits = limits
         self._outputs = outputs
@@ -237,21 +148,18 @@ class BroadcastRun:
         self._out: set[Job[_Place]] = set()
         #: Prepared, and not announced.
         self._ready: list[Job[_Place]] = []
-        self._numbers: set[int] = set()
-        self._failures_in_a_row = 0
-        #: The recipients of this try, as long as all of them were refused for one reason; and that reason.
-        self._refused: list[_Place] | None = []
-        self._refusal: tuple[int | None, str] | None = None
+        self._region = hook.get_conn().default_region
+        self._sent_numbers = SentNumbers(self._region)
+        self._streaks: FailureStreaks[_Place] = FailureStreaks()
         #: Of the sending sessions that are not connected or unknown: what a row says of its session, and the error.
         self._parked: dict[str, WasslyError] = {}
-        self._logged = 0
         # With the session that sent, and the moment of the answer by the monotonic clock.
         self._latest: tuple[SendReceipt, str, float] | None = None
-        self._next_progress = 0.0
         self._next_quota = 0.0
         self._is_over = False
         self._killed_at: float | None = None
         self.tally = Tally(survey.total, self._clock)
+        self._progress = ProgressLog(self.tally)
         #: Why not everybody was sent to, if so.
         self.stopped_by: WasslyError | None = None
 
@@ -271,13 +179,17 @@ class BroadcastRun:
         :raises WasslyRecordUnreadable: before anything is sent, when it is not known who was sent to.
         """
         jobs = (job for place in self._places() if (job := self._job(place)) is not None)
-        self._next_progress = self._clock.monotonic() + _PROGRESS_LEAST
         self._next_quota = self._clock.monotonic() + _QUOTA_SECONDS
         self._remaining = Remaining(self._limits.reserve_conversations, self.tally.remaining_conversations)
         is_under_way = False
         try:
-            self._tell_of_duplicates()
-            self._log_start(self._remember_who_was_sent_to())
+            if not self._limits.repeats_numbers:
+                warn_of_duplicates(self._recipients, self._region)
+            self._progress.start(
+                before=self._remember_who_was_sent_to(),
+                messages_per_minute=self._pace.messages_per_minute,
+                max_workers=self._limits.max_workers,
+            )
             is_under_way = True
             self._loop(jobs)
         except WasslyError as error:
@@ -313,7 +225,7 @@ class BroadcastRun:
 
         It is of the type of what has stopped it, which a retry policy may ask for, and says what was done.
         """
-        error.message = f"{self.tally.in_words()}: {error.message}"
+        error.message = f"{self.tally.counts_in_words()}: {error.message}"
         error.accepted = None
         error.verdict = WasslyBroadcastIncomplete.verdict
         if not isinstance(error, WasslyBroadcastIncomplete):
@@ -330,7 +242,7 @@ class BroadcastRun:
             if digest(rows) != self._survey.digests[number * length : (number + 1) * length]:
                 raise _list_changed()
             chunk = self._record.chunk(number, rows)
-            places = (*(job.row for job in (*self._out, *self._ready)), *(self._refused or ()))
+            places = (*(job.row for job in (*self._out, *self._ready)), *self._streaks.refused)
             self._record.forget({chunk, *(place.chunk for place in places)})
             for index, row in enumerate(rows):
                 yield _Place(row, chunk, index, chunk[index])
@@ -348,12 +260,10 @@ class BroadcastRun:
         if not self._record.is_resumed:
             return 0
         before = 0
-        region = self._hook.get_conn().default_region
         for place in self._places():
             if place.known == ACCEPTED or place.was_unknown:
                 before += 1
-                with suppress(WasslyInvalidMessage):  # in a region that the connection had then
-                    self._numbers.add(_as_integer(normalize(place.row.number, region)))
+                self._sent_numbers.add_row(place.row)
         return before
 
     def _job(self, place: _Place) -> Job[_Place] | None:
@@ -380,17 +290,16 @@ class BroadcastRun:
             self._settle(place, "not_sent", reason=parked.message)
             return None
         try:
-            if place.row.error:
-                raise WasslyInvalidMessage(place.row.error, field="the row")
-            message = self._prepare(place.row)
+            place.row.check()
+            message = self._message_to(place.row)
         except WasslyInvalidMessage as error:
             self._settle(place, "invalid", reason=error.message)
             return None
-        number = _as_integer(message.contact_mobile_number)
-        if number in self._numbers and not place.was_unknown and not self._limits.repeats_numbers:
+        number = message.contact_mobile_number
+        if number in self._sent_numbers and not place.was_unknown and not self._limits.repeats_numbers:
             self._settle(place, "duplicate", reason="the number stands in another row too")
             return None
-        self._numbers.add(number)
+        self._sent_numbers.add(number)
         return Job(place, message, self._senders)
 
     # The sending
@@ -492,8 +401,7 @@ class BroadcastRun:
         self.tally.remaining_conversations = self._remaining.number
         if isinstance(outcome, SendReceipt):
             self.tally.sent += 1
-            self._failures_in_a_row = 0
-            self._refused = None
+            self._streaks.note_accepted()
             if is_latest:
                 self._latest = outcome, job.message.instance_id, job.answered_at
             self._hook.count(outcome)
@@ -505,29 +413,27 @@ class BroadcastRun:
             self._settle(place, "not_sent")
 
     def _make_failure_known(self, place: _Place, error: WasslyError) -> None:
-        if isinstance(error, _OF_A_SESSION):
+        if concerns_a_session(error):
             self._settle(place, "not_sent", reason=error.message)
             self._park(_session(place), error)
             return
-        if _concerns_everybody(error):
+        if concerns_everybody(error):
             self._settle(place, "not_sent", reason=error.message)
             self._stop(error)
             return
         is_unknown = error.accepted is None
         self._settle(place, "unknown" if is_unknown else "failed", reason=error.message)
-        if not is_unknown and not error.may_pass:
-            self._count_refusal(place, error)
-            return
-        self._refused = None
-        self.tally.may_pass += not is_unknown
-        # Those of an earlier try do not count: it would never come to the rows after them.
-        self._failures_in_a_row += not (place.was_unknown or place.known == FAILED_FOR_NOW)
-        if self._failures_in_a_row >= _GIVE_UP_AFTER:
-            self._stop(
-                WasslyBroadcastIncomplete(
-                    f"{self._failures_in_a_row} recipients in a row failed; the last: {error.message}", may_pass=True
-                )
-            )
+        if is_unknown or error.may_pass:
+            self.tally.may_pass += not is_unknown
+            # Those of an earlier try do not count: it would never come to the rows after them.
+            counts = not (place.was_unknown or place.known == FAILED_FOR_NOW)
+            if reason := self._streaks.note_failed(error, counts=counts):
+                self._stop(WasslyBroadcastIncomplete(reason, may_pass=True))
+        elif reason := self._streaks.note_refused(place, error):
+            for refused in self._streaks.refused:
+                # They are sent to when the message is corrected.
+                refused.note(FAILED_FOR_NOW)
+            self._stop(WasslyBroadcastIncomplete(reason, may_pass=False))
 
     def _park(self, session: str, error: WasslyError) -> None:
         """Leave alone, for this try, all rows whose sending session is not connected or unknown."""
@@ -535,26 +441,6 @@ class BroadcastRun:
         for job in [job for job in self._ready if _session(job.row) == session]:
             self._ready.remove(job)
             self._settle(job.row, "not_sent", reason=error.message)
-
-    def _count_refusal(self, place: _Place, error: WasslyError) -> None:
-        """Stop if nobody has been sent to yet and all were refused for the same reason: the recipients are not it."""
-        reason = (getattr(error, "status", None), _WITH_DIGITS.sub("…", error.message))
-        if self._refused is None or (self._refused and reason != self._refusal):
-            self._refused = None
-            return
-        self._refusal = reason
-        self._refused.append(place)
-        if len(self._refused) == _REFUSED_FROM_THE_START:
-            for refused in self._refused:
-                # They are sent to when the message is corrected.
-                refused.note(FAILED_FOR_NOW)
-            self._stop(
-                WasslyBroadcastIncomplete(
-                    f"the first {len(self._refused)} recipients were all refused for one reason, so the recipients are "
-                    f"not the cause: {error.message}",
-                    may_pass=False,
-                )
-            )
 
     def _wind_up(self, seconds_after_kill: float) -> None:
         """Let nothing leave any more, wait for the answers that are on their way, and write down what is known."""
@@ -617,70 +503,13 @@ class BroadcastRun:
         self.tally.outcomes[outcome] += 1
         for output in self._outputs:
             output.add(Line(place.row, outcome, conversation_id, reason))
-        if outcome not in ("failed", "invalid", "unknown"):
-            return
-        self._logged += 1
-        if self._logged <= _MAX_LOGGED:
-            word = "UNKNOWN whether accepted" if outcome == "unknown" else outcome
-            log.warning("%s (%s): %s: %s", place.row.where.capitalize(), short(place.row.number), word, reason)
-        if self._logged == _MAX_LOGGED:
-            log.warning("Further recipients that fail are in the report only")
-
-    def _tell_of_duplicates(self) -> None:
-        """Warn of rows whose message nobody gets because another row has the same number and says something else."""
-        if self._limits.repeats_numbers:
-            return
-        region = self._hook.get_conn().default_region
-        first: dict[int, tuple[int, int | None, int]] = {}
-        told = 0
-        for rows in self._recipients.chunks():
-            for row in rows:
-                try:
-                    number = _as_integer(normalize(row.number, region))
-                except WasslyInvalidMessage:
-                    continue
-                position, line, content = first.setdefault(number, (row.position, row.line, content_of(row)))
-                if content == content_of(row):
-                    continue
-                told += 1
-                if told <= _MAX_DUPLICATES:
-                    log.warning(
-                        "%s and %s have the same number (%s) and differ: it gets one message, that of the first row "
-                        "that can be sent (on_duplicate='skip')",
-                        where(position, line).capitalize(),
-                        row.where,
-                        short(row.number),
-                    )
-        if told > _MAX_DUPLICATES:
-            log.warning("%d more rows have the number of a row before them and differ from it", told - _MAX_DUPLICATES)
-
-    def _log_start(self, before: int) -> None:
-        left = self.tally.total - before
-        pace = self._pace.messages_per_minute
-        if pace is None:
-            speed = f"as fast as {self._limits.max_workers} threads go"
-        else:
-            speed = f"at {pace:g} messages a minute: that takes about {_in_words(left / pace * 60)}"
-        again = f" ({before} were already handled by earlier attempts)" if before else ""
-        log.info("Sending to up to %d recipients%s, %s", left, again, speed)
-
-    def _log_progress(self) -> None:
-        tally = self.tally
-        done = tally.outcomes.total() - tally.outcomes["not_sent"]
-        parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
-        left = tally.total - done
-        if left and tally.per_minute:
-            parts.append(f"{tally.per_minute:.1f} a minute, about {_in_words(left / tally.per_minute * 60)} left")
-        if tally.remaining_conversations is not None:
-            parts.append(f"{tally.remaining_conversations} conversations remain")
-        log.info("%d of %d recipients: %s", done, tally.total, ", ".join(parts) or "nothing yet")
+        if outcome in ("failed", "invalid", "unknown"):
+            self._progress.failure(place.row, outcome, reason)
 
     def _tell(self) -> None:
-        now = self._clock.monotonic()
         self._hook.mask_tokens()
-        if now >= self._next_progress:
-            self._next_progress = now + min(max(_PROGRESS_LEAST, self.tally.seconds * _PROGRESS_SHARE), _PROGRESS_MOST)
-            self._log_progress()
+        self._progress.progress()
+        now = self._clock.monotonic()
         if now >= self._next_quota:
             self._next_quota = now + _QUOTA_SECONDS
             self._keep_quota()
@@ -697,26 +526,10 @@ def _list_changed() -> WasslyBroadcastIncomplete:
     return WasslyBroadcastIncomplete("recipients: the list changed while it was being sent to", may_pass=True)
 
 
-def _concerns_everybody(error: WasslyError) -> bool:
-    """Tell whether a failure says nothing about its recipient, and all others would fail as well."""
-    if isinstance(error, (WasslyRateLimited, WasslyUnavailable)):
-        return (error.retry_after or 0.0) > MAX_RETRY_AFTER
-    return isinstance(error, (WasslyAuthError, WasslyConfigError))
-
-
 def _says_nothing_of_its_recipient(error: WasslyError) -> bool:
-    return isinstance(error, _OF_A_SESSION) or _concerns_everybody(error)
+    return concerns_a_session(error) or concerns_everybody(error)
 
 
 def _session(place: _Place) -> str:
     """Return what a row says of the session that is to send to it. Rows that say the same have the same."""
     return str(place.row.values.get("instance_id") or "").strip()
-
-
-def _as_integer(number: str) -> int:
-    # A third of the memory that the text would take.
-    return int(number[1:])
-
-
-def _in_words(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

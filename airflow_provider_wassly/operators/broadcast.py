@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_wassly.airflow_compat import bases, config, templates, variables, versions
 from airflow_provider_wassly.operators.base import WasslyTask, check_content, fail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import jinja2
-
-    from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey
+    from airflow_provider_wassly.broadcast.outputs import Outputs
     from airflow_provider_wassly.broadcast.record import BroadcastRecord
-    from airflow_provider_wassly.broadcast.report import Output
-    from airflow_provider_wassly.broadcast.run import BroadcastRun, Tally
-    from airflow_provider_wassly.client import OutgoingMessage, WasslyError
+    from airflow_provider_wassly.broadcast.rendering import MessageRenderer
+    from airflow_provider_wassly.broadcast.run import BroadcastRun
+    from airflow_provider_wassly.broadcast.tally import Tally
+    from airflow_provider_wassly.client import WasslyError
     from airflow_provider_wassly.hooks.wassly import WasslyHook
 
-#: Rendered once for each recipient.
+#: Rendered once for each recipient. Here and not where that is done: a DAG that is parsed needs them.
 _PER_RECIPIENT = (
     "message",
     "document",
@@ -35,14 +31,8 @@ _PER_RECIPIENT = (
     "media_content_type",
 )
 
-#: Stands in where a message is checked before it is known to whom it goes.
-_SOMEBODY = "+447700900000"
-
 #: A reading of the quota that is older says nothing.
 _MAX_AGE = timedelta(hours=36)
-
-#: Rows that ``validate_first`` names; so many are enough to see what is wrong.
-_MAX_NAMED = 20
 
 
 class WasslyBroadcastOperator(WasslyTask):
@@ -193,11 +183,6 @@ class WasslyBroadcastOperator(WasslyTask):
 
         return WasslyHook(self.wassly_conn_id, client_options={"max_attempts": 1, "pool_maxsize": self.max_workers})
 
-    @cached_property
-    def _verbatim(self) -> set[str]:
-        """What is no template, although it is text."""
-        return templates.expanded_over_outputs(self)
-
     def begin(self, context: bases.Context) -> None:
         """Look what an earlier attempt has left, before anything in this one can fail."""
         from airflow_provider_wassly.broadcast.record import BroadcastRecord
@@ -219,8 +204,7 @@ class WasslyBroadcastOperator(WasslyTask):
         :raises AirflowFailException: when no retry can help, without using them.
         :raises WasslyError: when a retry can, so that ``retries`` apply.
         """
-        from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
-        from airflow_provider_wassly.broadcast.report import Report, Unsent, check_places
+        from airflow_provider_wassly.broadcast.outputs import Outputs
         from airflow_provider_wassly.client import WasslyError
         from airflow_provider_wassly.records.stores import when_it_ends
 
@@ -228,25 +212,29 @@ class WasslyBroadcastOperator(WasslyTask):
             self.begin(context)
         record = self._record
         assert record is not None
-        outputs: list[Output] = []
-        has_sent = False
         when_it_ends(context, lambda succeeded: record.remove() if succeeded or record.knows_nothing else None)
+        outputs = Outputs(self.attachment_conn_id)
         try:
-            recipients = RecipientList(self.recipients, self.attachment_conn_id)
-            surveyed = survey(recipients)
-            record.resume(surveyed)
-            if self.report is not None:
-                place = self._place(self.report, context)
-                outputs.append(Report(place, self.attachment_conn_id, self.report_numbers == "full"))
-            if self.unsent is not None:
-                outputs.append(Unsent(self._place(self.unsent, context), self.attachment_conn_id))
-            check_places(recipients.file, outputs)
-            self._check_templates(context, surveyed)
-            prepare = self._preparer(context)
-            if self.validate_first and not record.is_resumed:
-                self._validate(recipients, prepare)
-            record.begin(self.hook.get_conn().clock)
-            run = self._run = self._make_run(recipients, surveyed, record, prepare, outputs)
+            run = self._send(context, record, outputs)
+            return self._end(context, record, run, outputs)
+        except WasslyError as error:
+            fail(error)
+        finally:
+            outputs.close()
+
+    def on_kill(self) -> None:
+        """Let no message leave from now on; answers that are on their way are still written down."""
+        # Only this: it runs inside of a signal handler, from which Airflow cannot be called.
+        self._stopping = True
+        if self._run is not None:
+            self._run.kill()
+
+    def _send(self, context: bases.Context, record: BroadcastRecord, outputs: Outputs) -> BroadcastRun:
+        """Set the broadcast up and run it to its end."""
+        from airflow_provider_wassly.client import WasslyError
+
+        try:
+            run = self._run = self._set_up(context, record, outputs)
             if self._stopping:
                 run.kill()
             self._tell_if_cleared(record)
@@ -258,42 +246,41 @@ class WasslyBroadcastOperator(WasslyTask):
                 # Airflow ends the task: what it has done is to be known all the same.
                 self._tell_and_save(context, run.tally, outputs, f"the task was ended by {type(interruption).__name__}")
                 raise
-            has_sent = True
-            return self._end(context, record, run, outputs)
+            return run
         except WasslyError as error:
-            if record.is_resumed and not has_sent:
+            if record.is_resumed:
                 self._tell_of_earlier_attempts(context, record, error)
-            fail(error)
-        finally:
-            for output in outputs:
-                output.close()
+            raise
 
-    def on_kill(self) -> None:
-        """Let no message leave from now on; answers that are on their way are still written down."""
-        # Only this: it runs inside of a signal handler, from which Airflow cannot be called.
-        self._stopping = True
-        if self._run is not None:
-            self._run.kill()
-
-    def _make_run(
-        self,
-        recipients: RecipientList,
-        surveyed: Survey,
-        record: BroadcastRecord,
-        prepare: Callable[[Row], OutgoingMessage],
-        outputs: Sequence[Output],
-    ) -> BroadcastRun:
+    def _set_up(self, context: bases.Context, record: BroadcastRecord, outputs: Outputs) -> BroadcastRun:
+        """Check all that can be checked before the first message, and return the run that sends."""
         from airflow_provider_wassly.broadcast.pace import Pace
+        from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
         from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
 
+        recipients = RecipientList(self.recipients, self.attachment_conn_id)
+        surveyed = survey(recipients)
+        record.resume(surveyed)
+        outputs.open(
+            report=self._place(self.report, context),
+            shows_numbers=self.report_numbers == "full",
+            unsent=self._place(self.unsent, context),
+            recipients=recipients.file,
+        )
+        renderer = self._renderer(context)
+        renderer.check(surveyed.columns)
+        if self.validate_first and not record.is_resumed:
+            renderer.check_all(recipients)
+        clock = self.hook.get_conn().clock
+        record.begin(clock)
         recorded_quota = None if self.reserve_conversations is None else self._recorded_quota()
         run = BroadcastRun(
             hook=self.hook,
             recipients=recipients,
             survey=surveyed,
             record=record,
-            prepare=prepare,
-            pace=Pace(self.messages_per_minute, self.jitter, clock=self.hook.get_conn().clock),
+            message_to=renderer.message_to,
+            pace=Pace(self.messages_per_minute, self.jitter, clock=clock),
             limits=Limits(
                 self.max_workers,
                 self.reserve_conversations,
@@ -304,6 +291,19 @@ class WasslyBroadcastOperator(WasslyTask):
         )
         run.tally.remaining_conversations = recorded_quota
         return run
+
+    def _renderer(self, context: bases.Context) -> MessageRenderer:
+        from airflow_provider_wassly.broadcast.rendering import MessageRenderer
+
+        return MessageRenderer(
+            {name: getattr(self, name) for name in _PER_RECIPIENT},
+            task=self,
+            context=context,
+            env=self.text_environment(context),
+            hook=self.hook,
+            instance_id=self.instance_id,
+            attachment_conn_id=self.attachment_conn_id,
+        )
 
     def _tell_if_cleared(self, record: BroadcastRecord) -> None:
         if record.is_cleared and record.is_resumed:
@@ -319,200 +319,21 @@ class WasslyBroadcastOperator(WasslyTask):
         reading = self.hook.get_quota() if variables.can_reach_airflow() else None
         return reading.remaining_conversations if reading is not None and reading.age < _MAX_AGE else None
 
-    def _preparer(self, context: bases.Context) -> Callable[[Row], OutgoingMessage]:
-        """Return what makes the message to a row."""
-        from airflow_provider_wassly.broadcast.recipients import Recipient
-        from airflow_provider_wassly.client import MessageParameters, WasslyInvalidMessage
-
-        env = self.text_environment(context)
-        own_context: Any = copy.copy(context)
-        renderers = {name: self._renderer(name, own_context, env) for name in _PER_RECIPIENT}
-
-        def render(name: str) -> Any:
-            try:
-                return renderers[name]()
-            except Exception as error:  # filters and macros of the DAG can raise anything, for one row and not the next
-                raise WasslyInvalidMessage(_reason(error), field=name) from None
-
-        def find(parameter: str, location: Any, name: Any, content_type: Any) -> Any:
-            return self.hook.attachment(
-                location,
-                parameter=parameter,
-                name=name,
-                content_type=content_type,
-                attachment_conn_id=self.attachment_conn_id,
-            )
-
-        find_once = lru_cache(maxsize=128)(find)
-
-        def attachment(parameter: str) -> Any:
-            file = [render(name) for name in (parameter, f"{parameter}_name", f"{parameter}_content_type")]
-            if file[0] is None:
-                return None
-            return (find_once if all(isinstance(value, Hashable) for value in file) else find)(parameter, *file)
-
-        self._check_what_all_get(render, attachment, env)
-
-        def prepare(row: Row) -> OutgoingMessage:
-            own_context["recipient"] = Recipient(row.values)
-            instance_id = row.values.get("instance_id")
-            try:
-                parameters = MessageParameters(
-                    contact_mobile_number=row.number,
-                    contact_name=row.values.get("contact_name"),
-                    message=render("message"),
-                    document=attachment("document"),
-                    media=attachment("media"),
-                    instance_id=(instance_id.strip() if isinstance(instance_id, str) else instance_id)
-                    or self.instance_id,
-                )
-                return self.hook.prepare(parameters)
-            except WasslyInvalidMessage as error:
-                # A path, or what a filter says, can hold it.
-                error.message = _without_number(error.message, row.number)
-                raise
-
-        return prepare
-
-    def _check_what_all_get(
-        self, render: Callable[[str], Any], attachment: Callable[[str], Any], env: jinja2.Environment
-    ) -> None:
-        """
-        Refuse before the first message what would be refused in each row.
-
-        :raises WasslyInvalidMessage: names the parameter.
-        """
-        from airflow_provider_wassly.client.messages import MessageParameters, prepare
-
-        same = {name for name in _PER_RECIPIENT if self._is_the_same_for_all(name, env)}
-        files = {
-            parameter: attachment(parameter)
-            for parameter in ("document", "media")
-            if {parameter, f"{parameter}_name", f"{parameter}_content_type"} <= same
-        }
-        message = render("message") if "message" in same else None
-        is_empty = message is None or (isinstance(message, str) and not message.strip())
-        if is_empty and len(same) < len(_PER_RECIPIENT):
-            message = "-"  # there may be a file
-        prepare(MessageParameters(_SOMEBODY, message, instance_id="-", **files))
-
-    def _is_the_same_for_all(self, name: str, env: jinja2.Environment) -> bool:
-        from airflow_provider_wassly.broadcast.columns import is_the_same_for_all
-
-        value = getattr(self, name)
-        if callable(value) or hasattr(value, "protocol"):
-            return False
-        if not isinstance(value, str) or name in self._verbatim:
-            return True
-        return is_the_same_for_all(self._source(name, value, env), env)
-
-    def _renderer(self, name: str, context: bases.Context, env: jinja2.Environment) -> Callable[[], Any]:
-        """Return what renders a parameter for the recipient that is in ``context`` by then."""
-        value = getattr(self, name)
-        if isinstance(value, str) and name not in self._verbatim:
-            template = self._template(name, value, env)
-            return lambda: templates.render_to_string(template, context)
-        if callable(value):
-            return lambda: value(context=context, jinja_env=env)
-        if hasattr(value, "protocol"):
-            return lambda: self.render_template(value, context, env)
-        if hasattr(value, "iter_references"):
-            self._check_order(name, value)
-            value = self.render_template(value, context, env)
-        return lambda: value
-
-    def _template(self, name: str, value: str, env: jinja2.Environment) -> jinja2.Template:
-        import jinja2
-
-        from airflow_provider_wassly.client import WasslyInvalidMessage
-
-        try:
-            return templates.template_of(value, env)
-        except (jinja2.TemplateError, ValueError) as error:
-            raise WasslyInvalidMessage(_reason(error), field=name) from None
-
-    def _check_templates(self, context: bases.Context, surveyed: Survey) -> None:
-        """
-        Refuse templates that name what no row and no context has: each row would be invalid.
-
-        :raises WasslyInvalidMessage: names it.
-        """
-        from airflow_provider_wassly.broadcast.columns import columns_needed, unknown_names
-        from airflow_provider_wassly.client import WasslyInvalidMessage
-
-        env = self.text_environment(context)
-        for name in _PER_RECIPIENT:
-            value = getattr(self, name)
-            if not isinstance(value, str) or name in self._verbatim:
-                continue
-            source = self._source(name, value, env)
-            for unknown in sorted(unknown_names(source, env, {*context, *templates.names_in_templates()})):
-                raise WasslyInvalidMessage(
-                    f"names {unknown}, which no template has; the columns of the list are recipient.…", field=name
-                )
-            if surveyed.columns is None:
-                continue
-            for column in sorted(columns_needed(source, env) - surveyed.columns):
-                raise WasslyInvalidMessage(
-                    f"names recipient.{column}, but the list has no such column; its columns: "
-                    f"{', '.join(sorted(surveyed.columns)[:_MAX_NAMED])}",
-                    field=name,
-                )
-
-    def _source(self, name: str, value: str, env: jinja2.Environment) -> str:
-        """Return the text of a template that is one."""
-        self._template(name, value, env)  # says what is wrong with it, if anything is
-        if env.loader is None or not isinstance(value, templates.TemplateFile):
-            return value
-        return env.loader.get_source(env, value)[0]
-
-    def _check_order(self, name: str, output: Any) -> None:
-        """Refuse the output of a task that may not have run: in ``partial``, Airflow looks at template fields only."""
-        from airflow_provider_wassly.client import WasslyInvalidMessage
-
-        upstream = self.get_flat_relative_ids(upstream=True)
-        for task, _ in output.iter_references():
-            if task.task_id not in upstream:
-                raise WasslyInvalidMessage(
-                    f"the output of {task.task_id}, for which this task does not wait; "
-                    f"set {task.task_id} >> {self.task_id} in the DAG",
-                    field=name,
-                )
-
-    def _validate(self, recipients: RecipientList, prepare: Callable[[Row], OutgoingMessage]) -> None:
-        from airflow_provider_wassly.client import WasslyInvalidMessage, shorten
-
-        wrong, number = [], 0
-        for rows in recipients.chunks():
-            for row in rows:
-                try:
-                    if row.error:
-                        raise WasslyInvalidMessage(row.error, field="the row")
-                    prepare(row)
-                except WasslyInvalidMessage as error:
-                    number += 1
-                    if number <= _MAX_NAMED:
-                        wrong.append(f"{row.where} ({shorten(str(row.number))}): {error.message}")
-        if number:
-            more = f"; and {number - _MAX_NAMED} more" if number > _MAX_NAMED else ""
-            raise WasslyInvalidMessage(
-                f"{number} rows cannot be sent to (validate_first): {'; '.join(wrong)}{more}", field="recipients"
-            )
-
     def _end(
-        self, context: bases.Context, record: BroadcastRecord, run: BroadcastRun, outputs: Sequence[Output]
+        self, context: bases.Context, record: BroadcastRecord, run: BroadcastRun, outputs: Outputs
     ) -> dict[str, Any]:
         """Save the report, say whether it was a success, and return the summary."""
         from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
         from airflow_provider_wassly.client import WasslyError
 
         tally, problem = run.tally, run.stopped_by
-        if problem is None and self._are_too_many(failures := self._failures(tally), tally.total):
+        failures = tally.failures(with_unknown=self.on_outcome_unknown != "ignore")
+        if problem is None and self._are_too_many(failures, tally.total):
             problem = WasslyBroadcastIncomplete(
                 f"{failures} failed or in doubt (max_failures={self.max_failures!r})",
                 may_pass=tally.may_pass > 0 or (self.on_outcome_unknown == "retry" and tally.outcomes["unknown"] > 0),
             )
-        unsaved = self._save(outputs)
+        unsaved = outputs.save()
         if problem is None and unsaved:
             problem = WasslyBroadcastIncomplete(unsaved, may_pass=True)
         if problem is None:
@@ -527,7 +348,7 @@ class WasslyBroadcastOperator(WasslyTask):
             return self._with_report(context, tally.summary())
         self._push(context, tally.summary())
         problem = run.as_end_of_broadcast(problem)
-        problem.message += _places(outputs)
+        problem.message += outputs.places
         raise problem
 
     def _tell_of_earlier_attempts(self, context: bases.Context, record: BroadcastRecord, error: WasslyError) -> None:
@@ -544,27 +365,16 @@ class WasslyBroadcastOperator(WasslyTask):
         error.message += f" (earlier attempts: {counts['accepted']} accepted, {counts['unknown']} unknown)"
         self._push(context, counts)
 
-    def _tell_and_save(self, context: bases.Context, tally: Tally, outputs: Sequence[Output], reason: str) -> None:
-        self.log.error("%s: %s", reason, tally.in_words())
-        self._save(outputs)
+    def _tell_and_save(self, context: bases.Context, tally: Tally, outputs: Outputs, reason: str) -> None:
+        self.log.error("%s: %s", reason, tally.counts_in_words())
+        outputs.save()
         self._log_end(tally, outputs)
         self._push(context, tally.summary())
 
-    def _log_end(self, tally: Tally, outputs: Sequence[Output]) -> None:
+    def _log_end(self, tally: Tally, outputs: Outputs) -> None:
         left = tally.remaining_conversations
         quota = "" if left is None else f"; {left} conversations remain"
-        self.log.info("Broadcast ended: %s%s%s", tally.in_words(), quota, _places(outputs))
-
-    def _save(self, outputs: Sequence[Output]) -> str:
-        """Write report and list of the unsent to their places; return what went wrong, nothing if nothing did."""
-        wrong = []
-        for output in outputs:
-            try:
-                output.save()
-            except Exception as error:
-                wrong.append(f"{output.location} could not be saved ({type(error).__name__}: {error})")
-                self.log.error("%s", wrong[-1])
-        return "; ".join(wrong)
+        self.log.info("Broadcast ended: %s%s%s", tally.counts_in_words(), quota, outputs.places)
 
     def _push(self, context: bases.Context, summary: dict[str, Any]) -> None:
         """Return a summary although the task fails, so that a later task can tell what became of it all."""
@@ -575,48 +385,20 @@ class WasslyBroadcastOperator(WasslyTask):
             except Exception as error:
                 self.log.warning("Could not push the summary: %s: %s", type(error).__name__, error)
 
-    def _failures(self, tally: Tally) -> int:
-        unknown = 0 if self.on_outcome_unknown == "ignore" else tally.outcomes["unknown"]
-        return tally.outcomes["failed"] + tally.outcomes["invalid"] + unknown
-
     def _are_too_many(self, failures: int, total: int) -> bool:
         # A share of the total could fall below the whole number that it stands for: 0.29 * 100 < 29.
         return (failures / total if isinstance(self.max_failures, float) else failures) > self.max_failures
 
     def _with_report(self, context: bases.Context, summary: dict[str, Any]) -> dict[str, Any]:
-        return {**summary, "report": None if self.report is None else str(self._place(self.report, context))}
+        place = self._place(self.report, context)
+        return {**summary, "report": None if place is None else str(place)}
 
     def _place(self, location: Any, context: bases.Context) -> Any:
         """Return where something is written, so that the tasks of a mapped one do not overwrite each other's."""
         from airflow_provider_wassly.broadcast.report import indexed
 
         map_index = getattr(context.get("ti"), "map_index", None)
-        return location if map_index is None or map_index < 0 else indexed(location, map_index)
-
-
-def _places(outputs: Sequence[Output]) -> str:
-    """Return where reports were saved, as the end of a line."""
-    return "".join(f". {output.parameter.capitalize()}: {output.location}" for output in outputs if output.is_saved)
-
-
-def _reason(error: Exception) -> str:
-    import jinja2
-
-    if isinstance(error, jinja2.TemplateSyntaxError):
-        return f"{error.message}, line {error.lineno}"
-    if isinstance(error, jinja2.TemplateError):
-        return error.message or type(error).__name__
-    return f"{type(error).__name__}: {error}"
-
-
-def _without_number(text: str, number: Any) -> str:
-    """Return ``text`` with a recipient's number as log lines may show it."""
-    from airflow_provider_wassly.client import shorten
-
-    digits = "".join(filter(str.isdigit, str(number)))
-    if len(digits) < 8:
-        return text
-    return text.replace(str(number), shorten(str(number).strip())).replace(digits, shorten(f"+{digits}")[1:])
+        return location if location is None or map_index is None or map_index < 0 else indexed(location, map_index)
 
 
 def _check_number(

@@ -27,7 +27,7 @@ from airflow_provider_wassly.airflow_compat import (
     tasks,
     variables,
 )
-from airflow_provider_wassly.broadcast import run, senders
+from airflow_provider_wassly.broadcast import progress, senders
 from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
 from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.client import numbers as client_numbers
@@ -1183,7 +1183,7 @@ def test_the_log_says_how_long_it_will_take(box: Sandbox, one_task: Task, log: L
 
 @pytest.mark.realtime
 def test_progress_is_told_now_and_then(box: Sandbox, one_task: Task, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_PROGRESS_LEAST", 0.3)
+    monkeypatch.setattr(progress, "_PROGRESS_LEAST", 0.3)
     box.latency = 0.05
     box.fail_next("http_413", to=number(1))
     ended = one_task.run(recipients=people(20), max_failures=1)

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly.airflow_compat import versions
+from airflow_provider_wassly.broadcast import progress as progress_module
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast import run as run_module
@@ -40,7 +41,7 @@ from airflow_provider_wassly.client import (
     WasslyRejected,
 )
 from airflow_provider_wassly.records.send_record import WasslyRecordError
-from tests.support.broadcast import Broadcast, Snapshot, World, number, outcomes_in, people, prepare
+from tests.support.broadcast import Broadcast, Snapshot, World, hello_to, number, outcomes_in, people
 from tests.support.clock import VirtualClock
 from tests.support.service import ERRORS, FATES, TOLD
 
@@ -223,17 +224,17 @@ def test_a_number_that_an_earlier_try_sent_to_is_known_however_it_was_written() 
 
 
 def test_the_second_of_two_rows_is_sent_to_when_the_first_is_wrong_and_not_again_when_that_is_mended() -> None:
-    def prepare_unless(wrong: int) -> Callable[[Row], OutgoingMessage]:
-        def prepare_it(row: Row) -> OutgoingMessage:
+    def hello_unless(wrong: int) -> Callable[[Row], OutgoingMessage]:
+        def message_to(row: Row) -> OutgoingMessage:
             if row.position == wrong:
                 raise WasslyInvalidMessage("no such file", field="document")
-            return prepare(row)
+            return hello_to(row)
 
-        return prepare_it
+        return message_to
 
     world = World()
     source = [*people(1), *people(1), *people(2)]
-    first = Broadcast(world, source, prepare=prepare_unless(1)).go()
+    first = Broadcast(world, source, message_to=hello_unless(1)).go()
     assert first.outcomes() == ["invalid", "accepted", "duplicate", "accepted"]
     assert Broadcast(world, source, 2).go().outcomes() == ["duplicate", "accepted", "duplicate", "accepted"]
     assert sorted(world.delivered) == [number(0), number(1)]
@@ -585,14 +586,14 @@ def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatc
 
 
 def test_a_bug_in_between_leaves_the_record_right() -> None:
-    def prepare_until(row: Row) -> OutgoingMessage:
+    def hello_until(row: Row) -> OutgoingMessage:
         if row.position == 6:
             raise ZeroDivisionError("a bug")
-        return prepare(row)
+        return hello_to(row)
 
     world = World()
     with pytest.raises(ZeroDivisionError):
-        Broadcast(world, people(9), max_workers=2, prepare=prepare_until).go()
+        Broadcast(world, people(9), max_workers=2, message_to=hello_until).go()
     assert set(world.outcomes()) <= {"a", "."}
     assert world.outcomes().count("a") == len(world.delivered)
     assert Broadcast(world, people(9), 2).go().outcomes() == ["accepted"] * 9
@@ -935,7 +936,7 @@ def test_the_last_reading_of_the_quota_is_kept() -> None:
 def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     for module in (recipients_module, record_module):
         monkeypatch.setattr(module, "CHUNK", 50)
-    prepare(Row(1, people(1)[0]))  # loads what is known of phone numbers
+    hello_to(Row(1, people(1)[0]))  # loads what is known of phone numbers
     few, many = 100, 600
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
@@ -1008,7 +1009,7 @@ def test_the_log_names_the_line_of_a_file(tmp_path: Any, caplog: pytest.LogCaptu
 def test_failures_beyond_a_thousand_are_in_the_report_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_MAX_LOGGED", 5)
+    monkeypatch.setattr(progress_module, "_MAX_LOGGED", 5)
     world = World()
     with caplog.at_level(logging.WARNING):
         broadcast = Broadcast(world, [{NUMBER: "x"}] * 9).go()
@@ -1022,7 +1023,7 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
 ) -> None:
     # Nobody stops it, and nobody reads how far it is.
     monkeypatch.setattr(run_module, "_LOOK", 60.0)
-    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 3600.0)
+    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 3600.0)
     world = World()
     world.latency = 2
     people_of_a_day = [{NUMBER: f"+4477009{place:05}"} for place in range(1440)]
@@ -1064,7 +1065,7 @@ def test_a_short_broadcast_is_told_of_every_ten_seconds(caplog: pytest.LogCaptur
 def test_progress_is_told_even_if_the_clock_has_not_moved(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 0.0)
+    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 0.0)
 
     class Still(VirtualClock):
         """As coarse as the clocks of some systems are."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly.airflow_compat import exceptions, tasks
-from airflow_provider_wassly.broadcast import run as run_module
+from airflow_provider_wassly.airflow_compat import exceptions, tasks, templates
+from airflow_provider_wassly.broadcast import progress as progress_module
 from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
@@ -99,6 +99,26 @@ def test_a_message_file_is_rendered_for_each(task: Task, service: Service, tmp_p
     task.dag_options = {"template_searchpath": str(tmp_path)}
     task.run(recipients=people(1), message="text.j2")
     assert service.messages[0].texts["message"] == "Dear Ann 1, it is 2026-11-24"
+
+
+def test_a_template_is_read_once_for_the_whole_list(
+    task: Task, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    template_of = templates.template_of
+
+    def reading(content: str, env: Any) -> Any:
+        read.append(content)
+        return template_of(content, env)
+
+    (tmp_path / "1.pdf").write_text("content")
+    monkeypatch.setattr(templates, "template_of", reading)
+    document = f"{tmp_path}/{{{{ recipient.name[-1:] }}}}.pdf"
+    names = {"document": document, "document_name": "for {{ recipient.name }}"}
+    assert task.run(recipients=[people(1)[0], {**people(2)[1], "name": "Bea 1"}], **names).counts == {"accepted": 2}
+    assert sorted(text for text in read if "recipient" in text) == sorted(
+        ["Hello {{ recipient.name }}", *names.values()]
+    )
 
 
 @pytest.mark.parametrize(
@@ -420,7 +440,7 @@ def test_a_row_with_the_number_of_another_and_a_text_of_its_own_is_named(
         {"contact_mobile_number": number(2), "name": "Bob"},
     ]
     assert task.run(recipients=rows).counts == {"accepted": 2, "duplicate": 2}
-    ours = [record for record in caplog.records if record.name == run_module.__name__]
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_wassly.broadcast.")]
     assert [record.getMessage() for record in ours if record.levelname == "WARNING"] == [
         "Row 2 and row 4 have the same number (+44…0002) and differ: it gets one message, that of the first row that "
         "can be sent (on_duplicate='skip')"
@@ -432,7 +452,7 @@ def test_of_many_such_rows_some_are_named_and_the_others_counted(
 ) -> None:
     rows = [{"contact_mobile_number": number(1), "name": f"Ann {each}"} for each in range(50)]
     task.run(recipients=rows)
-    ours = [record for record in caplog.records if record.name == run_module.__name__]
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_wassly.broadcast.")]
     lines = [record.getMessage() for record in ours if record.levelname == "WARNING"]
     assert len(lines) == 21
     assert lines[-1] == "29 more rows have the number of a row before them and differ from it"
@@ -648,7 +668,7 @@ def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, servi
 def test_progress_is_told_at_the_pace_of_the_clock(
     task: Task, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 60.0)
+    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 60.0)
     task.run(recipients=people(31))  # three minutes of sending
     lines = [record.getMessage() for record in caplog.records if " of 31 recipients: " in record.getMessage()]
     assert [line.split()[0] for line in lines] == ["11", "21"]
