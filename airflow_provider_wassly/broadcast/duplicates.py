@@ -1,4 +1,4 @@
-"""Rows with the same number: who already has a message, and which rows differ."""
+"""Rows that share a number: which numbers were sent to, and which rows differ in content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_provider_wassly.client import WasslyInvalidMessage, normalize
 
 log = logging.getLogger(__name__)
 
-#: Rows with the same number and another content that get a line of their own in the log.
+#: How many rows that repeat a number with different content get a log line of their own.
 _MAX_DUPLICATES = 20
 
 
@@ -30,18 +30,18 @@ class SentNumbers:
         return _as_integer(number) in self._numbers
 
     def add(self, number: str) -> None:
-        """Add a number as the client writes it: ``+`` and digits."""
+        """Add a number in the form that the client sends: ``+`` and digits."""
         self._numbers.add(_as_integer(number))
 
     def add_row(self, row: Row) -> None:
-        """Add the number of a row that an earlier attempt has sent to."""
-        with suppress(WasslyInvalidMessage):  # in a region that the connection had then
+        """Add the number of a row that an earlier attempt sent to."""
+        with suppress(WasslyInvalidMessage):  # a national form, of a default_region that the connection no longer has
             self.add(normalize(row.number, self._region))
 
 
 def warn_of_duplicates(recipients: RecipientList, region: str | None) -> None:
     """
-    Warn of rows whose message nobody gets because another row has the same number and says something else.
+    Warn about rows that are skipped as duplicates although their content differs from the row before.
 
     :param recipients: the list.
     :param region: the connection's ``default_region``.
@@ -60,16 +60,16 @@ def warn_of_duplicates(recipients: RecipientList, region: str | None) -> None:
             told += 1
             if told <= _MAX_DUPLICATES:
                 log.warning(
-                    "%s and %s have the same number (%s) and differ: it gets one message, that of the first row "
-                    "that can be sent (on_duplicate='skip')",
+                    "%s and %s have the same number (%s) but different content: only the first of them that can be "
+                    "sent is sent (on_duplicate='skip')",
                     where(position, line).capitalize(),
                     row.where,
                     short(row.number),
                 )
     if told > _MAX_DUPLICATES:
-        log.warning("%d more rows have the number of a row before them and differ from it", told - _MAX_DUPLICATES)
+        log.warning("%d more rows repeat the number of an earlier row with different content", told - _MAX_DUPLICATES)
 
 
 def _as_integer(number: str) -> int:
-    # A third of the memory that the text would take.
+    # Takes a third of the memory of the text.
     return int(number[1:])

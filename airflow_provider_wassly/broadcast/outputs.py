@@ -1,4 +1,4 @@
-"""The files that a broadcast leaves, opened before the first message and saved after the last."""
+"""The files that a broadcast writes: opened before the first message, saved after the last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 class Outputs:
     """
-    The report and the list of the unsent, as far as the task wants them.
+    The report and the list of unsent rows, if the task wants them.
 
     :param conn_id: the Airflow connection for the object storage.
     """
@@ -27,12 +27,12 @@ class Outputs:
 
     def open(self, *, report: Any, shows_numbers: bool, unsent: Any, recipients: Any) -> None:
         """
-        Open those that have a location, and check that each can be written.
+        Open those that have a location, and check that they can be written.
 
-        :param report: where the report goes, ``None`` for none.
-        :param shows_numbers: whether it shows numbers in full.
-        :param unsent: where the list of the unsent goes, ``None`` for none.
-        :param recipients: the file of the list, ``None`` if it is none. It must not be overwritten.
+        :param report: where to write the report, ``None`` for no report.
+        :param shows_numbers: whether the report shows numbers in full.
+        :param unsent: where to write the unsent rows, ``None`` not to write them.
+        :param recipients: the file of the list, which must not be overwritten; ``None`` if the list is not a file.
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
         if report is not None:
@@ -42,22 +42,23 @@ class Outputs:
         check_places(recipients, self._outputs)
 
     def save(self) -> str:
-        """Write each to its place; return what went wrong, an empty text if nothing did."""
+        """Write each to its location; return what went wrong, an empty string if nothing did."""
         wrong = []
         for output in self._outputs:
             try:
                 output.save()
             except Exception as error:
-                wrong.append(f"{output.location} could not be saved ({type(error).__name__}: {error})")
-                log.error("%s", wrong[-1])
+                reason = f"save {output.location} ({type(error).__name__}: {error})"
+                wrong.append(f"could not {reason}")
+                log.error("Could not %s", reason)
         return "; ".join(wrong)
 
     @property
     def places(self) -> str:
-        """Where they were saved, as the end of a log line or an error."""
+        """Where they were saved, to be appended to a log line or an error."""
         return "".join(f". {output.parameter.capitalize()}: {output.location}" for output in self if output.is_saved)
 
     def close(self) -> None:
-        """Release what was not saved."""
+        """Discard what was not saved."""
         for output in self._outputs:
             output.close()

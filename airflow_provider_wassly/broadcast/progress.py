@@ -1,4 +1,4 @@
-"""What the log tells of a broadcast while it runs."""
+"""What a broadcast logs while it runs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from airflow_provider_wassly.broadcast.tally import Tally
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two progress lines: a share of the time that has passed, within limits, so that a broadcast of days
-#: leaves some hundreds of them.
+#: Seconds between two progress lines: a fraction of the time so far, within limits, so that a broadcast of several days
+#: logs a few hundred.
 _PROGRESS_SHARE = 0.03
 _PROGRESS_LEAST = 10.0
 _PROGRESS_MOST = 900.0
 
-#: Failures that get a line of their own in the log; the report has them all.
+#: How many failures get a log line of their own; the report has them all.
 _MAX_LOGGED = 200
+
+_WORDS = {"failed": "failed", "invalid": "is invalid", "unknown": "has an UNKNOWN outcome"}
 
 
 class ProgressLog:
     """
-    Logs how a broadcast goes: its start, how far it is now and then, and recipients that fail.
+    Logs the start of a broadcast, its progress from time to time, and the recipients that fail.
 
-    :param tally: counts what has come of the recipients.
+    :param tally: the counts so far.
     """
 
     def __init__(self, tally: Tally) -> None:
@@ -33,27 +35,27 @@ class ProgressLog:
         self._next = 0.0
         self._logged = 0
 
-    def start(self, *, before: int, messages_per_minute: float | None, max_workers: int) -> None:
+    def log_start(self, *, before: int, messages_per_minute: float | None, max_workers: int) -> None:
         """
-        Say how many are sent to, and how long that takes.
+        Log how many recipients there are to send to, and how long that will take.
 
-        :param before: how many of them earlier tries have sent to, or may have.
-        :param messages_per_minute: the pace, ``None`` for none.
-        :param max_workers: how many messages are on their way at the same time.
+        :param before: how many recipients earlier attempts sent to, or may have.
+        :param messages_per_minute: the pace, ``None`` for no limit.
+        :param max_workers: how many messages are in flight at once.
         """
         self._next = self._tally.clock.monotonic() + _PROGRESS_LEAST
         left = self._tally.total - before
         if messages_per_minute is None:
-            speed = f"as fast as {max_workers} threads go"
+            at_once = "one" if max_workers == 1 else f"up to {max_workers}"
+            speed = f"without a pace limit, {at_once} at a time"
         else:
-            speed = (
-                f"at {messages_per_minute:g} messages a minute: that takes about {_duration(left, messages_per_minute)}"
-            )
+            duration = _duration(left, messages_per_minute)
+            speed = f"at {messages_per_minute:g} messages per minute, which takes about {duration}"
         again = f" ({before} were already handled by earlier attempts)" if before else ""
-        log.info("Sending to up to %d recipients%s, %s", left, again, speed)
+        log.info("Sending to up to %d recipients%s %s", left, again, speed)
 
-    def progress(self) -> None:
-        """Say how far it is, if it is time to."""
+    def log_progress_if_due(self) -> None:
+        """Log the progress, if it is time to."""
         tally, now = self._tally, self._tally.clock.monotonic()
         if now < self._next:
             return
@@ -61,19 +63,19 @@ class ProgressLog:
         parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
         left = tally.total - tally.done
         if left and tally.per_minute:
-            parts.append(f"{tally.per_minute:.1f} a minute, about {_duration(left, tally.per_minute)} left")
+            parts.append(f"{tally.per_minute:.1f} per minute, about {_duration(left, tally.per_minute)} left")
         if tally.remaining_conversations is not None:
             parts.append(f"{tally.remaining_conversations} conversations remain")
-        log.info("%d of %d recipients: %s", tally.done, tally.total, ", ".join(parts) or "nothing yet")
+        details = f": {', '.join(parts)}" if parts else ""
+        log.info("%d of %d recipients done%s", tally.done, tally.total, details)
 
-    def failure(self, row: Row, outcome: Outcome, reason: str) -> None:
-        """Say why a recipient failed, unless so many have that the report has to do."""
+    def log_failure(self, row: Row, outcome: Outcome, reason: str) -> None:
+        """Log why a recipient failed, unless too many have; the report has them all."""
         self._logged += 1
         if self._logged <= _MAX_LOGGED:
-            word = "UNKNOWN whether accepted" if outcome == "unknown" else outcome
-            log.warning("%s (%s): %s: %s", row.where.capitalize(), short(row.number), word, reason)
+            log.warning("%s (%s) %s: %s", row.where.capitalize(), short(row.number), _WORDS[outcome], reason)
         if self._logged == _MAX_LOGGED:
-            log.warning("Further recipients that fail are in the report only")
+            log.warning("Logged %d failures; further ones are only in the report", _MAX_LOGGED)
 
 
 def _duration(messages: int, per_minute: float) -> timedelta:

@@ -1,4 +1,4 @@
-"""What each recipient gets: the message's texts and files, rendered row by row."""
+"""Renders the message to each recipient: its texts and files."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_wassly.airflow_compat.bases import BaseOperator, Context
 
-#: The recipient of a message that is checked before there is one.
+#: Stands in for the recipient when a message is checked before its recipient is known.
 _ANYBODY = "+447700900000"
 
-#: How many wrong rows, or columns of the list, an error names. That is enough to see what is wrong.
+#: How many wrong rows, or columns of the list, an error names: enough to see what is wrong.
 _MAX_NAMED = 20
 
 
@@ -40,9 +40,9 @@ class _Field:
     """
     One parameter of the message, ready to be rendered.
 
-    :param render: returns its value for the recipient that the context holds by then.
-    :param is_shared: whether all recipients get the same value.
-    :param tree: the syntax tree of its template, ``None`` if it is no template.
+    :param render: returns its value for the recipient that is in the context at that moment.
+    :param is_shared: whether every recipient gets the same value.
+    :param tree: the syntax tree of its template, ``None`` if it is not a template.
     """
 
     render: Callable[[], Any]
@@ -54,15 +54,15 @@ class MessageRenderer:
     """
     Renders the message to each recipient. Each template is read once, here.
 
-    :param fields: the parameters of the message by name, as the DAG has them: texts, templates, callables, paths, or
+    :param fields: the message parameters by name, as written in the DAG: texts, templates, callables, paths, or the
         outputs of other tasks.
-    :param task: the operator that they belong to.
-    :param context: Airflow's, of the running task.
-    :param env: makes text of the templates.
+    :param task: the operator that the parameters belong to.
+    :param context: the context of the running task.
+    :param env: the template environment; it renders text, not objects.
     :param hook: checks messages and finds files.
-    :param instance_id: sends to the rows that name no session of their own; by default the connection's.
+    :param instance_id: the sending session for rows that name none; by default the connection's.
     :param attachment_conn_id: the Airflow connection for the object storage of the files.
-    :raises WasslyInvalidMessage: when a template is none, or a task whose output is used may not have run yet.
+    :raises WasslyInvalidMessage: when a template is wrong, or uses the output of a task that may not have run yet.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class MessageRenderer:
         self._instance_id = instance_id
         self._attachment_conn_id = attachment_conn_id
         self._context: Any = copy.copy(context)
-        #: Holds text that is data although it may look like a template.
+        # Parameters whose text is data, even if it looks like a template.
         self._literal = templates.expanded_over_outputs(task)
         self._fields = {name: self._field(name, value) for name, value in fields.items()}
         self._find_once = lru_cache(maxsize=128)(self._find)
 
     def check(self, columns: frozenset[str] | None) -> None:
         """
-        Refuse before the first message what would be refused for every row.
+        Raise before the first message what would be raised for every row.
 
-        :param columns: those of the list, ``None`` if they are not known.
+        :param columns: the columns of the list, ``None`` if they are not known.
         :raises WasslyInvalidMessage: names the parameter.
         """
         for name, field in self._fields.items():
@@ -106,12 +106,12 @@ class MessageRenderer:
         message = self._render("message") if "message" in shared else None
         is_empty = message is None or (isinstance(message, str) and not message.strip())
         if is_empty and len(shared) < len(self._fields):
-            message = "-"  # there may be a file
+            message = "-"  # a recipient may still get a text or a file
         check_message(MessageParameters(_ANYBODY, message, instance_id="-", **files))
 
     def check_all(self, recipients: RecipientList) -> None:
         """
-        Render the message to every recipient.
+        Render the message to every recipient, and send nothing.
 
         :raises WasslyInvalidMessage: names the rows that cannot be sent to.
         """
@@ -127,8 +127,9 @@ class MessageRenderer:
                         wrong.append(f"{row.where} ({shorten(str(row.number))}): {error.message}")
         if number:
             more = f"; and {number - _MAX_NAMED} more" if number > _MAX_NAMED else ""
+            rows_are = "1 row is" if number == 1 else f"{number} rows are"
             raise WasslyInvalidMessage(
-                f"{number} rows cannot be sent to (validate_first): {'; '.join(wrong)}{more}", field="recipients"
+                f"{rows_are} wrong (validate_first): {'; '.join(wrong)}{more}", field="recipients"
             )
 
     def message_to(self, row: Row) -> OutgoingMessage:
@@ -150,7 +151,7 @@ class MessageRenderer:
             )
             return self._hook.prepare(parameters)
         except WasslyInvalidMessage as error:
-            # A path, or the error of a filter, can hold the number.
+            # A path, or the error of a filter, can contain the number.
             error.message = _without_number(error.message, row.number)
             raise
 
@@ -183,28 +184,28 @@ class MessageRenderer:
         )
 
     def _check_order(self, name: str, output: Any) -> None:
-        """Refuse the output of a task that may not have run: in ``partial``, Airflow looks at template fields only."""
+        """Refuse the output of a task that may not have run: in ``partial``, Airflow only looks at template fields."""
         upstream = self._task.get_flat_relative_ids(upstream=True)
         for task, _ in output.iter_references():
             if task.task_id not in upstream:
                 raise WasslyInvalidMessage(
-                    f"the output of {task.task_id}, for which this task does not wait; "
+                    f"uses the output of {task.task_id}, but this task does not wait for it; "
                     f"set {task.task_id} >> {self._task.task_id} in the DAG",
                     field=name,
                 )
 
     def _check_names(self, name: str, tree: nodes.Template, columns: frozenset[str] | None) -> None:
-        """Refuse a template that names what neither the context nor any row has."""
+        """Refuse a template with names that neither the context nor any row has."""
         known = {*self._context, *templates.names_in_templates()}
         for unknown in sorted(unknown_names(tree, self._env, known)):
             raise WasslyInvalidMessage(
-                f"names {unknown}, which no template has; the columns of the list are recipient.…", field=name
+                f"uses {unknown}, which is not defined; the columns of the list are recipient.…", field=name
             )
         if columns is None:
             return
         for column in sorted(columns_needed(tree) - columns):
             raise WasslyInvalidMessage(
-                f"names recipient.{column}, but the list has no such column; its columns: "
+                f"uses recipient.{column}, but the list has no such column; its columns: "
                 f"{', '.join(sorted(columns)[:_MAX_NAMED])}",
                 field=name,
             )
@@ -212,7 +213,7 @@ class MessageRenderer:
     def _render(self, name: str) -> Any:
         try:
             return self._fields[name].render()
-        except Exception as error:  # the DAG's filters and macros can raise anything, for one row and not the next
+        except Exception as error:  # the DAG's filters and macros can raise anything, and only for some rows
             raise WasslyInvalidMessage(_reason(error), field=name) from None
 
     def _attachment(self, parameter: str) -> Attachment | None:

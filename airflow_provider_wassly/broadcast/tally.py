@@ -1,4 +1,4 @@
-"""What has come of a broadcast so far, in numbers."""
+"""The counts of a broadcast so far."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from airflow_provider_wassly.client.clock import Clock
 
 @dataclass
 class Tally:
-    """What has come of the recipients so far, of whom there are ``total``."""
+    """The outcomes of a broadcast so far, out of ``total`` recipients."""
 
     total: int
     clock: Clock
     outcomes: Counter[Outcome] = field(default_factory=Counter)
-    #: Of the failed: those for whom another try may help.
+    #: How many of the failed may succeed on a retry.
     may_pass: int = 0
-    #: Sent by this try.
+    #: How many messages this attempt got accepted.
     sent: int = 0
     remaining_conversations: int | None = None
     began: float = field(init=False)
@@ -29,22 +29,22 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """How long it has taken."""
+        """The seconds since it began."""
         return self.clock.monotonic() - self.began
 
     @property
     def per_minute(self) -> float:
-        """How many were sent in a minute, by this try."""
+        """How many messages per minute this attempt has sent."""
         return self.sent / self.seconds * 60 if self.seconds else 0.0
 
     @property
     def done(self) -> int:
-        """How many recipients have come to an end of which this try, or an earlier one, knows."""
+        """How many recipients have an outcome, from this attempt or an earlier one."""
         return self.outcomes.total() - self.outcomes["not_sent"]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many recipients have come to which end."""
+        """How many recipients have each outcome."""
         known: dict[str, int] = {
             outcome: self.outcomes[outcome] for outcome in get_args(Outcome) if outcome != "not_sent"
         }
@@ -52,21 +52,21 @@ class Tally:
 
     def failures(self, *, with_unknown: bool) -> int:
         """
-        Return how many recipients count as failed.
+        Return how many recipients count as failures.
 
-        :param with_unknown: whether those count whose outcome is unknown.
+        :param with_unknown: whether unknown outcomes count.
         """
         unknown = self.outcomes["unknown"] if with_unknown else 0
         return self.outcomes["failed"] + self.outcomes["invalid"] + unknown
 
     def counts_in_words(self) -> str:
-        """Return the counts as a sentence has them."""
+        """Return the counts in words: ``293 of 300 accepted, 7 failed``."""
         counts = self.counts
         told = [f"{counts.pop('accepted')} of {self.total} accepted"]
         return ", ".join(told + [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number])
 
     def summary(self) -> dict[str, Any]:
-        """Return it as the task returns it."""
+        """Return the summary that the task returns."""
         return {
             "recipients": self.total,
             **self.counts,

@@ -414,7 +414,7 @@ def test_a_broadcast_that_had_sent_to_all_resumes_when_it_is_cleared(cases: dict
     log = check(case, state="success", tries=2, reached=once(*range(1, 6)))
     assert len(case.before) == 5
     assert (
-        "Resuming, because this task was cleared after it had failed: nobody is sent to twice. To send to everybody "
+        "Resuming without sending to anyone twice: this task was cleared after it failed. To send to everyone "
         "again, start a new DAG run, or set on_clear='restart'"
     ) in log
 
