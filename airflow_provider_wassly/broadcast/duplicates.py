@@ -41,7 +41,7 @@ class SentNumbers:
 
 def warn_of_duplicates(recipients: RecipientList, region: str | None) -> None:
     """
-    Warn about rows that are skipped as duplicates although their content differs from the row before.
+    Warn about rows that are skipped as duplicates although they differ from the first row with their number.
 
     :param recipients: the list.
     :param region: the connection's ``default_region``.
@@ -60,8 +60,8 @@ def warn_of_duplicates(recipients: RecipientList, region: str | None) -> None:
             told += 1
             if told <= _MAX_DUPLICATES:
                 log.warning(
-                    "%s and %s have the same number (%s) but different content: only the first of them that can be "
-                    "sent is sent (on_duplicate='skip')",
+                    "%s and %s have the same number (%s) but different content: only the first valid one is sent "
+                    "(on_duplicate='skip')",
                     where(position, line).capitalize(),
                     row.where,
                     short(row.number),

@@ -10,7 +10,7 @@ from typing import IO, Any
 #: Characters to read at a time.
 _BLOCK = 64 * 1024
 
-#: The most characters of one item: an item without an end must not fill the memory.
+#: How many characters one item may have: an item without an end must not fill the memory.
 _LARGEST = 1024 * 1024
 
 _DECODER = json.JSONDecoder()

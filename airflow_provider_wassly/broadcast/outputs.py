@@ -59,6 +59,6 @@ class Outputs:
         return "".join(f". {output.parameter.capitalize()}: {output.location}" for output in self if output.is_saved)
 
     def close(self) -> None:
-        """Discard what was not saved."""
+        """Release their temporary files."""
         for output in self._outputs:
             output.close()

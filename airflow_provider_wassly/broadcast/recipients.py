@@ -104,7 +104,7 @@ class Row:
 
     def check(self) -> None:
         """
-        Refuse a row that is wrong whatever the message is.
+        Refuse a row that cannot be sent to, whatever the message.
 
         :raises WasslyInvalidMessage: says why.
         """

@@ -32,7 +32,7 @@ _VERSION = 2
 #: How many changes the journal holds before the chunks are written.
 _JOURNAL_SIZE = 32
 
-#: The most characters for the conversation ids of one chunk; the ids beyond that are dropped.
+#: How many characters the conversation ids of one chunk may take; the ids beyond that are dropped.
 _MAX_IDS = 40_000
 
 #: Seconds without a write after which to check whether Airflow has given up this process, which takes some minutes.

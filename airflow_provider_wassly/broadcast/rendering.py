@@ -89,7 +89,7 @@ class MessageRenderer:
 
     def check(self, columns: frozenset[str] | None) -> None:
         """
-        Raise before the first message what would be raised for every row.
+        Check, before the first message, what would be wrong in every row.
 
         :param columns: the columns of the list, ``None`` if they are not known.
         :raises WasslyInvalidMessage: names the parameter.

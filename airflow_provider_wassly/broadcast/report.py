@@ -130,7 +130,7 @@ class Output(ABC):
             raise
 
     def close(self) -> None:
-        """Discard what was not saved."""
+        """Release the temporary file."""
         self._text.close()
 
     @abstractmethod

@@ -62,8 +62,8 @@ class Tally:
     def counts_in_words(self) -> str:
         """Return the counts in words: ``293 of 300 accepted, 7 failed``."""
         counts = self.counts
-        told = [f"{counts.pop('accepted')} of {self.total} accepted"]
-        return ", ".join(told + [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number])
+        words = [f"{counts.pop('accepted')} of {self.total} accepted"]
+        return ", ".join(words + [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number])
 
     def summary(self) -> dict[str, Any]:
         """Return the summary that the task returns."""

@@ -997,6 +997,19 @@ def test_the_log_shows_no_whole_number_and_says_how_it_goes(caplog: pytest.LogCa
         assert number(place)[1:] not in caplog.text
 
 
+def test_the_log_says_how_many_are_left_and_how_many_are_sent_to_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.fates = {number(3): ["refuse for now"]}
+    with caplog.at_level(logging.INFO):
+        Broadcast(world, people(4), max_workers=3).go()
+        Broadcast(world, people(4), 2, pace=Pace(2, clock=world.clock)).go()
+    assert "Sending to up to 4 recipients without a pace limit, up to 3 at a time" in caplog.messages
+    assert (
+        "Sending to up to 1 recipients (3 were already handled by earlier attempts) at 2 messages per minute, which "
+        "takes about 0:00:30"
+    ) in caplog.messages
+
+
 def test_the_log_names_the_line_of_a_file(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "list.csv"
     path.write_text(f"{NUMBER}\n{number(0)}\n\n{number(1)}\n")

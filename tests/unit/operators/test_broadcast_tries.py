@@ -291,6 +291,9 @@ def test_rows_that_are_wrong_stop_no_other_and_count_as_failures(
     assert ended.counts == {"accepted": 2, "invalid": 3}
     assert [line[2] for line in read(tmp_path / "report.csv")] == ["accepted", "accepted", *["invalid"] * 3]
     assert "Row 5 (+44…0005) is invalid: message: this row has no value in column 'name'" in caplog.text
+    assert "2 of 5 accepted, 3 invalid (3 failures, allowed: 59.9%)" in str(
+        task.run(**arguments, max_failures=0.599).error
+    )
     task.clear()
     assert task.run(**arguments, max_failures=3).returned is not None
     task.clear()
@@ -440,8 +443,8 @@ def test_a_row_with_the_number_of_another_and_a_text_of_its_own_is_named(
     assert task.run(recipients=rows).counts == {"accepted": 2, "duplicate": 2}
     ours = [record for record in caplog.records if record.name.startswith("airflow_provider_wassly.broadcast.")]
     assert [record.getMessage() for record in ours if record.levelname == "WARNING"] == [
-        "Row 2 and row 4 have the same number (+44…0002) but different content: only the first of them that can be "
-        "sent is sent (on_duplicate='skip')"
+        "Row 2 and row 4 have the same number (+44…0002) but different content: only the first valid one is sent "
+        "(on_duplicate='skip')"
     ]
 
 
