@@ -1,5 +1,5 @@
 """
-One message to a whole list: reading the list, sending at a pace, recording who was sent to, reporting.
+Send one message to a list of recipients: read the list, render each message, send at a pace, record, report.
 
-No Airflow operator: that is :mod:`airflow_provider_wassly.operators.broadcast`, which only sets a run up and ends it.
+The operator, :mod:`airflow_provider_wassly.operators.broadcast`, only sets up a run and ends it.
 """

@@ -1,4 +1,4 @@
-"""What the templates of a message need: columns of the list, and names that a template can have."""
+"""What the templates of a message refer to: columns of the list, and other names."""
 
 from __future__ import annotations
 
@@ -7,37 +7,35 @@ from collections.abc import Iterable, Iterator
 import jinja2
 from jinja2 import meta, nodes
 
-#: What makes a template work without the column that stands before it.
+#: Filters and tests that let a template work without the column in front of them.
 _DEFAULTS = ("default", "d")
 _TESTS = ("defined", "undefined")
 
 
-def columns_needed(source: str, env: jinja2.Environment) -> set[str]:
+def columns_needed(tree: nodes.Template) -> set[str]:
     """
-    Return the columns without which a template cannot be rendered, as far as it names them.
+    Return the columns that a template cannot be rendered without, as far as it names them.
 
-    One for which the template has a default, or asks whether it is there, is not needed.
+    A column is not needed if the template has a default for it, or tests whether it is there.
 
-    :param source: the template's text.
-    :param env: its environment.
-    :raises jinja2.TemplateSyntaxError: when it is no template.
+    :param tree: the template's syntax tree.
     """
-    tree = env.parse(source)
     if any(name.name == "recipient" for name in tree.find_all(nodes.Name) if name.ctx in ("store", "param")):
-        return set()  # it calls something else so
+        return set()  # the template gives the name to something else
     named = {name for node in tree.find_all((nodes.Getattr, nodes.Getitem)) if (name := _column(node)) is not None}
     return named - set(_optional(tree))
 
 
-def unknown_names(source: str, env: jinja2.Environment, known: Iterable[str]) -> set[str]:
+def unknown_names(tree: nodes.Template, env: jinja2.Environment, known: Iterable[str]) -> set[str]:
     """
-    Return the names that a template uses although nothing has them; none where the DAG lets them be empty.
+    Return the names that a template uses but nothing defines; none if the DAG renders undefined names as empty.
 
-    :param known: those that its context has.
+    :param tree: the template's syntax tree.
+    :param env: its environment.
+    :param known: the names in its context.
     """
     if not issubclass(env.undefined, jinja2.StrictUndefined):
         return set()
-    tree = env.parse(source)
     guarded = {
         node.node.name
         for node in tree.find_all((nodes.Filter, nodes.Test))
@@ -46,9 +44,8 @@ def unknown_names(source: str, env: jinja2.Environment, known: Iterable[str]) ->
     return meta.find_undeclared_variables(tree) - {*known, *env.globals, "recipient"} - guarded
 
 
-def is_the_same_for_all(source: str, env: jinja2.Environment) -> bool:
-    """Tell whether a template makes the same of each recipient."""
-    tree = env.parse(source)
+def is_the_same_for_all(tree: nodes.Template) -> bool:
+    """Tell whether a template renders the same text for every recipient."""
     return "recipient" not in meta.find_undeclared_variables(tree) and not any(meta.find_referenced_templates(tree))
 
 
@@ -63,7 +60,7 @@ def _optional(tree: nodes.Template) -> Iterator[str]:
 
 
 def _column(node: nodes.Node | None) -> str | None:
-    """Return the column that an expression names, ``None`` if it is none."""
+    """Return the column that an expression names, ``None`` if it names none."""
     if isinstance(node, nodes.Getattr) and _is_recipient(node.node):
         return node.attr
     if isinstance(node, nodes.Getitem) and _is_recipient(node.node):

@@ -1,4 +1,4 @@
-"""A file that holds one JSON array, read item by item."""
+"""Reads a file that holds one JSON array, item by item."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import IO, Any
 
-#: Characters that are read at once.
+#: Characters to read at a time.
 _BLOCK = 64 * 1024
 
-#: Characters of one item: one that has no end must not take all memory.
+#: How many characters one item may have: an item without an end must not fill the memory.
 _LARGEST = 1024 * 1024
 
 _DECODER = json.JSONDecoder()
@@ -18,17 +18,17 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class NotJsonError(Exception):
-    """Raised where the file cannot be read; the text names the line."""
+    """Raised when the file is not one JSON array; the text names the line."""
 
 
 def items(text: IO[str], first: str, line: int) -> Iterator[tuple[int, Any]]:
     """
-    Yield the items of the array, each with the line on which it begins.
+    Yield the items of the array, each with the line it begins on.
 
     :param text: the file.
-    :param first: what was read of it: the ``[``, and what is around it.
-    :param line: that on which ``first`` begins.
-    :raises NotJsonError: when it is not one array.
+    :param first: the part that was already read: the ``[`` and the text around it.
+    :param line: the line that ``first`` begins on.
+    :raises NotJsonError: when the file is not one array.
     """
     window = _Window(text, first, line)
     window.take()
@@ -41,14 +41,14 @@ def items(text: IO[str], first: str, line: int) -> Iterator[tuple[int, Any]]:
             yield window.line, window.value()
             mark = window.take()
         if mark != "]":
-            # As in a file that was cut off.
-            raise window.error("no , or ] after an item")
+            # For example because the file was cut off.
+            raise window.error("expected , or ] after an item")
     if window.peek():
-        raise window.error("something stands behind the array's ]")
+        raise window.error("there is text after the array's closing ]")
 
 
 class _Window:
-    """What is in sight of the file: not much more than one item."""
+    """The part of the file that is in memory: little more than one item."""
 
     def __init__(self, text: IO[str], held: str, line: int) -> None:
         self._text = text
@@ -57,7 +57,7 @@ class _Window:
         self.line = line
 
     def peek(self) -> str:
-        """Return the next character that is no white space; at the end an empty text."""
+        """Return the next character that is not white space, an empty string at the end."""
         while True:
             space = _SPACE.match(self._held, self._at)
             assert space is not None
@@ -66,20 +66,20 @@ class _Window:
                 return self._held[self._at : self._at + 1]
 
     def take(self) -> str:
-        """Return this character and go past it."""
+        """Return the next character and move past it."""
         char = self.peek()
         self._pass(self._at + len(char))
         return char
 
     def value(self) -> Any:
-        """Return the value that begins here and go past it."""
+        """Return the value that begins here and move past it."""
         while True:
             value, end, problem = None, len(self._held), ""
             try:
                 value, end = _DECODER.raw_decode(self._held, self._at)
             except (RecursionError, ValueError) as error:
                 problem = getattr(error, "msg", str(error))
-            # What ends where the sight does may go on beyond it, as 12 of 123.
+            # A value that ends where the window ends may continue beyond it, as 12 of 123.
             if end == len(self._held) and end - self._at < _LARGEST and self._see_more():
                 continue
             if problem:
@@ -88,11 +88,11 @@ class _Window:
             return value
 
     def error(self, reason: str) -> NotJsonError:
-        """Return what is to be raised if it goes wrong here."""
+        """Return the error to raise for this line."""
         return NotJsonError(f"line {self.line} is not valid JSON: {reason}")
 
     def _see_more(self) -> bool:
-        # Twice as much each time, so that a long item is not tried again for each of its blocks.
+        # Doubles each time, so that a long item is not parsed again after every block.
         more = self._text.read(max(_BLOCK, len(self._held) - self._at))
         self._held = self._held[self._at :] + more
         self._at = 0

@@ -7,19 +7,19 @@ import threading
 
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 
-#: Of a gap: how late a message may be for the next one not to move. More is not made up for.
+#: How late a message may be, as a fraction of the gap, before the next one moves too. Longer delays are not made up.
 _SLACK = 0.05
 
 
 class Pace:
     """
-    Gives out the moments at which messages may leave, to several threads.
+    Tells several threads when each of their messages may leave.
 
-    Steady: who comes late does not let the next ones leave faster.
+    The pace is steady: a late sender does not speed up the ones after it.
 
-    :param messages_per_minute: on average; ``None`` for as fast as the threads go.
-    :param jitter: by what share of it each gap is shorter or longer, by chance. The average stays.
-    :param clock: what the moments are read from and waited for by.
+    :param messages_per_minute: the average; ``None`` for no limit.
+    :param jitter: random variation of each gap, as a fraction from 0 to 1. The average stays the same.
+    :param clock: tells the time and waits.
     """
 
     def __init__(
@@ -34,15 +34,15 @@ class Pace:
         self._jitter = jitter
         self._clock = clock
         self._lock = threading.Lock()
-        # The next slot, and by how much its message leaves before or after it. Slots are a gap apart whatever chance
-        # does, so that the average is kept in short lists too.
+        # The next slot, and how long before or after it its message leaves. The slots themselves are evenly spaced, so
+        # that short lists keep the average too.
         self._slot = 0.0
         self._shift = 0.0
         self._held_until = 0.0
         self._stopped = clock.event()
 
     def wait_for_turn(self) -> bool:
-        """Wait until a message may leave; return whether it may, as opposed to :meth:`stop`."""
+        """Wait until a message may leave; return ``False`` if :meth:`stop` was called instead."""
         while not self._stopped.is_set():
             with self._lock:
                 now, due = self._clock.monotonic(), self._due()
@@ -55,18 +55,18 @@ class Pace:
         return False
 
     def seconds_to_next(self, waiting: int) -> float:
-        """Return how long a message will have to wait if others wait before it."""
+        """Return how many seconds a message has to wait if ``waiting`` others go first."""
         with self._lock:
             now = self._clock.monotonic()
             return max(self._due(), now) - now + waiting * self._gap
 
     def hold(self, seconds: float) -> None:
-        """Let nothing leave for a time, because Wassly asked for it."""
+        """Let nothing leave for a while, because Wassly asked for it."""
         with self._lock:
             self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
 
     def stop(self) -> None:
-        """Let nothing leave any more; wake who waits."""
+        """Let nothing more leave; wake the threads that wait."""
         self._stopped.set()
 
     def _due(self) -> float:

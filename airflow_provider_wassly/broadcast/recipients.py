@@ -24,25 +24,27 @@ from airflow_provider_wassly.files.locations import local_path, open_location, r
 
 NUMBER = "contact_mobile_number"
 
-#: Rows in one chunk: as many as are read ahead, and as many as one value of the send record is about.
+#: Rows per chunk: read ahead together, and recorded together in one value of the send record.
 CHUNK = 2000
 
-#: In front of a cell of ``unsent`` that a spreadsheet would run. It is taken off again: no list has it of its own.
+#: Put in front of a cell of ``unsent`` that a spreadsheet would execute, and removed again when the list is read. No
+#: list contains it otherwise.
 GUARD = "'\u2060"
 
-#: The column of ``unsent`` that holds a row which could not be read, whole. As long as it does, the row is not sent to.
+#: The column of ``unsent`` that holds the full text of a row that could not be read. Until it is emptied, the row is
+#: not sent to.
 UNREADABLE = "unreadable_row"
 
 _DELIMITERS = (",", ";", "\t", "|")
 _FIELD = "recipients"
 
-#: The line with which Excel tells itself the delimiter.
+#: The line that tells Excel the delimiter.
 _SEP = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 
-#: Characters that are read of the first line before it is known what it is: it may be a whole JSON array.
+#: Characters of the first line to read before its format is known: it may be a whole JSON array.
 _BLOCK = 64 * 1024
 
-#: Tables that would be gone through column by column, by the module of their type, and what makes rows of them.
+#: Tables that would be iterated by column, by library and type, and the call that returns their rows.
 _TABLES = {
     ("pandas", "DataFrame"): 'df.to_dict("records")',
     ("polars", "DataFrame"): "df.to_dicts()",
@@ -52,7 +54,7 @@ _TABLES = {
 _SAVE_AS_CSV = "save the sheet as CSV (UTF-8)"
 _UNPACK = "unpack it first"
 
-#: What files that are not text begin with, what they are and what to do.
+#: How files that are not text begin, what they are, and what to do about it.
 _NO_TEXT = [
     (re.compile(begin, re.DOTALL), kind, advice)
     for begin, kind, advice in (
@@ -64,9 +66,9 @@ _NO_TEXT = [
         (rb"BZh[1-9]1AY&SY", "compressed with bzip2", _UNPACK),
         (rb"\xfd7zXZ\0", "compressed with xz", _UNPACK),
         (rb"\x28\xb5\x2f\xfd", "compressed with zstd", _UNPACK),
-        (rb"PAR1\x15", "a Parquet file", 'read it in a task before and return df.to_dict("records")'),
+        (rb"PAR1\x15", "a Parquet file", 'read it in an upstream task that returns df.to_dict("records")'),
         # The first characters of a list are ASCII.
-        (rb"\0|.\0", "no text, or UTF-16 without a byte order mark", "save it as UTF-8"),
+        (rb"\0|.\0", "not text, or UTF-16 without a byte order mark", "save it as UTF-8"),
     )
 ]
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -77,11 +79,11 @@ class Row:
     """
     One recipient.
 
-    :param position: its place in the list, from 1; blank lines do not count.
+    :param position: its place in the list, counted from 1 without blank lines.
     :param values: its columns.
-    :param error: what is wrong with the row itself, if anything is.
-    :param line: the line of the file on which it begins, from 1; ``None`` if the list is not a file.
-    :param unreadable: all of it as it was written, if that is more than its columns hold.
+    :param error: what is wrong with the row itself, ``None`` if nothing is.
+    :param line: the line of the file that it begins on, counted from 1; ``None`` if the list is not a file.
+    :param unreadable: the full text of the row, if its columns do not hold all of it.
     """
 
     position: int
@@ -92,17 +94,26 @@ class Row:
 
     @property
     def number(self) -> Any:
-        """The number as it was written."""
+        """The number as written in the list."""
         return self.values.get(NUMBER)
 
     @property
     def where(self) -> str:
-        """Its place as logs and errors name it."""
+        """Its place, for logs and errors."""
         return where(self.position, self.line)
+
+    def check(self) -> None:
+        """
+        Refuse a row that cannot be sent to, whatever the message.
+
+        :raises WasslyInvalidMessage: says why.
+        """
+        if self.error:
+            raise WasslyInvalidMessage(self.error, field="the row")
 
 
 def where(position: int, line: int | None) -> str:
-    """Return the place of a row in the list, and in its file."""
+    """Return the place of a row in the list and in its file."""
     return f"row {position}" if line is None else f"row {position}, line {line}"
 
 
@@ -110,9 +121,9 @@ class Recipient:
     """
     A row as templates see it.
 
-    Every column can be had as an attribute, also one that is called ``items`` or ``get``. One that is not there is
-    undefined, whatever the DAG makes of undefined names: to print it is an error, ``is defined`` and ``default`` work.
-    So is one without a value, so that nobody is called None; ``if`` and ``or`` work with it too.
+    Every column is an attribute, even one named ``items`` or ``get``. A column that is missing is undefined, however
+    the DAG treats undefined names: printing it is an error, ``is defined`` and ``default`` work. A column without a
+    value is undefined too, so that no recipient is called None; ``if`` and ``or`` work with it.
     """
 
     __slots__ = ("_values",)
@@ -121,7 +132,7 @@ class Recipient:
         self._values = values
 
     def __getattribute__(self, name: str) -> Any:
-        # Python and Jinja ask for such names to find out what an object can do.
+        # Python and Jinja look up such names to find out what an object can do.
         return object.__getattribute__(self, name) if name.startswith("__") else self[name]
 
     def __getitem__(self, name: str) -> Any:
@@ -129,9 +140,9 @@ class Recipient:
         if (value := values.get(name)) is not None:
             return value
         kind = _NoValue if name in values else StrictUndefined
-        return kind(f"the list has no value in column {name!r} for it; its columns: {_names(values)}")
+        return kind(f"this row has no value in column {name!r}; its columns: {_names(values)}")
 
-    # Without these two, Python would ask for the columns 0, 1, 2 and so on, without an end.
+    # Without these two, Python would ask for columns 0, 1, 2 and so on, forever.
     def __iter__(self) -> Iterator[str]:
         return iter(_values_of(self))
 
@@ -139,11 +150,11 @@ class Recipient:
         return name in _values_of(self)
 
     def __str__(self) -> str:
-        raise TypeError(f"recipient is a whole row; write one of its columns: {_names(_values_of(self))}")
+        raise TypeError(f"recipient is a whole row; use one of its columns: {_names(_values_of(self))}")
 
 
 class _NoValue(Undefined):
-    """What a column without a value holds: it can be asked for and not be printed."""
+    """The value of an empty column: it can be tested, but not printed."""
 
     __slots__ = ()
 
@@ -164,28 +175,26 @@ class RecipientList:
     """
     A list of recipients that can be read several times.
 
-    :param source: a list of mappings or of numbers, or the path or URI of a CSV file with a header line, or of a file
-        with a JSON array or with a JSON object in each line.
+    :param source: a list of dicts or of numbers; or the path or URI of a CSV file with a header line, of a file with a
+        JSON array, or of a file with one JSON object per line.
     :param conn_id: the Airflow connection for the object storage.
-    :raises WasslyInvalidMessage: when it is neither.
+    :raises WasslyInvalidMessage: when it is none of these.
     """
 
     def __init__(self, source: Any, conn_id: str | None = None) -> None:
         if isinstance(source, str) and source.lstrip().startswith(("[", "{")):
             raise _invalid(
-                "text that looks like a list; hand over the list itself, for instance the output of a task, "
-                "and not a template that prints it"
+                "got text that looks like a list; pass the list itself, for instance the output of a task, "
+                "not a template that prints it"
             )
         _refuse_table(source)
         is_file = isinstance(source, (str, PurePath)) or hasattr(source, "protocol")
         if not is_file and (isinstance(source, (Mapping, bytes)) or not hasattr(source, "__iter__")):
-            raise _invalid(
-                f"of type {type(source).__name__}; must be a list of mappings or of numbers, or the path of a file"
-            )
+            raise _invalid(f"must be a list of dicts or of numbers, or the path of a file; got {type(source).__name__}")
         if isinstance(source, (set, frozenset)):
-            raise _invalid("a set, whose order is another one in each attempt; hand over a list")
+            raise _invalid("got a set, whose order can differ between attempts; pass a list")
         if not is_file and hasattr(source, "__next__"):
-            raise _invalid(f"of type {type(source).__name__}, which can be read only once; hand over a list")
+            raise _invalid(f"got an object of type {type(source).__name__}, which can only be read once; pass a list")
         if is_file:
             refuse_web_address(source, _FIELD)
         self._source = source
@@ -194,12 +203,12 @@ class RecipientList:
 
     @property
     def file(self) -> Any:
-        """The file that it is read from, ``None`` if it is none."""
+        """The path or URI of the file, ``None`` if the list is not a file."""
         return self._source if self._is_file else None
 
     def chunks(self) -> Iterator[list[Row]]:
         """
-        Read the list from its beginning.
+        Read the list from the beginning.
 
         :raises WasslyInvalidMessage: when it cannot be read.
         """
@@ -229,10 +238,10 @@ class RecipientList:
 
 def digest(rows: Iterable[Row]) -> str:
     """
-    Return what shows that rows are the same people in the same order.
+    Return a checksum that shows whether rows are the same recipients in the same order.
 
-    Four hexadecimal digits: one list of 65,536 has them by chance. With more, whoever reads the record of a short
-    list could find its numbers by trying them all.
+    It has four hexadecimal digits: another list has the same ones by chance once in 65,536 times. With more digits,
+    whoever reads the record of a short list could recover its numbers by trying them all.
     """
     hashed = hashlib.sha256()
     for row in rows:
@@ -242,33 +251,33 @@ def digest(rows: Iterable[Row]) -> str:
 
 def mark(row: Row) -> int:
     """
-    Return 16 bits that show that a row is the same person at the same place.
+    Return a checksum that shows whether a row is the same recipient at the same place.
 
-    One among 65,536 others has the same by chance. With more bits, whoever reads the record of a short list could find
-    its numbers by trying them all.
+    It has 16 bits: another row has the same ones by chance once in 65,536 times. With more bits, whoever reads the
+    record of a short list could recover its numbers by trying them all.
     """
     hashed = hashlib.sha256(f"{row.position}\n{row.number!r}".encode(errors="surrogatepass"))
     return int.from_bytes(hashed.digest()[:2], "big")
 
 
 def content_of(row: Row) -> int:
-    """Return what tells whether two rows say the same but for the number, with 32 bits."""
+    """Return a 32-bit checksum of everything in a row except its number."""
     values = sorted((str(name), repr(value)) for name, value in row.values.items() if name != NUMBER)
     return zlib.crc32(repr(values).encode(errors="surrogatepass"))
 
 
-#: Names of columns that are remembered; a list that has more makes them up as it goes.
+#: How many column names to remember; a list with more of them generates them.
 _MAX_COLUMNS = 10_000
 
 
 @dataclass(frozen=True)
 class Survey:
     """
-    What one reading of the whole list has shown.
+    What one pass over the whole list has found.
 
     :param total: the number of rows.
-    :param digests: those of all chunks, one after the other.
-    :param columns: the names of all columns that a row has; ``None`` if they are too many.
+    :param digests: the checksums of all chunks, one after the other.
+    :param columns: the names of all columns, ``None`` if there are too many.
     """
 
     total: int
@@ -295,38 +304,38 @@ def survey(recipients: RecipientList) -> Survey:
 
 
 def _refuse_table(source: Any) -> None:
-    # Its library is not ours to import.
+    # By name, because the library is not a dependency of this package.
     for kind in type(source).__mro__:
         library = kind.__module__.partition(".")[0]
         if (advice := _TABLES.get((library, kind.__name__))) is not None:
-            raise _invalid(f"a {library} {kind.__name__}; hand over its rows: {advice}")
+            raise _invalid(f"got a {library} {kind.__name__}; pass its rows: {advice}")
 
 
 def _row(position: int, item: Any, line: int | None = None) -> Row:
     if isinstance(item, (str, int, float)) and not isinstance(item, bool):
-        item = {NUMBER: item}  # the client says what is wrong with a number
+        item = {NUMBER: item}  # the client reports what is wrong with the number
     if not isinstance(item, Mapping):
-        wrong = f"is of type {type(item).__name__}; must be a number or a mapping with {NUMBER}"
+        wrong = f"each recipient must be a number or a dict with {NUMBER}; got {type(item).__name__}"
         return Row(position, {}, wrong, line, repr(item))
     if any(map(_is_nan, item.values())):
         item = {name: None if _is_nan(value) else value for name, value in item.items()}
-    error = _not_corrected(item) if NUMBER in item else f"has no {NUMBER}"
+    error = _not_corrected(item) if NUMBER in item else f"{NUMBER} is missing"
     return Row(position, item, error, line, str(item.get(UNREADABLE) or ""))
 
 
 def _not_corrected(values: Mapping[str, Any]) -> str | None:
     if values.get(UNREADABLE):
-        return f"could not be read in an earlier list; correct it and empty its column {UNREADABLE}"
+        return f"could not be read in an earlier list; correct it, then empty its column {UNREADABLE}"
     return None
 
 
 def _is_nan(value: Any) -> bool:
-    """Tell whether a value is a NaN, or one of the others that stand for no value in a table."""
+    """Tell whether a value is NaN, or another one that means "no value" in a table."""
     if isinstance(value, (str, int, list, dict)):
         return False
     try:
         return bool(value != value)
-    except Exception:  # that of pandas refuses to be compared
+    except Exception:  # NA of pandas refuses to be compared
         return type(value).__name__ == "NAType"
 
 
@@ -366,7 +375,7 @@ def _from_file(text: io.TextIOWrapper, name: str) -> Iterator[Row]:
     if not first.endswith(("\n", "\r")):
         first += text.readline()
     if first.strip() == "{":
-        raise _invalid(f"{name} holds a JSON object on several lines; write one object in each line, or a JSON array")
+        raise _invalid(f"{name} holds a JSON object on several lines; write one object per line, or a JSON array")
     if first.lstrip().startswith("{"):
         yield from _from_json_lines(first, text, number)
     elif found := _SEP.fullmatch(first):
@@ -392,10 +401,10 @@ def _from_json_lines(first: str, text: Iterable[str], number: int) -> Iterator[R
         try:
             item = json.loads(content)
         except json.JSONDecodeError as error:
-            # Its own text would call each line the first.
-            yield Row(position, {}, f"is not valid JSON: {error.msg}, column {error.colno}", line, content.strip())
+            # The text of the error would call every line the first.
+            yield Row(position, {}, f"not valid JSON: {error.msg}, column {error.colno}", line, content.strip())
         except (RecursionError, ValueError) as error:
-            yield Row(position, {}, f"is not valid JSON: {error}", line, content.strip())
+            yield Row(position, {}, f"not valid JSON: {error}", line, content.strip())
         else:
             yield _row(position, item, line)
 
@@ -425,7 +434,7 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int, delimiter
         values = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
         wrong, whole = _not_corrected(values), values.get(UNREADABLE, "")
         if any(cell.strip() for cell in cells[len(columns) :]):
-            wrong, whole = f"has {len(cells)} fields, the header {len(columns)}", _as_csv(cells)
+            wrong, whole = f"has {len(cells)} fields, but the header has {len(columns)}", _as_csv(cells)
         elif NUMBER not in values:
             wrong = f"ends before the column {NUMBER}"
         yield Row(position, values, wrong, line, whole)
@@ -447,12 +456,12 @@ def _cells(line: str, delimiter: str) -> list[str]:
 def _header(cells: list[str], name: str) -> list[str]:
     columns = [cell.strip() for cell in cells]
     while columns and not columns[-1]:
-        del columns[-1]  # what stands below it belongs to no column
+        del columns[-1]  # cells below it belong to no column
     if NUMBER not in columns:
-        # Without a header, that is the first recipient.
+        # If the header is missing, this is the first recipient: show no number.
         shown = ", ".join("…" if sum(map(str.isdigit, column)) > 4 else column for column in columns)
         raise _invalid(
-            f"{name} has no column {NUMBER}; its first line must name the columns, and holds: {shown}"
+            f"{name} has no column {NUMBER}; its first line must name the columns, but holds: {shown}"
             if len(columns) > 1
             else f"{name} has no header line with a column {NUMBER}"
         )

@@ -1,9 +1,9 @@
 """
-Who was sent to, recorded ahead and across the attempts of a task.
+The record of a broadcast: each recipient is recorded before sending, and the record outlives the attempt.
 
-The head says whose record it is and how many chunks of the list were begun. Each chunk has a value of its own with one
-character for each row. What has changed since the chunks were written is in the journal, which is small, so that little
-is written for each message. A value holds no phone number, no text, no path and no secret, and stays far under 64 KiB.
+The head says whose record it is and how many chunks of the list have been started. Each chunk has its own value, with
+one character per row. Changes since the chunks were written are in the journal, which is small, so that little is
+written per message. No value holds a phone number, a text, a path or a secret, and each stays far below 64 KiB.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ from airflow_provider_wassly.records.stores import Store
 
 log = logging.getLogger(__name__)
 
-#: Of the record's form. A later version of this package reads what an earlier one wrote.
+#: The version of the format. Later versions of this package read the formats of earlier ones.
 _VERSION = 2
 
-#: Changes in the journal after which the chunks are written.
+#: How many changes the journal holds before the chunks are written.
 _JOURNAL_SIZE = 32
 
-#: Characters that the conversation ids of one chunk may take; what goes beyond is not kept.
+#: How many characters the conversation ids of one chunk may take; the ids beyond that are dropped.
 _MAX_IDS = 40_000
 
-#: Seconds without a write, after which Airflow may have given this process up. It does so after some minutes.
+#: Seconds without a write after which to check whether Airflow has given up this process, which takes some minutes.
 _SOON = 30.0
 
-# What is known of a row, one character each.
+# What is known about a row, as one character.
 OPEN = "."
-#: It is about to be sent or on its way. Of an earlier attempt: nobody knows whether it was accepted.
+#: About to be sent, or in flight. If an earlier attempt left it, the outcome is unknown.
 ANNOUNCED = "?"
 ACCEPTED = "a"
 UNKNOWN = "u"
-#: Certainly not accepted; another try makes no difference unless somebody changes something. Clearing the task says so.
+#: Definitely not accepted, and a retry does not help. Clearing the task tries it again.
 FAILED = "f"
-#: Certainly not accepted; another try may help.
+#: Definitely not accepted; a retry may help.
 FAILED_FOR_NOW = "r"
 
-#: The rows that must not change: Wassly has accepted their messages, or may have.
+#: Rows with these outcomes must not change: Wassly accepted their messages, or may have.
 _SETTLED = {ANNOUNCED, ACCEPTED, UNKNOWN}
 
 
 class WasslyListChanged(WasslyRecordError):
-    """Raised before an attempt sends anything when rows that earlier attempts have sent to have changed."""
+    """Raised before an attempt sends anything, when rows that earlier attempts sent to have changed."""
 
     verdict = "This attempt sent nothing"
     advice = (
-        "Restore the rows that were sent to and clear the task: other rows may be corrected, and new ones added at the "
-        "end. Or send to those who are left in a new DAG run; `unsent` lists them."
+        "Restore the rows that were sent to, then clear the task; other rows may be corrected, and new ones added at "
+        "the end. Or send to the remaining recipients in a new DAG run; `unsent` lists them."
     )
 
 
 class Chunk:
     """
-    What is known of the rows of one chunk.
+    What is known about the rows of one chunk.
 
-    :param outcomes: a character for each row; what is not there is open.
+    :param outcomes: one character per row; rows beyond the end are open.
     :param ids: the conversation ids of accepted rows, by index.
-    :param digest: of the rows that are settled, as an earlier attempt has written it.
+    :param digest: the checksum of the settled rows, as an earlier attempt wrote it.
     """
 
     def __init__(self, outcomes: str = "", ids: Mapping[int, int] | None = None, digest: int | None = None) -> None:
@@ -77,16 +77,16 @@ class Chunk:
         self.conversation_ids = dict(ids or {})
         self._found = digest
         self._marks: dict[int, int] = {}
-        #: The rows that have changed since the chunk's value was written.
+        #: The rows that changed since the chunk's value was written.
         self.changes: set[int] = set()
-        #: Whether anything has changed since anything was written.
+        #: Whether a row changed since the chunk's value or the journal was written.
         self.is_changed = False
 
     def __getitem__(self, index: int) -> str:
         return chr(self._outcomes[index]) if index < len(self._outcomes) else OPEN
 
     def note(self, index: int, outcome: str, row: Row) -> None:
-        """Note what is known of a row. It may be interrupted anywhere, and done once more."""
+        """Note what is known about a row. If this is interrupted anywhere, it can be repeated."""
         if self[index] == outcome:
             return
         self._marks[index] = mark(row)
@@ -95,33 +95,33 @@ class Chunk:
         self._set(index, outcome)
 
     def overlay(self, index: int, outcome: str, conversation_id: int | None, digest: int) -> None:
-        """Take over what a journal says."""
+        """Apply a change from the journal."""
         self._set(index, outcome)
         self._found = digest
         if conversation_id is not None:
             self.conversation_ids[index] = conversation_id
 
     def is_about(self, rows: Sequence[Row]) -> bool:
-        """Tell whether the settled rows are the same in the list as it is now."""
+        """Tell whether the settled rows are still the same in the current list."""
         self._marks = {index: mark(rows[index]) for index in self.settled()}
         found, self._found = self._found, None
-        # The first version of this package writes none; the digests in its head cover all rows.
+        # Format 1 has no such digest; the digests in its head cover all rows.
         return found is None or found == self.digest
 
     @property
     def digest(self) -> int:
-        """Show who the settled rows are, in 16 bits."""
+        """A 16-bit checksum of the settled rows."""
         if self._found is not None:
             return self._found
         return reduce(xor, (self._marks[index] for index in self.settled()), 0)
 
     @property
     def text(self) -> str:
-        """One character for each row, without the open ones at the end."""
+        """One character per row, without the open ones at the end."""
         return self._outcomes.decode("ascii").rstrip(OPEN)
 
     def settled(self) -> Iterator[int]:
-        """Yield the rows that must not change."""
+        """Yield the indexes of the rows that must not change."""
         return (index for index, outcome in enumerate(self.text) if outcome in _SETTLED)
 
     def _set(self, index: int, outcome: str) -> None:
@@ -131,14 +131,15 @@ class Chunk:
 
 class BroadcastRecord:
     """
-    What is known of a broadcast across the attempts of its task.
+    What is known about a broadcast, across the attempts of its task.
 
-    It is there as long as the task has not succeeded, so that whoever clears it sends to nobody twice.
+    The record is kept until the task succeeds, so that clearing the task sends to nobody twice.
 
-    :param store: gives the store of a value by its name, ``None`` where none is kept.
-    :param attempt: the one that runs.
-    :param starts_over: whether to forget what was there before somebody cleared the task.
-    :param earlier_store: where an earlier version of this package or of Airflow kept the values, if that was elsewhere.
+    :param store: returns the store of a value by its name, ``None`` where nothing is kept.
+    :param attempt: the running attempt.
+    :param starts_over: whether to drop a record from before the task was cleared.
+    :param earlier_store: the same for values of an earlier version of this package or of Airflow, if they were kept
+        elsewhere.
     """
 
     def __init__(
@@ -156,31 +157,32 @@ class BroadcastRecord:
         self._clock = SYSTEM
         self._token = secrets.token_hex(8)
         self._chunks: dict[int, Chunk] = {}
-        #: What an earlier attempt has left.
+        #: The head and the journal of an earlier attempt.
         self._head: dict[str, Any] | None = None
         self._journal: dict[str, Any] | None = None
         self._failure: WasslyRecordError | None = None
         self._has_looked = False
-        # The head as this process has written it last, and as it has tried to since. Another one's differs in its sign.
+        # The head that this process wrote last, and the one it has tried to write since. Another process's head has
+        # another ``process``.
         self._written: dict[str, Any] | None = None
         self._tried: dict[str, Any] | None = None
         self._process = secrets.token_hex(4)
-        #: How many chunks were begun: their values must be there.
+        #: How many chunks have been started: their values must exist.
         self._begun = 0
-        # Each value has the number of its writing: the journal is about chunks that are older.
+        # Each value is numbered when it is written: the journal applies to chunks with a lower number.
         self._epoch = 1
         self._count = 0
         self._written_at = 0.0
-        #: Whether an earlier attempt has begun to send, and whether somebody has cleared the task since.
+        #: Whether an earlier attempt began to send, and whether the task was cleared since.
         self.is_resumed = False
         self.is_cleared = False
 
     def look(self) -> None:
         """
-        Read the head, and take the record over. :meth:`resume` raises what goes wrong.
+        Read the head, and take over the record. If that fails, :meth:`resume` raises the error.
 
-        To be called before anything in the attempt can fail: a next one cannot tell any more what another task instance
-        of the same name has left.
+        Call it before anything in the attempt can fail: a later attempt cannot tell a record of this task instance from
+        one that a deleted task instance of the same name left.
         """
         if self._has_looked:
             return
@@ -194,7 +196,7 @@ class BroadcastRecord:
                 owner = self._attempt.owner_of(head)
                 self.is_cleared = owner == "cleared"
                 if owner == "other" or (self.is_cleared and self._starts_over) or not head.get("sends", True):
-                    # Before anything else, because a head with another record's journal can never be understood.
+                    # Before anything else, because a head with the journal of another record is unreadable for good.
                     self._delete(_HEAD)
                     head = None
                 else:
@@ -205,7 +207,7 @@ class BroadcastRecord:
             self._head = head
             if self._is_shared:
                 self._take_over()
-            # Now that no other process writes to it any more.
+            # Only now, when no other process writes to it any more.
             if head is not None and head["version"] > 1:
                 self._journal = self._read_journal()
         except WasslyRecordError as error:
@@ -214,7 +216,7 @@ class BroadcastRecord:
             self._failure = _not_understood(error)
 
     def _move_here(self, earlier_store: Callable[[str], Store | None]) -> dict[str, Any] | None:
-        """Move a record that was kept elsewhere to where this version keeps it, and return its head."""
+        """Move a record to where this version keeps it, and return its head."""
         head = self._get(_HEAD, earlier_store)
         if head is not None:
             _check_head(head)
@@ -222,7 +224,7 @@ class BroadcastRecord:
             for name in (_JOURNAL, *map(_name, range(chunks))):
                 if (value := self._get(name, earlier_store)) is not None:
                     self._set(name, value)
-            # The head last: until it is here, it is read there.
+            # The head last: until it is moved, it is read from the old place.
             self._set(_HEAD, head)
             self._delete(_HEAD, earlier_store)
         return head
@@ -235,21 +237,21 @@ class BroadcastRecord:
         return journal
 
     def _take_over(self) -> None:
-        """Make the record this process's own, so that another one finds that it is not any more."""
+        """Claim the record for this process, so that any other process notices that it has lost it."""
         if self._head is None:
             self._write_journal()
             self._write_head(sends=False)
         else:
-            # What an earlier attempt has left stays its own but for the sign of who may write.
+            # The head stays that of the earlier attempt, except for the process that may write.
             self._put_head({**self._head, "process": self._process})
 
     def resume(self, survey: Survey) -> None:
         """
-        Take up what earlier attempts have left.
+        Resume from what earlier attempts recorded.
 
-        :param survey: of the list as it is now.
-        :raises WasslyListChanged: when the first version of this package has begun with another list.
-        :raises WasslyRecordUnreadable: when it cannot be read.
+        :param survey: what the first pass over the current list found.
+        :raises WasslyListChanged: when the first version of this package started with another list.
+        :raises WasslyRecordUnreadable: when the record cannot be read.
         """
         self.look()
         if self._failure is not None:
@@ -259,60 +261,58 @@ class BroadcastRecord:
 
     def begin(self, clock: Clock = SYSTEM) -> None:
         """
-        Write down that this attempt begins to send.
+        Record that this attempt begins to send.
 
         :param clock: measures the time between two writes.
-        :raises WasslyRecordError: when that cannot be written, or another attempt has begun meanwhile.
+        :raises WasslyRecordError: when the record cannot be written, or another attempt has started.
         """
         self._clock = clock
         self._refuse_if_overtaken()
         if self._journal is None and (self._head is not None or self._written is None):
             self._write_journal()
         self._write_head()
-        # What the journal says goes into its chunks, before another one takes its place.
+        # The changes of the old journal go into their chunks before a new journal replaces it.
         if self._journal is not None:
             for number in sorted(int(number) for number in self._journal["changes"]):
                 self._set(_name(number), self._chunk_value(self._load(number)))
 
     def chunk(self, number: int, rows: Sequence[Row]) -> Chunk:
         """
-        Return what is known of a chunk's rows.
+        Return what is known about the rows of a chunk.
 
-        :param number: that of the chunk, from 0.
-        :param rows: as they are now.
-        :raises WasslyListChanged: when those have changed that were sent to.
-        :raises WasslyRecordUnreadable: when it cannot be read.
+        :param number: the number of the chunk, counted from 0.
+        :param rows: the current rows.
+        :raises WasslyListChanged: when rows that were sent to have changed.
+        :raises WasslyRecordUnreadable: when the record cannot be read.
         """
         if number not in self._chunks:
             chunk = self._load(number) if self.is_resumed else Chunk()
             for index in chunk.settled():
                 if index >= len(rows):
-                    raise _list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
+                    raise _list_changed(f"row {number * CHUNK + index + 1} was sent to, but is gone")
             if not chunk.is_about(rows):
                 first, last = number * CHUNK + 1, number * CHUNK + len(rows)
                 lines = f" (lines {rows[0].line} to {rows[-1].line})" if rows[0].line is not None else ""
-                raise _list_changed(
-                    f"among rows {first} to {last}{lines} some were sent to that have other numbers now"
-                )
+                raise _list_changed(f"in rows {first} to {last}{lines}, numbers that were already sent to have changed")
             self._chunks[number] = chunk
         return self._chunks[number]
 
     def check_end(self, chunks: int) -> None:
         """
-        Check that nobody was sent to beyond the list's end.
+        Check that no row beyond the end of the list was sent to.
 
-        :param chunks: how many the list has.
-        :raises WasslyListChanged: when somebody was.
+        :param chunks: how many chunks the list has.
+        :raises WasslyListChanged: when one was.
         """
         for number in range(chunks, self._begun + 1) if self.is_resumed else ():
             for index in self._load(number).settled():
-                raise _list_changed(f"row {number * CHUNK + index + 1} was sent to and is gone")
+                raise _list_changed(f"row {number * CHUNK + index + 1} was sent to, but is gone")
 
     def counts(self) -> dict[str, int]:
         """
-        Return how many messages of earlier attempts were accepted, and of how many nobody knows.
+        Return how many messages of earlier attempts were accepted, and how many are unknown.
 
-        :raises WasslyRecordError: when that cannot be read.
+        :raises WasslyRecordError: when the record cannot be read.
         """
         if self._head is not None and self._head["version"] > 1 and self._journal is None:
             raise _not_understood(ValueError("the journal was not read"))
@@ -321,9 +321,9 @@ class BroadcastRecord:
 
     def write(self) -> None:
         """
-        Write what has changed.
+        Write the changes.
 
-        :raises WasslyRecordError: when that cannot be written; then nothing more may leave.
+        :raises WasslyRecordError: when they cannot be written; then nothing more may leave.
         """
         if not any(chunk.is_changed for chunk in self._chunks.values()):
             return
@@ -332,13 +332,13 @@ class BroadcastRecord:
         changed = {number: chunk for number, chunk in self._chunks.items() if chunk.changes}
         begun = max(changed) + 1
         if begun > self._begun or sum(len(chunk.changes) for chunk in changed.values()) > _JOURNAL_SIZE:
-            # Of a chunk before, nobody may have been sent to. It counts all the same.
+            # A chunk in between may have no row that was sent to. It is written all the same, because it is counted.
             counted = {number: self._chunks.get(number, Chunk()) for number in range(self._begun, begun)}
-            # In the list's order, so that what is over is noted before what begins.
+            # In the order of the list, so that outcomes are written before new announcements.
             for number, chunk in sorted({**counted, **changed}.items()):
                 self._set(_name(number), self._chunk_value(chunk))
             if begun > self._begun:
-                # After the chunks: those that it counts must be there.
+                # After the chunks: all that the head counts must exist.
                 self._begun = begun
                 self._write_head()
             for chunk in changed.values():
@@ -349,23 +349,23 @@ class BroadcastRecord:
             chunk.is_changed = False
 
     def forget(self, in_use: set[Chunk]) -> None:
-        """Release the memory of chunks whose values are written and of which none is in use."""
+        """Drop the chunks from memory that are written and not in use."""
         self._chunks = {number: chunk for number, chunk in self._chunks.items() if chunk.changes or chunk in in_use}
 
     def remove(self) -> None:
         """
-        Remove all of it: the task has succeeded.
+        Remove the whole record, after the task has succeeded.
 
-        :raises WasslyRecordError: when that does not work, or another attempt has begun meanwhile.
+        :raises WasslyRecordError: when it cannot be removed, or another attempt has started.
         """
         self._refuse_if_overtaken()
-        # First the head: without it, the others say nothing.
+        # The head first: without it, the other values mean nothing.
         for name in (_HEAD, _JOURNAL, *map(_name, range(self._begun + 1))):
             self._delete(name)
 
     @property
     def knows_nothing(self) -> bool:
-        """Whether it is known that nobody was sent to, by this attempt or an earlier one."""
+        """Whether it is known that no attempt has sent to anyone."""
         if self._failure is not None or not self._has_looked:
             return False
         return not (self.is_resumed or self._begun or any(chunk.changes for chunk in self._chunks.values()))
@@ -377,23 +377,21 @@ class BroadcastRecord:
 
     def _refuse_if_overtaken(self) -> None:
         """
-        Refuse where another process has made the record its own since: what is known of the recipients is that one's.
+        Raise if another process has claimed the record since: that one now decides who is sent to.
 
-        An attempt that Airflow has given up can go on where its process outlives the one that watches it (2.11), and
-        when its machine has slept.
+        An attempt that Airflow has given up can keep running if its process outlives its supervisor (Airflow 2.11), or
+        after its machine was asleep.
         """
         if self._is_shared and self._get(_HEAD) not in (self._written, self._tried):
-            raise WasslyRecordError(
-                "another attempt of this task has begun meanwhile, so this one stops", may_pass=False
-            )
+            raise WasslyRecordError("another attempt of this task has started, so this one stops", may_pass=False)
 
     def _load(self, number: int) -> Chunk:
-        """Read a chunk, with what the journal of an earlier attempt knows better."""
+        """Read a chunk, with the newer changes in the journal of an earlier attempt."""
         value = self._get(_name(number))
         if value is None or value.get("token") != self._token:
             if number < self._begun:
                 raise _not_understood(ValueError(f"chunk {number} is missing"))
-            value = None  # not begun, or of a record of the same name that was removed
+            value = None  # not started, or from a record of the same name that was removed
         chunk, written = Chunk(), 0
         try:
             if value is not None:
@@ -401,7 +399,7 @@ class BroadcastRecord:
                 if len(outcomes) > CHUNK:
                     raise ValueError(f"chunk {number} has {len(outcomes)} rows")
                 if set(outcomes) - set(_OUTCOMES):
-                    raise ValueError(f"chunk {number} has outcomes that are none")
+                    raise ValueError(f"chunk {number} has unknown outcomes")
                 accepted = [index for index, outcome in enumerate(outcomes) if outcome == ACCEPTED]
                 ids = zip(accepted, value["conversation_ids"].split(","), strict=False)
                 digest = value.get("digest")
@@ -411,7 +409,7 @@ class BroadcastRecord:
                     None if digest is None else int(digest, 16),
                 )
                 if number >= self._begun:
-                    chunk.changes.update(range(len(outcomes)))  # to be counted, it has to be written once more
+                    chunk.changes.update(range(len(outcomes)))  # it must be written again before the head can count it
                 written = value.get("written", 0)
             journal = self._journal
             if journal is not None and journal["written"] > written and (text := journal["changes"].get(str(number))):
@@ -424,7 +422,7 @@ class BroadcastRecord:
         return chunk
 
     def _as_of_now(self, value: Mapping[str, Any], outcomes: str) -> str:
-        """Return outcomes as they are for this attempt: clearing the task opens what had failed for good."""
+        """Return outcomes as this attempt sees them: clearing the task reopens rows that failed for good."""
         return outcomes if value["chain"] == self._attempt.chain else outcomes.replace(FAILED, OPEN)
 
     def _chunk_value(self, chunk: Chunk) -> dict[str, Any]:
@@ -452,7 +450,7 @@ class BroadcastRecord:
         """
         Write the head.
 
-        :param sends: whether anything can have been sent by then. A record that was only taken over says nothing.
+        :param sends: whether messages may have been sent by then; not if the record was only taken over.
         """
         whose = {"version": _VERSION, **self._attempt.as_values(), "process": self._process}
         self._put_head({**whose, "token": self._token, "sends": sends, "epoch": self._epoch, "begun": self._begun})
@@ -473,7 +471,7 @@ class BroadcastRecord:
             return None if store is None else in_one_piece(store.get)
         except Exception as error:
             raise WasslyRecordUnreadable(
-                f"the send record could not be read ({type(error).__name__}: {error})",
+                f"could not read the send record ({type(error).__name__}: {error})",
                 may_pass=not isinstance(error, ValueError),
             ) from error
 
@@ -484,7 +482,7 @@ class BroadcastRecord:
                 in_one_piece(lambda: store.set(value))
         except Exception as error:
             raise WasslyRecordError(
-                f"the send record could not be written ({type(error).__name__}: {error})", may_pass=True
+                f"could not write the send record ({type(error).__name__}: {error})", may_pass=True
             ) from error
         self._written_at = self._clock.monotonic()
 
@@ -495,7 +493,7 @@ class BroadcastRecord:
                 in_one_piece(store.delete)
         except Exception as error:
             raise WasslyRecordError(
-                f"the send record could not be removed ({type(error).__name__}: {error})", may_pass=True
+                f"could not remove the send record ({type(error).__name__}: {error})", may_pass=True
             ) from error
 
 
@@ -509,7 +507,7 @@ _HEAD_FIELDS: dict[str, Any] = {
 _OUTCOMES = (OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW)
 _CHANGE = re.compile(rf"(\d+)([{''.join(map(re.escape, _OUTCOMES))}])(-?\d*)")
 
-#: More than there can be.
+#: More writes than an attempt can make.
 _WRITES_OF_AN_ATTEMPT = 2**32
 
 
@@ -520,12 +518,12 @@ def _name(number: int) -> str:
 def _changes_in(text: str) -> Iterable[tuple[int, str, str]]:
     for change in filter(None, text.split(",")):
         if (found := _CHANGE.fullmatch(change)) is None or int(found[1]) >= CHUNK:
-            raise ValueError(f"{change!r} in the journal is no change")
+            raise ValueError(f"{change!r} in the journal is not a change")
         yield int(found[1]), found[2], found[3]
 
 
 def _check_head(head: dict[str, Any]) -> None:
-    """Refuse what no version wrote that this one knows."""
+    """Refuse a head in a format that this version does not know."""
     if head["version"] > _VERSION:
         raise ValueError(f"version {head['version']} was written by a later version of this package")
     fields = {"total": int, "digests": str} if head["version"] == 1 else {"epoch": int, "begun": int}
@@ -535,14 +533,14 @@ def _check_head(head: dict[str, Any]) -> None:
 
 
 def _check_journal(journal: dict[str, Any], token: str) -> None:
-    """Refuse what this version does not write."""
+    """Refuse a journal in a format that this version does not write."""
     if journal["token"] != token:
         raise ValueError("the journal belongs to another record")
     if not isinstance(journal["written"], int) or not isinstance(journal["digests"], dict):
-        raise TypeError("the journal has values of other types")
+        raise TypeError("the journal has values of the wrong type")
     for number, changes in journal["changes"].items():
         if not isinstance(changes, str) or not number.isdecimal():
-            raise TypeError("the journal has changes of another type")
+            raise TypeError("the journal has changes of the wrong type")
 
 
 def _list_changed(reason: str) -> WasslyListChanged:
@@ -550,18 +548,18 @@ def _list_changed(reason: str) -> WasslyListChanged:
 
 
 def _check_list(head: dict[str, Any], survey: Survey) -> None:
-    """Refuse another list than the one with which the first version of this package has begun."""
+    """Refuse any other list than the one that the first version of this package started with."""
     if (head["total"], head["digests"]) != (survey.total, survey.digests):
         raise WasslyListChanged(
-            "recipients: the list has changed since an attempt with an earlier version of this package, for which no "
-            "row may change",
+            "recipients: the list has changed since an attempt with an earlier version of this package, whose "
+            "record allows no row to change",
             may_pass=False,
         )
 
 
 def _not_understood(error: Exception) -> WasslyRecordUnreadable:
     failure = WasslyRecordUnreadable(
-        f"the send record could not be understood ({type(error).__name__}: {error})", may_pass=False
+        f"could not interpret the send record ({type(error).__name__}: {error})", may_pass=False
     )
     failure.__cause__ = error
     return failure

@@ -1,4 +1,4 @@
-"""How many conversations remain, told by answers that come in any order."""
+"""How many conversations remain, according to replies that arrive in any order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from airflow_provider_wassly.client import SendReceipt, WasslyError
 @dataclass(frozen=True)
 class Exchange:
     """
-    A message and what came of it.
+    A message and its outcome.
 
-    :param departed_at: when it left; any clock.
-    :param answered_at: when the answer was there.
-    :param outcome: a receipt, an error, or something else for a message that has not left.
+    :param departed_at: when it left, by any clock.
+    :param answered_at: when the reply arrived, by the same clock.
+    :param outcome: a receipt, an error, or anything else for a message that did not leave.
     """
 
     departed_at: float
@@ -23,65 +23,65 @@ class Exchange:
 
     @property
     def told(self) -> int | None:
-        """What the answer says."""
+        """The number in the reply, ``None`` if it has none."""
         return self.outcome.remaining_conversations if isinstance(self.outcome, SendReceipt) else None
 
     @property
     def may_have_taken_one(self) -> bool:
-        """Whether it may have taken a conversation."""
+        """Whether it may have used a conversation."""
         outcome = self.outcome
         return isinstance(outcome, SendReceipt) or (isinstance(outcome, WasslyError) and outcome.accepted is None)
 
 
 class Remaining:
     """
-    Finds out which answer tells the latest number, and what it does not tell yet.
+    Finds the reply with the latest number, and counts the conversations that it does not include yet.
 
-    :param reserve: how many are not to be used; ``None`` if all may.
-    :param recorded: what was read once, before all messages; ``None`` if nothing was.
+    :param reserve: how many conversations to keep; ``None`` to use them all.
+    :param recorded: the number known before the first message, ``None`` if there is none.
     """
 
     def __init__(self, reserve: int | None, recorded: int | None) -> None:
         self._reserve = reserve
         self._recorded = recorded
         self._latest: Exchange | None = None
-        #: When those were back that may have taken a conversation of which the latest answer does not know.
+        #: When the messages ended that may have used a conversation that the latest reply does not include.
         self._untold: list[float] = []
         self._is_accepted = False
 
     @property
     def number(self) -> int | None:
-        """The latest number."""
+        """The latest number, ``None`` if there is none."""
         return self._recorded if self._latest is None else self._latest.told
 
     @property
     def in_doubt(self) -> int:
-        """How many of them may be taken already."""
+        """How many of them may be used already."""
         return len(self._untold)
 
     @property
     def is_never_told(self) -> bool:
-        """Whether messages were accepted and no answer has said how many conversations remain."""
+        """Whether messages were accepted but no reply said how many conversations remain."""
         return self._is_accepted and self._latest is None
 
     def room(self, most: int, out: int) -> int:
         """
         Return how many messages may be announced.
 
-        :param most: no more than these.
-        :param out: how many are announced and not back; each can take a conversation.
+        :param most: the upper limit.
+        :param out: how many are announced and not back yet; each can use a conversation.
         """
         if self._reserve is None:
             return most
         if self._latest is None:
-            # Nobody knows what is right now. The answer to one message tells.
+            # The number is not known yet. The reply to one message tells it.
             most = 0 if out or self._is_accepted else 1
         if self.number is None:
             return most
         return min(most, self.number - self.in_doubt - self._reserve - out)
 
     def note(self, exchange: Exchange) -> bool:
-        """Take in what came of a message; return whether it tells the latest number."""
+        """Note the outcome of a message; return whether its reply has the latest number."""
         self._is_accepted = self._is_accepted or isinstance(exchange.outcome, SendReceipt)
         if exchange.told is not None and self._is_later(exchange):
             self._latest = exchange
@@ -98,5 +98,5 @@ class Remaining:
             return True
         if exchange.answered_at < latest.departed_at:
             return False
-        # They were on the way at the same time. The numbers fall.
+        # They were in flight at the same time. The numbers only fall.
         return (exchange.told or 0) <= (latest.told or 0)

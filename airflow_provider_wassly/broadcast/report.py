@@ -1,4 +1,4 @@
-"""What a broadcast leaves in files: what came of each recipient, and who was not sent to."""
+"""The files of a broadcast: the outcome of each recipient, and the rows that were not sent to."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ from airflow_provider_wassly.files.locations import (
     remote_path,
 )
 
-#: The line at the end: there are readers that go by the place of a column.
+#: ``line`` was added last: some readers go by the position of a column.
 COLUMNS = ("row", NUMBER, "outcome", "conversation_id", "reason", "line")
 
 #: Tells spreadsheets that a file is UTF-8.
 _BOM = "\ufeff"
 
-#: What a spreadsheet runs, in full width too.
+#: The start of a cell that a spreadsheet executes, full-width characters included.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
-#: What begins so and is a number, shortened or not.
+#: A cell that starts like this but is a number, shortened or not.
 _NUMBER = re.compile(r"[+-][0-9][0-9 .,…]*")
 
 Outcome = Literal["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
 
-#: Wassly has certainly not accepted a message to them, and there is no other row for the same number.
+#: Outcomes of rows that were definitely not sent to. A duplicate is not among them: another row has its number.
 _UNSENT = ("failed", "invalid", "not_sent")
 
 
 @dataclass(frozen=True)
 class Line:
     """
-    What came of one recipient.
+    The outcome of one recipient.
 
     :param row: the recipient.
-    :param conversation_id: of an accepted message, if it is known.
-    :param reason: of anything else.
+    :param conversation_id: the conversation of an accepted message, if it is known.
+    :param reason: the reason for any other outcome.
     """
 
     row: Row
@@ -62,7 +62,7 @@ class Line:
 
 class Output(ABC):
     """
-    Takes lines in any order and writes them in the list's, without keeping more than the gaps ask for.
+    Takes lines in any order and writes them in the order of the list; only lines behind a gap wait in memory.
 
     :param location: a local path or a URI.
     :param conn_id: the Airflow connection for the object storage.
@@ -71,7 +71,7 @@ class Output(ABC):
 
     #: The name of the operator's parameter.
     parameter: str
-    #: What is in an object storage until it is saved.
+    #: What a new file in an object storage contains until the output is saved.
     beginning = b""
 
     def __init__(self, location: Any, conn_id: str | None = None) -> None:
@@ -86,7 +86,7 @@ class Output(ABC):
         self._text = _as_text(self._file)
 
     def add(self, line: Line) -> None:
-        """Add a line; each row once. What goes wrong is raised by :meth:`save`: it must not stop the sending."""
+        """Add a line, once per row. Errors are raised by :meth:`save`, so that they do not stop the sending."""
         if self._failure is not None:
             return
         self._early[line.row.position] = line
@@ -100,9 +100,9 @@ class Output(ABC):
 
     def save(self) -> None:
         """
-        Write what there is to its place.
+        Write the lines so far to the location.
 
-        :raises OSError: or whatever else the storage raises.
+        :raises OSError: or any other exception that the storage raises.
         """
         if self._failure is not None:
             raise self._failure
@@ -117,7 +117,7 @@ class Output(ABC):
                 self.copy(self._file, target)
             self.is_saved = True
             return
-        # In one step, so that nobody reads half a report.
+        # Replaced in one step, so that nobody reads half a report.
         beside = f"{path}.{os.getpid()}.part"
         try:
             with open(beside, "wb") as target:
@@ -130,24 +130,24 @@ class Output(ABC):
             raise
 
     def close(self) -> None:
-        """Release what is not saved."""
+        """Release the temporary file."""
         self._text.close()
 
     @abstractmethod
     def write(self, line: Line) -> None:
-        """Write a line for the time being."""
+        """Write a line to the temporary file."""
 
     def copy(self, source: IO[bytes], target: IO[bytes]) -> None:
-        """Write all lines to their place."""
+        """Copy all lines to the location."""
         shutil.copyfileobj(source, target, 1024 * 1024)
 
     def _check(self) -> None:
         if not (isinstance(self.location, (str, PurePath)) or hasattr(self.location, "protocol")):
             raise WasslyInvalidMessage(
-                f"of type {type(self.location).__name__}, but it must be a path or a URI", field=self.parameter
+                f"must be a path or a URI; got {type(self.location).__name__}", field=self.parameter
             )
         if not str(self.location).strip():
-            raise WasslyInvalidMessage("an empty path; leave it out, or give a path or a URI", field=self.parameter)
+            raise WasslyInvalidMessage("the path is empty; leave it out, or give a path or a URI", field=self.parameter)
         refuse_web_address(self.location, self.parameter, "give a path or a URI such as s3://bucket/report.csv")
         path = local_path(self.location)
         try:
@@ -161,7 +161,7 @@ class Output(ABC):
                 raise IsADirectoryError("it is a folder")
             folder = os.path.dirname(path) or "."
             if not os.path.isdir(folder):
-                raise FileNotFoundError(f"there is no folder {in_full(folder)}")
+                raise FileNotFoundError(f"no such folder: {in_full(folder)}")
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except Exception as error:
@@ -172,9 +172,9 @@ class Output(ABC):
 
 class Report(Output):
     """
-    A CSV file with a line for each recipient.
+    A CSV file with one line per recipient.
 
-    :param shows_numbers: whether in full.
+    :param shows_numbers: whether it shows numbers in full.
     """
 
     parameter = "report"
@@ -197,9 +197,9 @@ class Report(Output):
 
 class Unsent(Output):
     """
-    The rows that were certainly not sent to, with all of their columns and a reason: a list of recipients again.
+    The rows that were definitely not sent to, with all their columns and a reason: a valid list of recipients.
 
-    CSV if its name ends in ``.csv``, else a JSON object in each line.
+    CSV if its name ends in ``.csv``, otherwise one JSON object per line.
     """
 
     parameter = "unsent"
@@ -209,7 +209,7 @@ class Unsent(Output):
         self._columns: dict[str, None] = {NUMBER: None}
 
     def write(self, line: Line) -> None:
-        """Keep a line, if it is of somebody who was not sent to."""
+        """Write a line to the temporary file, if its recipient was not sent to."""
         if line.outcome in _UNSENT:
             values = {str(column): value for column, value in line.row.values.items()}
             values["reason"] = line.reason or line.outcome
@@ -219,7 +219,7 @@ class Unsent(Output):
             self._text.write(json.dumps(values, default=str) + "\n")
 
     def copy(self, source: IO[bytes], target: IO[bytes]) -> None:
-        """Write all of them."""
+        """Copy all rows to the location."""
         if not str(self.location).lower().endswith(".csv"):
             super().copy(source, target)
             return
@@ -234,9 +234,9 @@ class Unsent(Output):
 
 def check_places(source: Any, outputs: Iterable[Output]) -> None:
     """
-    Refuse an output that would overwrite the list, or another output.
+    Refuse an output that would overwrite the list or another output.
 
-    :param source: the file of the list, ``None`` if it is none.
+    :param source: the file of the list, ``None`` if the list is not a file.
     :raises WasslyInvalidMessage: names both parameters.
     """
     taken = {} if source is None else {_identity(source): "recipients"}
@@ -244,7 +244,7 @@ def check_places(source: Any, outputs: Iterable[Output]) -> None:
         other = taken.setdefault(_identity(output.location), output.parameter)
         if other != output.parameter:
             raise WasslyInvalidMessage(
-                f"the same file as {other}, which it would overwrite; give it a path of its own", field=output.parameter
+                f"the same file as {other}, which it would overwrite; give it its own path", field=output.parameter
             )
 
 
@@ -257,7 +257,7 @@ def _is_there(remote: Any) -> bool:
     try:
         status = remote.stat()
     except Exception:
-        # Who may write need not be allowed to look. Writing then tells whether one may, at the price of an old report.
+        # Write access need not include read access. Then only a write shows whether it works; it costs an old report.
         return False
     if is_folder(status):
         raise IsADirectoryError("it is a folder")
@@ -265,7 +265,7 @@ def _is_there(remote: Any) -> bool:
 
 
 def indexed(location: Any, map_index: int) -> Any:
-    """Return a place of its own for each task of a mapped one: ``report.csv`` becomes ``report-3.csv``."""
+    """Return the location of one mapped task's file: ``report.csv`` becomes ``report-3.csv``."""
     if hasattr(location, "with_name"):
         return location.with_name(f"{location.stem}-{map_index}{location.suffix}")
     root, extension = os.path.splitext(str(location))
@@ -273,17 +273,17 @@ def indexed(location: Any, map_index: int) -> Any:
 
 
 def short(number: object) -> str:
-    """Return a number as log lines may show it."""
+    """Return a number, shortened for log lines."""
     return shorten(str(number))
 
 
 def _is_run(cell: Any) -> bool:
-    """Tell whether a spreadsheet would take a cell for a formula."""
+    """Tell whether a spreadsheet would treat a cell as a formula."""
     return isinstance(cell, str) and _FORMULA.match(cell) is not None and _NUMBER.fullmatch(cell) is None
 
 
 def _guarded(cell: Any) -> Any:
-    """Return a cell that no spreadsheet runs, and from which the list's reader makes what it was."""
+    """Return a cell that no spreadsheet executes. Reading the list restores it."""
     return f"{GUARD}{cell}" if _is_run(cell) or (isinstance(cell, str) and cell.startswith(GUARD)) else cell
 
 
@@ -292,5 +292,5 @@ def _objects_in(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
 
 
 def _as_text(file: IO[bytes]) -> io.TextIOWrapper:
-    # A list can hold halves of characters, which UTF-8 cannot.
+    # A list can contain lone surrogates, which UTF-8 cannot encode.
     return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")

@@ -1,19 +1,18 @@
-"""A broadcast on its way: who is next, what came of each, when to stop. All of it in one thread; see ``senders``."""
+"""Runs a broadcast: who is next, what the outcome is, when to stop. All in one thread; see ``senders``."""
 
 from __future__ import annotations
 
 import logging
-import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, get_args
 
+from airflow_provider_wassly.broadcast.duplicates import SentNumbers, warn_of_duplicates
+from airflow_provider_wassly.broadcast.failures import FailureStreaks, concerns_a_session, concerns_everybody
 from airflow_provider_wassly.broadcast.pace import Pace
-from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, content_of, digest, where
+from airflow_provider_wassly.broadcast.progress import ProgressLog
+from airflow_provider_wassly.broadcast.recipients import RecipientList, Row, Survey, digest
 from airflow_provider_wassly.broadcast.record import (
     ACCEPTED,
     ANNOUNCED,
@@ -25,70 +24,35 @@ from airflow_provider_wassly.broadcast.record import (
     Chunk,
 )
 from airflow_provider_wassly.broadcast.remaining import Exchange, Remaining
-from airflow_provider_wassly.broadcast.report import Line, Outcome, Output, short
-from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER, Job, Senders
-from airflow_provider_wassly.client import (
-    OutgoingMessage,
-    SendReceipt,
-    WasslyAuthError,
-    WasslyConfigError,
-    WasslyDeviceDisconnected,
-    WasslyError,
-    WasslyInstanceUnknown,
-    WasslyInvalidMessage,
-    WasslyRateLimited,
-    WasslyUnavailable,
-    normalize,
-)
-from airflow_provider_wassly.client.clock import Clock
+from airflow_provider_wassly.broadcast.report import Line, Outcome, Output
+from airflow_provider_wassly.broadcast.senders import Job, Senders
+from airflow_provider_wassly.broadcast.tally import Tally
+from airflow_provider_wassly.client import OutgoingMessage, SendReceipt, WasslyError, WasslyInvalidMessage
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.records.signals import in_one_piece
 
 log = logging.getLogger(__name__)
 
-#: Seconds before its turn at which a message is announced; a task that dies meanwhile leaves it unknown.
+#: Seconds before its turn that a message is announced. If the task dies in between, the outcome is unknown.
 _LEAD = 0.5
 
-#: Seconds between two looks at whether the task is being stopped.
+#: Seconds between two checks whether the task is being stopped.
 _LOOK = 0.25
 
-#: Seconds between two lines about the progress: a share of the time that has passed, so that a broadcast of days leaves
-#: some hundreds of them.
-_PROGRESS_SHARE = 0.03
-_PROGRESS_LEAST = 10.0
-_PROGRESS_MOST = 900.0
-
+#: Seconds between two writes of the remaining quota.
 _QUOTA_SECONDS = 30.0
-
-#: So many recipients one after the other that fail for a reason that may pass: it is not the recipients.
-_GIVE_UP_AFTER = 10
-
-#: So many recipients, the first of a try, that are refused for the same reason: it is the message, or the connection.
-_REFUSED_FROM_THE_START = 20
-
-#: What differs from answer to answer: numbers, shortened or not, times, the id of a request.
-_WITH_DIGITS = re.compile(r"\S*\d\S*")
-
-#: What concerns all rows with the same sending session, and no others.
-_OF_A_SESSION = (WasslyDeviceDisconnected, WasslyInstanceUnknown)
-
-#: Rows with the same number and another content that get a line of their own in the log.
-_MAX_DUPLICATES = 20
-
-#: Failures that get a line of their own in the log; the report has them all.
-_MAX_LOGGED = 200
 
 
 class WasslyBroadcastIncomplete(WasslyError):
     """
-    Raised when not everybody on the list was sent to.
+    Raised when some recipients were not sent to, or more failed than ``max_failures`` allows.
 
-    :param message: why.
-    :param may_pass: whether a later try can go on without anybody changing anything.
+    :param message: the reason.
+    :param may_pass: whether a retry can help without any change.
     """
 
     accepted = None
-    verdict = "The broadcast is not complete"
+    verdict = "Broadcast incomplete"
 
     def __init__(self, message: str, *, may_pass: bool) -> None:
         super().__init__(message)
@@ -97,12 +61,12 @@ class WasslyBroadcastIncomplete(WasslyError):
 
     @property
     def may_pass(self) -> bool:
-        """Whether a later try can go on without anybody changing anything."""
+        """Whether a retry can help without any change."""
         return self._may_pass
 
 
 def how_to_resume(is_retried: bool) -> str:
-    """Return what the reader of a log can do about a broadcast that is not complete."""
+    """Return the advice for an incomplete broadcast."""
     how = "A retry, or clearing the task," if is_retried else "Clearing the task"
     return f"{how} resumes without sending to anyone twice."
 
@@ -110,12 +74,12 @@ def how_to_resume(is_retried: bool) -> str:
 @dataclass(frozen=True)
 class Limits:
     """
-    How a broadcast is sent.
+    The limits of a broadcast.
 
-    :param max_workers: how many messages are on their way at the same time.
-    :param reserve_conversations: the quota does not fall below it; ``None`` for no such limit.
-    :param repeats_unknown: whether those are sent again of whom an earlier try left nobody knows what.
-    :param repeats_numbers: whether a number that stands in several rows gets the message of each.
+    :param max_workers: how many messages may be in flight at once.
+    :param reserve_conversations: how many conversations to keep; ``None`` to use them all.
+    :param repeats_unknown: whether to send again to recipients that an earlier attempt left unknown.
+    :param repeats_numbers: whether a number that is in several rows gets the message of each.
     """
 
     max_workers: int
@@ -131,83 +95,31 @@ class _Place:
     row: Row
     chunk: Chunk
     index: int
-    #: What earlier tries have left.
+    #: What earlier attempts recorded.
     known: str
     is_settled: bool = False
 
     @property
     def was_unknown(self) -> bool:
-        """Whether nobody knows what became of an earlier try's message to it."""
+        """Whether the outcome of an earlier attempt's message is unknown."""
         return self.known in (UNKNOWN, ANNOUNCED)
 
     def note(self, outcome: str) -> None:
         self.chunk.note(self.index, outcome, self.row)
 
 
-@dataclass
-class Tally:
-    """What has come of the recipients so far, of whom there are ``total``."""
-
-    total: int
-    clock: Clock
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    #: Of the failed: those for whom another try may help.
-    may_pass: int = 0
-    #: Sent by this try.
-    sent: int = 0
-    remaining_conversations: int | None = None
-    began: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.began = self.clock.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """How long it has taken."""
-        return self.clock.monotonic() - self.began
-
-    @property
-    def per_minute(self) -> float:
-        """How many were sent in a minute, by this try."""
-        return self.sent / self.seconds * 60 if self.seconds else 0.0
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many recipients have come to which end."""
-        known: dict[str, int] = {
-            outcome: self.outcomes[outcome] for outcome in get_args(Outcome) if outcome != "not_sent"
-        }
-        return {**known, "not_sent": self.total - sum(known.values())}
-
-    def in_words(self) -> str:
-        """Return the counts as a sentence has them."""
-        counts = self.counts
-        told = [f"{counts.pop('accepted')} of {self.total} accepted"]
-        return ", ".join(told + [f"{number} {name.replace('_', ' ')}" for name, number in counts.items() if number])
-
-    def summary(self) -> dict[str, Any]:
-        """Return it as the task returns it."""
-        return {
-            "recipients": self.total,
-            **self.counts,
-            "remaining_conversations": self.remaining_conversations,
-            "duration": round(self.seconds, 1),
-            "messages_per_minute": round(self.per_minute, 1),
-        }
-
-
 class BroadcastRun:
     """
-    One try of a broadcast.
+    One attempt of a broadcast.
 
-    :param hook: of the sending account; its client repeats nothing.
+    :param hook: the hook of the sending account; its client repeats nothing.
     :param recipients: the list.
-    :param survey: what one reading of it has shown.
-    :param record: what earlier tries have left.
-    :param prepare: makes the message to a row.
-    :param pace: when messages may leave.
-    :param limits: how it is sent.
-    :param outputs: take what comes of each.
+    :param survey: what the first pass over the list found.
+    :param record: what earlier attempts recorded.
+    :param message_to: returns the message to a row.
+    :param pace: says when messages may leave.
+    :param limits: the limits.
+    :param outputs: receive the outcome of each row.
     """
 
     def __init__(
@@ -217,90 +129,91 @@ class BroadcastRun:
         recipients: RecipientList,
         survey: Survey,
         record: BroadcastRecord,
-        prepare: Callable[[Row], OutgoingMessage],
+        message_to: Callable[[Row], OutgoingMessage],
         pace: Pace,
         limits: Limits,
-        outputs: Sequence[Output],
+        outputs: Iterable[Output],
     ) -> None:
         self._hook = hook
         self._clock = hook.get_conn().clock
         self._recipients = recipients
         self._survey = survey
         self._record = record
-        self._prepare = prepare
+        self._message_to = message_to
         self._pace = pace
         self._limits = limits
         self._outputs = outputs
         self._senders: Senders[_Place] = Senders(hook.get_conn(), pace, limits.max_workers)
         self._remaining = Remaining(limits.reserve_conversations, None)
-        #: Announced, and not back yet.
+        #: Announced, and not finished yet.
         self._out: set[Job[_Place]] = set()
-        #: Prepared, and not announced.
+        #: Rendered, and not announced yet.
         self._ready: list[Job[_Place]] = []
-        self._numbers: set[int] = set()
-        self._failures_in_a_row = 0
-        #: The recipients of this try, as long as all of them were refused for one reason; and that reason.
-        self._refused: list[_Place] | None = []
-        self._refusal: tuple[int | None, str] | None = None
-        #: Of the sending sessions that are not connected or unknown: what a row says of its session, and the error.
+        self._region = hook.get_conn().default_region
+        self._sent_numbers = SentNumbers(self._region)
+        self._streaks: FailureStreaks[_Place] = FailureStreaks()
+        #: The errors of sending sessions that are disconnected or unknown, by what the rows call the session.
         self._parked: dict[str, WasslyError] = {}
-        self._logged = 0
-        # With the session that sent, and the moment of the answer by the monotonic clock.
+        # With the sending session, and the time of the reply by the monotonic clock.
         self._latest: tuple[SendReceipt, str, float] | None = None
-        self._next_progress = 0.0
         self._next_quota = 0.0
         self._is_over = False
         self._killed_at: float | None = None
         self.tally = Tally(survey.total, self._clock)
-        #: Why not everybody was sent to, if so.
+        self._progress = ProgressLog(self.tally)
+        #: Why it stopped early, ``None`` if it did not.
         self.stopped_by: WasslyError | None = None
 
     def kill(self) -> None:
-        """Let no message leave from now on. May be called in a signal handler."""
+        """Let nothing more leave. May be called in a signal handler."""
         self._killed_at = self._clock.monotonic()
         self._senders.refuse()
 
     def run(self, seconds_after_kill: float) -> None:
         """
-        Send to everybody who was not sent to.
+        Send to every recipient that was not sent to yet.
 
-        However it ends, :attr:`tally` and the report say what it did; :attr:`stopped_by` says why it ended early.
+        However it ends, :attr:`tally` and the report say what was done; :attr:`stopped_by` says why it stopped early.
 
-        :param seconds_after_kill: how long answers may be waited for after :meth:`kill`.
+        :param seconds_after_kill: how long to wait for replies after :meth:`kill`.
         :raises WasslyListChanged: before anything is sent, when rows that were sent to have changed.
-        :raises WasslyRecordUnreadable: before anything is sent, when it is not known who was sent to.
+        :raises WasslyRecordUnreadable: before anything is sent, when the record of earlier attempts cannot be read.
         """
         jobs = (job for place in self._places() if (job := self._job(place)) is not None)
-        self._next_progress = self._clock.monotonic() + _PROGRESS_LEAST
         self._next_quota = self._clock.monotonic() + _QUOTA_SECONDS
         self._remaining = Remaining(self._limits.reserve_conversations, self.tally.remaining_conversations)
-        is_under_way = False
+        has_started = False
         try:
-            self._tell_of_duplicates()
-            self._log_start(self._remember_who_was_sent_to())
-            is_under_way = True
+            if not self._limits.repeats_numbers:
+                warn_of_duplicates(self._recipients, self._region)
+            self._progress.log_start(
+                before=self._remember_sent_numbers(),
+                messages_per_minute=self._pace.messages_per_minute,
+                max_workers=self._limits.max_workers,
+            )
+            has_started = True
             self._loop(jobs)
         except WasslyError as error:
-            if not is_under_way:
+            if not has_started:
                 raise
             self._stop(error)
         finally:
             self._wind_up(seconds_after_kill)
         if self._killed_at is not None:
             self._stop(WasslyBroadcastIncomplete("the task is being stopped", may_pass=True))
-        self._tell_of_the_rest(jobs, seconds_after_kill)
+        self._report_the_rest(jobs, seconds_after_kill)
         self._keep_quota()
 
     def _stop(self, error: WasslyError) -> None:
-        """Let the first reason to stop be the one that is told."""
+        """Stop, and keep the first reason."""
         self.stopped_by = self.stopped_by or error
 
-    def _tell_of_the_rest(self, jobs: Iterator[Job[_Place]], seconds_after_kill: float) -> None:
-        """Tell of all rows that were not sent to after a stop, as far as the list can be read and there is time."""
+    def _report_the_rest(self, jobs: Iterator[Job[_Place]], seconds_after_kill: float) -> None:
+        """Report all rows that were not sent to after a stop, if the list can be read and there is time."""
         for job in self._ready:
             self._settle(job.row, "not_sent")
         try:
-            # It is over, so that none is sent.
+            # The sending is over: this only reports them.
             for _place in jobs:
                 if self._killed_at is not None and self._clock.monotonic() > self._killed_at + seconds_after_kill:
                     return
@@ -309,11 +222,11 @@ class BroadcastRun:
 
     def as_end_of_broadcast(self, error: WasslyError) -> WasslyError:
         """
-        Return why the broadcast is not complete, as the error of the whole.
+        Turn the error that stopped the broadcast into the error of the whole broadcast.
 
-        It is of the type of what has stopped it, which a retry policy may ask for, and says what was done.
+        It keeps its type, which a retry policy may check, and adds the counts.
         """
-        error.message = f"{self.tally.in_words()}: {error.message}"
+        error.message = f"{self.tally.counts_in_words()}: {error.message}"
         error.accepted = None
         error.verdict = WasslyBroadcastIncomplete.verdict
         if not isinstance(error, WasslyBroadcastIncomplete):
@@ -323,14 +236,14 @@ class BroadcastRun:
     # Who is next
 
     def _places(self) -> Iterator[_Place]:
-        """Yield every row with what is known of it."""
+        """Yield every row with what is known about it."""
         length, total = len(digest(())), 0
         for number, rows in enumerate(self._recipients.chunks()):
             total += len(rows)
             if digest(rows) != self._survey.digests[number * length : (number + 1) * length]:
                 raise _list_changed()
             chunk = self._record.chunk(number, rows)
-            places = (*(job.row for job in (*self._out, *self._ready)), *(self._refused or ()))
+            places = (*(job.row for job in (*self._out, *self._ready)), *self._streaks.refused)
             self._record.forget({chunk, *(place.chunk for place in places)})
             for index, row in enumerate(rows):
                 yield _Place(row, chunk, index, chunk[index])
@@ -338,37 +251,35 @@ class BroadcastRun:
             raise _list_changed()
         self._record.check_end(number + 1)
 
-    def _remember_who_was_sent_to(self) -> int:
+    def _remember_sent_numbers(self) -> int:
         """
-        Keep the numbers of those to whom earlier tries have sent or may have; return how many they are.
+        Keep the numbers that earlier attempts sent to, or may have; return how many rows they are.
 
-        Before anything is sent: which of two rows with the same number is the first can differ from the try before,
-        if the one was wrong then and is right now.
+        This happens before anything is sent, because the first of two rows with the same number can be another one than
+        in the attempt before, if it was wrong then and has been corrected.
         """
         if not self._record.is_resumed:
             return 0
         before = 0
-        region = self._hook.get_conn().default_region
         for place in self._places():
             if place.known == ACCEPTED or place.was_unknown:
                 before += 1
-                with suppress(WasslyInvalidMessage):  # in a region that the connection had then
-                    self._numbers.add(_as_integer(normalize(place.row.number, region)))
+                self._sent_numbers.add_row(place.row)
         return before
 
     def _job(self, place: _Place) -> Job[_Place] | None:
-        """Return what is to be sent to a row, ``None`` when that is nothing."""
+        """Return the message to send to a row, ``None`` if there is none to send."""
         known = place.known
         if known == ACCEPTED:
             self._settle(place, "accepted", place.chunk.conversation_ids.get(place.index))
             return None
         if known == FAILED:
-            self._settle(place, "failed", reason="in an earlier attempt; its log says why")
+            self._settle(place, "failed", reason="an earlier attempt failed; see its log")
             return None
         if place.was_unknown:
             place.note(UNKNOWN)
             if not self._limits.repeats_unknown:
-                reason = "in an earlier attempt; its log says why"
+                reason = "an earlier attempt left it unknown; see its log"
                 if known == ANNOUNCED:
                     reason = "an earlier attempt was killed before the answer was recorded"
                 self._settle(place, "unknown", reason=reason)
@@ -380,17 +291,16 @@ class BroadcastRun:
             self._settle(place, "not_sent", reason=parked.message)
             return None
         try:
-            if place.row.error:
-                raise WasslyInvalidMessage(place.row.error, field="the row")
-            message = self._prepare(place.row)
+            place.row.check()
+            message = self._message_to(place.row)
         except WasslyInvalidMessage as error:
             self._settle(place, "invalid", reason=error.message)
             return None
-        number = _as_integer(message.contact_mobile_number)
-        if number in self._numbers and not place.was_unknown and not self._limits.repeats_numbers:
-            self._settle(place, "duplicate", reason="the number stands in another row too")
+        number = message.contact_mobile_number
+        if number in self._sent_numbers and not place.was_unknown and not self._limits.repeats_numbers:
+            self._settle(place, "duplicate", reason="the number also appears in another row")
             return None
-        self._numbers.add(number)
+        self._sent_numbers.add(number)
         return Job(place, message, self._senders)
 
     # The sending
@@ -409,18 +319,18 @@ class BroadcastRun:
             elif self._ready and len(self._out) <= most:
                 wait = self._announce_in_time()
             elif is_exhausted and not self._ready and not self._out:
-                # A retry can help as soon as one of the sessions may come back.
+                # An error that may pass comes first: a retry can help as soon as one session can come back.
                 for error in sorted(self._parked.values(), key=lambda error: not error.may_pass):
                     self._stop(error)
                 return
             self._take_back(wait)
-            self._tell()
+            self._report_progress()
 
     def _announce_in_time(self) -> float:
-        """Announce the next messages if it is time; return how long to wait otherwise."""
+        """Announce the next messages if it is time to; otherwise return how many seconds to wait."""
         room = self._remaining.room(self._limits.max_workers, len(self._out))
         if room < 1 and not self._out:
-            self.stopped_by = self._quota_reached()
+            self.stopped_by = self._reserve_reached()
         if room < min(self._limits.max_workers, len(self._ready)) and self._out:
             return _LOOK
         waiting = sum(not job.may_be_accepted for job in self._out)
@@ -432,9 +342,9 @@ class BroadcastRun:
         return 0.0
 
     def _announce(self, number: int) -> None:
-        """Write down that messages are about to leave, and what came of those before; then let them."""
+        """Record that messages are about to leave, along with the outcomes before them; then let them leave."""
         jobs = self._ready[:number]
-        # First of all, so that whatever interrupts this, it is known what has to be put in order.
+        # First, so that an interruption at any point below is cleaned up after.
         self._out.update(jobs)
         del self._ready[:number]
         for job in jobs:
@@ -443,138 +353,114 @@ class BroadcastRun:
         for job in jobs:
             self._senders.give(job)
 
-    def _quota_reached(self) -> WasslyBroadcastIncomplete:
+    def _reserve_reached(self) -> WasslyBroadcastIncomplete:
         remaining, reserve = self.tally.remaining_conversations, self._limits.reserve_conversations
         if self._remaining.is_never_told:
             return WasslyBroadcastIncomplete(
-                "Wassly's answers do not say how many conversations remain, so that reserve_conversations cannot be "
-                "kept",
+                "Wassly's replies do not say how many conversations remain, so reserve_conversations cannot be kept",
                 may_pass=False,
             )
-        doubt = f", {self._remaining.in_doubt} perhaps taken meanwhile," if self._remaining.in_doubt else ""
-        hint = "" if self.tally.sent else "; that was recorded earlier: after a top-up, call hook.forget_quota()"
+        doubt = f" (up to {self._remaining.in_doubt} of them may be used already)" if self._remaining.in_doubt else ""
+        hint = "" if self.tally.sent else "; this is an earlier reading: after a top-up, call hook.forget_quota()"
         return WasslyBroadcastIncomplete(
             f"{remaining} conversations remain{doubt} and {reserve} are reserved (reserve_conversations){hint}",
             may_pass=True,
         )
 
     def _take_back(self, wait: float) -> None:
-        """Note what came of messages that are done; wait for the first of them."""
+        """Note the outcomes of finished messages; wait for the first one."""
         while (job := self._senders.take(wait)) is not None:
             wait = 0.0
-            # Otherwise an interruption could leave it out of the counts, or in them twice.
+            # Otherwise an interruption could leave it uncounted, or counted twice.
             in_one_piece(partial(self._take_over, job))
 
     def _take_over(self, job: Job[_Place]) -> None:
         self._note(job)
         self._out.discard(job)
-        self._make_known(job)
+        self._report_outcome(job)
 
     def _note(self, job: Job[_Place]) -> None:
-        """Note what came of a message in the record. May be done twice, if something interrupts."""
+        """Record the outcome of a message. After an interruption, this may run a second time."""
         place, outcome = job.row, job.outcome
         if isinstance(outcome, SendReceipt):
             if isinstance(outcome.conversation_id, int):
                 place.chunk.conversation_ids[place.index] = outcome.conversation_id
             place.note(ACCEPTED)
         elif place.was_unknown or (isinstance(outcome, WasslyError) and outcome.accepted is None):
-            # A repetition that certainly was not accepted says nothing about the message before it.
+            # If sending again was refused, the outcome of the first message is still unknown.
             place.note(UNKNOWN)
-        elif not isinstance(outcome, WasslyError) or _says_nothing_of_its_recipient(outcome):
+        elif not isinstance(outcome, WasslyError) or _concerns_others_too(outcome):
             place.note(OPEN)
         else:
             place.note(FAILED_FOR_NOW if outcome.may_pass else FAILED)
 
-    def _make_known(self, job: Job[_Place]) -> None:
-        """Count and tell what came of a message, and stop if it is time to."""
+    def _report_outcome(self, job: Job[_Place]) -> None:
+        """Count and report the outcome of a message, and stop if it calls for that."""
         place, outcome = job.row, job.outcome
         is_latest = self._remaining.note(Exchange(job.departed_at, job.answered_at, outcome))
         self.tally.remaining_conversations = self._remaining.number
         if isinstance(outcome, SendReceipt):
             self.tally.sent += 1
-            self._failures_in_a_row = 0
-            self._refused = None
+            self._streaks.note_accepted()
             if is_latest:
                 self._latest = outcome, job.message.instance_id, job.answered_at
             self._hook.count(outcome)
             self._settle(place, "accepted", outcome.conversation_id)
         elif isinstance(outcome, WasslyError):
             self._hook.count(outcome)
-            self._make_failure_known(place, outcome)
+            self._report_failure(place, outcome)
         else:
             self._settle(place, "not_sent")
 
-    def _make_failure_known(self, place: _Place, error: WasslyError) -> None:
-        if isinstance(error, _OF_A_SESSION):
+    def _report_failure(self, place: _Place, error: WasslyError) -> None:
+        if concerns_a_session(error):
             self._settle(place, "not_sent", reason=error.message)
             self._park(_session(place), error)
             return
-        if _concerns_everybody(error):
+        if concerns_everybody(error):
             self._settle(place, "not_sent", reason=error.message)
             self._stop(error)
             return
         is_unknown = error.accepted is None
         self._settle(place, "unknown" if is_unknown else "failed", reason=error.message)
-        if not is_unknown and not error.may_pass:
-            self._count_refusal(place, error)
-            return
-        self._refused = None
-        self.tally.may_pass += not is_unknown
-        # Those of an earlier try do not count: it would never come to the rows after them.
-        self._failures_in_a_row += not (place.was_unknown or place.known == FAILED_FOR_NOW)
-        if self._failures_in_a_row >= _GIVE_UP_AFTER:
-            self._stop(
-                WasslyBroadcastIncomplete(
-                    f"{self._failures_in_a_row} recipients in a row failed; the last: {error.message}", may_pass=True
-                )
-            )
+        if is_unknown or error.may_pass:
+            self.tally.may_pass += not is_unknown
+            # Recipients that failed in an earlier attempt do not count: the rows after them would never get a turn.
+            counts = not (place.was_unknown or place.known == FAILED_FOR_NOW)
+            if reason := self._streaks.note_failed(error, counts=counts):
+                self._stop(WasslyBroadcastIncomplete(reason, may_pass=True))
+        elif reason := self._streaks.note_refused(place, error):
+            for refused in self._streaks.refused:
+                # They are sent to once the message is corrected.
+                refused.note(FAILED_FOR_NOW)
+            self._stop(WasslyBroadcastIncomplete(reason, may_pass=False))
 
     def _park(self, session: str, error: WasslyError) -> None:
-        """Leave alone, for this try, all rows whose sending session is not connected or unknown."""
+        """Skip, in this attempt, all rows of a sending session that is disconnected or unknown."""
         self._parked.setdefault(session, error)
         for job in [job for job in self._ready if _session(job.row) == session]:
             self._ready.remove(job)
             self._settle(job.row, "not_sent", reason=error.message)
 
-    def _count_refusal(self, place: _Place, error: WasslyError) -> None:
-        """Stop if nobody has been sent to yet and all were refused for the same reason: the recipients are not it."""
-        reason = (getattr(error, "status", None), _WITH_DIGITS.sub("…", error.message))
-        if self._refused is None or (self._refused and reason != self._refusal):
-            self._refused = None
-            return
-        self._refusal = reason
-        self._refused.append(place)
-        if len(self._refused) == _REFUSED_FROM_THE_START:
-            for refused in self._refused:
-                # They are sent to when the message is corrected.
-                refused.note(FAILED_FOR_NOW)
-            self._stop(
-                WasslyBroadcastIncomplete(
-                    f"the first {len(self._refused)} recipients were all refused for one reason, so the recipients are "
-                    f"not the cause: {error.message}",
-                    may_pass=False,
-                )
-            )
-
     def _wind_up(self, seconds_after_kill: float) -> None:
-        """Let nothing leave any more, wait for the answers that are on their way, and write down what is known."""
+        """Let nothing more leave, wait for outstanding replies, and record what is known."""
         self._is_over = True
         try:
             self._senders.stop()
             self._await_answers(seconds_after_kill)
         finally:
-            # Whatever has interrupted it, nothing interrupts this.
+            # Whatever interrupted the wait, nothing interrupts this.
             in_one_piece(self._finish)
 
     def _finish(self) -> None:
-        """Write down what is known of all messages, and count it."""
+        """Record and report what is known about all messages."""
         self._senders.refuse()
         for job in self._out:
             job.give_up()
             self._note(job)
         self._try_to_write()
         for job in self._out:
-            self._make_known(job)
+            self._report_outcome(job)
         self._out.clear()
         self._hook.mask_tokens()
 
@@ -587,7 +473,7 @@ class BroadcastRun:
                 if wait <= 0:
                     break
                 if not is_written:
-                    # There may be no time for it later.
+                    # There may be no time to do it later.
                     is_written = True
                     for job in self._out:
                         if not job.may_be_accepted:
@@ -600,87 +486,30 @@ class BroadcastRun:
         try:
             self._record.write()
         except WasslyError as error:
-            # If the task was cleared meanwhile, Airflow refuses its writes.
-            log.warning("%s. A next attempt will call the outcome of the last messages unknown", error)
+            # Airflow refuses the writes of a task that was cleared meanwhile.
+            log.warning("%s. The next attempt will treat the last messages as unknown", error)
 
-    # What is told
+    # What is reported
 
     def _settle(
         self, place: _Place, outcome: Outcome, conversation_id: int | str | None = None, *, reason: str = ""
     ) -> None:
-        """Count and report what came of a recipient, finally and once for this try."""
+        """Count and report the final outcome of a recipient, once per attempt."""
         if place.is_settled:
             return
         place.is_settled = True
         if place.was_unknown and outcome in ("failed", "invalid", "not_sent"):
-            outcome, reason = "unknown", f"in an earlier attempt; and now {reason or 'not sent'}"
+            outcome, reason = "unknown", f"an earlier attempt left it unknown; this attempt: {reason or 'not sent'}"
         self.tally.outcomes[outcome] += 1
         for output in self._outputs:
             output.add(Line(place.row, outcome, conversation_id, reason))
-        if outcome not in ("failed", "invalid", "unknown"):
-            return
-        self._logged += 1
-        if self._logged <= _MAX_LOGGED:
-            word = "UNKNOWN whether accepted" if outcome == "unknown" else outcome
-            log.warning("%s (%s): %s: %s", place.row.where.capitalize(), short(place.row.number), word, reason)
-        if self._logged == _MAX_LOGGED:
-            log.warning("Further recipients that fail are in the report only")
+        if outcome in ("failed", "invalid", "unknown"):
+            self._progress.log_failure(place.row, outcome, reason)
 
-    def _tell_of_duplicates(self) -> None:
-        """Warn of rows whose message nobody gets because another row has the same number and says something else."""
-        if self._limits.repeats_numbers:
-            return
-        region = self._hook.get_conn().default_region
-        first: dict[int, tuple[int, int | None, int]] = {}
-        told = 0
-        for rows in self._recipients.chunks():
-            for row in rows:
-                try:
-                    number = _as_integer(normalize(row.number, region))
-                except WasslyInvalidMessage:
-                    continue
-                position, line, content = first.setdefault(number, (row.position, row.line, content_of(row)))
-                if content == content_of(row):
-                    continue
-                told += 1
-                if told <= _MAX_DUPLICATES:
-                    log.warning(
-                        "%s and %s have the same number (%s) and differ: it gets one message, that of the first row "
-                        "that can be sent (on_duplicate='skip')",
-                        where(position, line).capitalize(),
-                        row.where,
-                        short(row.number),
-                    )
-        if told > _MAX_DUPLICATES:
-            log.warning("%d more rows have the number of a row before them and differ from it", told - _MAX_DUPLICATES)
-
-    def _log_start(self, before: int) -> None:
-        left = self.tally.total - before
-        pace = self._pace.messages_per_minute
-        if pace is None:
-            speed = f"as fast as {self._limits.max_workers} threads go"
-        else:
-            speed = f"at {pace:g} messages a minute: that takes about {_in_words(left / pace * 60)}"
-        again = f" ({before} were already handled by earlier attempts)" if before else ""
-        log.info("Sending to up to %d recipients%s, %s", left, again, speed)
-
-    def _log_progress(self) -> None:
-        tally = self.tally
-        done = tally.outcomes.total() - tally.outcomes["not_sent"]
-        parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
-        left = tally.total - done
-        if left and tally.per_minute:
-            parts.append(f"{tally.per_minute:.1f} a minute, about {_in_words(left / tally.per_minute * 60)} left")
-        if tally.remaining_conversations is not None:
-            parts.append(f"{tally.remaining_conversations} conversations remain")
-        log.info("%d of %d recipients: %s", done, tally.total, ", ".join(parts) or "nothing yet")
-
-    def _tell(self) -> None:
-        now = self._clock.monotonic()
+    def _report_progress(self) -> None:
         self._hook.mask_tokens()
-        if now >= self._next_progress:
-            self._next_progress = now + min(max(_PROGRESS_LEAST, self.tally.seconds * _PROGRESS_SHARE), _PROGRESS_MOST)
-            self._log_progress()
+        self._progress.log_progress_if_due()
+        now = self._clock.monotonic()
         if now >= self._next_quota:
             self._next_quota = now + _QUOTA_SECONDS
             self._keep_quota()
@@ -689,34 +518,18 @@ class BroadcastRun:
         latest, self._latest = self._latest, None
         if latest is not None:
             receipt, instance_id, answered_at = latest
-            # A reading that has waited must not replace one that another task has had meanwhile.
+            # With its age, so that it does not replace a newer reading of another task.
             self._hook.keep_quota(receipt, instance_id, timedelta(seconds=self._clock.monotonic() - answered_at))
 
 
 def _list_changed() -> WasslyBroadcastIncomplete:
-    return WasslyBroadcastIncomplete("recipients: the list changed while it was being sent to", may_pass=True)
+    return WasslyBroadcastIncomplete("recipients: the list changed during the broadcast", may_pass=True)
 
 
-def _concerns_everybody(error: WasslyError) -> bool:
-    """Tell whether a failure says nothing about its recipient, and all others would fail as well."""
-    if isinstance(error, (WasslyRateLimited, WasslyUnavailable)):
-        return (error.retry_after or 0.0) > MAX_RETRY_AFTER
-    return isinstance(error, (WasslyAuthError, WasslyConfigError))
-
-
-def _says_nothing_of_its_recipient(error: WasslyError) -> bool:
-    return isinstance(error, _OF_A_SESSION) or _concerns_everybody(error)
+def _concerns_others_too(error: WasslyError) -> bool:
+    return concerns_a_session(error) or concerns_everybody(error)
 
 
 def _session(place: _Place) -> str:
-    """Return what a row says of the session that is to send to it. Rows that say the same have the same."""
+    """Return the sending session that a row names, an empty string if it names none."""
     return str(place.row.values.get("instance_id") or "").strip()
-
-
-def _as_integer(number: str) -> int:
-    # A third of the memory that the text would take.
-    return int(number[1:])
-
-
-def _in_words(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""The threads that send. They use the client and nothing of Airflow."""
+"""The threads that send. They use the client, and no part of Airflow."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How often a message that certainly was not accepted and may pass is tried in all.
+#: How many times, at most, to send a message that was definitely not accepted for a reason that may pass.
 _ATTEMPTS = 3
 
-#: Seconds to wait before the second attempt and before the third, when Wassly does not say. All threads wait.
+#: Seconds to wait before the second and the third time, unless Wassly names a time. All threads wait.
 _BACKOFF = (1.0, 4.0)
 
-#: Seconds; a longer wait is for the task's retries.
+#: Seconds; a longer wait is left to the retries of the task.
 MAX_RETRY_AFTER = 600.0
 
 
 class NotSent(Exception):
-    """The message has not left and will not, because the sending was stopped before."""
+    """Raised when a message did not leave because the sending was stopped first."""
 
 
 @dataclass(eq=False)
@@ -44,51 +44,54 @@ class Job(SendObserver, Generic[T]):
     """
     A message to be sent.
 
-    :param row: what the message is about.
-    :param senders: they send it.
+    :param row: the recipient, or whatever identifies the message to the caller.
+    :param message: the message.
+    :param senders: the threads that send it.
     """
 
     row: T
     message: OutgoingMessage
     senders: Senders[T]
-    #: When it left, and when its outcome was known; by the monotonic clock.
+    #: When it left, and when its outcome was known, by the monotonic clock.
     departed_at: float = field(default=0.0, init=False)
     answered_at: float = field(default=0.0, init=False)
     outcome: SendReceipt | WasslyError | NotSent | None = field(default=None, init=False)
 
     def departing(self) -> None:
-        """Let the message leave, unless none is to leave any more."""
+        """Let the message leave, unless the sending was stopped."""
         if self.senders.refuses:
             raise NotSent
         self.departed_at = self.senders.clock.monotonic()
-        # In this order, and so without a lock that an interruption could leave locked: either it is seen here that
-        # nothing may leave, or it is seen there that this has left.
+        # In this order, no lock is needed that an interruption could leave locked: either this thread sees the stop, or
+        # the stop sees that this message has left.
         super().departing()
         if self.senders.refuses:
             self.in_doubt = False
             raise NotSent
 
     def give_up(self) -> None:
-        """Let what is known of it by now be its outcome, if none has come. What was refused can be sent again."""
+        """Settle for what is known so far, if there is no outcome yet. A refused message can be sent again."""
         if self.outcome is None:
-            without_receipt = WasslyOutcomeUnknown("no answer had come yet") if self.in_doubt else NotSent()
+            without_receipt = (
+                WasslyOutcomeUnknown("no answer came before this attempt ended") if self.in_doubt else NotSent()
+            )
             self.outcome = self.receipt or without_receipt
 
 
 class Senders(Generic[T]):
     """
-    Threads that send what they are given and hand back what came of it.
+    Threads that send the messages they are given and hand back the outcomes.
 
-    :param client: one that repeats nothing by itself.
-    :param pace: when messages may leave.
-    :param number: how many threads there are.
+    :param client: a client that repeats nothing.
+    :param pace: says when messages may leave.
+    :param number: the number of threads.
     """
 
     def __init__(self, client: WasslyClient, pace: Pace, number: int) -> None:
         self._client = client
         self.clock = client.clock
         self._pace = pace
-        #: Whether nothing may leave any more.
+        #: Whether the sending was stopped, so that nothing more may leave.
         self.refuses = False
         self._jobs: queue.SimpleQueue[Job[T] | None] = self.clock.queue()
         self._done: queue.SimpleQueue[Job[T]] = self.clock.queue()
@@ -97,12 +100,12 @@ class Senders(Generic[T]):
             self.clock.start(self._work, f"wassly-broadcast-{thread}")
 
     def give(self, job: Job[T]) -> None:
-        """Have a message sent as soon as a thread is free and its turn has come."""
+        """Send a message as soon as a thread is free and its turn has come."""
         self._jobs.put(job)
 
     def take(self, timeout: float) -> Job[T] | None:
-        """Return a job that is done, ``None`` when there is none within the time."""
-        # Without the first of the two, Python 3.10 can forget the timeout of the second and wait forever.
+        """Return a finished job, ``None`` if there is none within ``timeout`` seconds."""
+        # Without the first call, Python 3.10 can lose the timeout of the second and wait forever.
         with suppress(queue.Empty):
             return self._done.get_nowait()
         if timeout > 0:
@@ -112,17 +115,17 @@ class Senders(Generic[T]):
 
     def refuse(self) -> None:
         """
-        Let nothing leave any more. May be called in a signal handler.
+        Let nothing more leave. May be called in a signal handler.
 
-        Of a job that has not left by then, ``may_be_accepted`` is false, or soon will be, and stays so.
+        The ``may_be_accepted`` of a job that has not left by then is false, or becomes false soon, and stays so.
         """
         self.refuses = True
 
     def stop(self) -> None:
         """
-        Let nothing leave any more, and end the threads when they have nothing in hand.
+        Let nothing more leave, and end each thread when it has finished its job.
 
-        Jobs that no thread has taken do not come back.
+        Jobs that no thread has taken yet are dropped.
         """
         self.refuse()
         self._pace.stop()
@@ -140,7 +143,7 @@ class Senders(Generic[T]):
             except (NotSent, WasslyError) as error:
                 outcome = error
             except Exception as error:
-                log.exception("A message could not be sent")
+                log.exception("Could not send a message")
                 outcome = WasslyOutcomeUnknown(f"{type(error).__name__}: {error}")
             job.answered_at = self.clock.monotonic()
             job.outcome = outcome
@@ -155,8 +158,8 @@ class Senders(Generic[T]):
             try:
                 return self._client.send(job.message, observer=job)
             except WasslyAuthError:
-                # The token may have been taken by what another thread, or another task of the account, met meanwhile.
-                # That must not stop a list; credentials that are wrong are refused here too.
+                # Another thread, or another task of the account, may have replaced the token meanwhile. That must not
+                # stop a list; wrong credentials are refused by the device list too.
                 if doubts_credentials or self.refuses or not self._credentials_are_good():
                     raise
                 doubts_credentials = True
@@ -164,14 +167,14 @@ class Senders(Generic[T]):
                 attempt += 1
                 asked = error.retry_after
                 if (asked or 0.0) > MAX_RETRY_AFTER:
-                    # It concerns everybody: nothing more leaves until all of it is stopped.
+                    # This concerns every message: nothing more leaves until the broadcast has stopped.
                     self._pace.hold(MAX_RETRY_AFTER)
                     raise
                 gives_up = attempt == _ATTEMPTS
                 if asked is not None or not gives_up:
                     wait = _BACKOFF[attempt - 1] if asked is None else asked
-                    log.warning("Sending nothing for %.1f s, because a message was not accepted: %s", wait, error)
-                    # What Wassly asks for concerns the other messages too, also when this one is given up.
+                    log.warning("Pausing for %.1f s, because a message was not accepted: %s", wait, error)
+                    # The wait that Wassly asks for applies to the other messages too, even if this one is given up.
                     self._pace.hold(wait)
                 if gives_up:
                     raise

@@ -1,6 +1,6 @@
 """
-The operators, for DAG authors, and what Wassly's tasks have in common.
+The operators, for DAG authors, and what all Wassly tasks share.
 
-What a broadcast does is in :mod:`airflow_provider_wassly.broadcast`, what an attempt records in
+Broadcasts are implemented in :mod:`airflow_provider_wassly.broadcast`, records of attempts in
 :mod:`airflow_provider_wassly.records`.
 """

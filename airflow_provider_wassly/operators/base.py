@@ -18,25 +18,25 @@ log = logging.getLogger(__name__)
 
 
 class WasslyTask(templates.RendersText, bases.BaseOperator):
-    """A task that uses a Wassly connection, with templates that are rendered as text."""
+    """A task that uses a Wassly connection and renders its templates as text."""
 
     wassly_conn_id: str
     _has_begun = False
 
-    # Without it, Airflow would take the base's own, and a sensor's base would be left out.
+    # Without it, Airflow would call the ``__init__`` of the operator base and skip that of the sensor base.
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
 
     @cached_property
     def hook(self) -> WasslyHook:
         """The hook of this task's connection."""
-        # Here and not above: the DAG processor imports this module at every parse and needs no HTTP library.
+        # Imported here, because the DAG processor imports this module at every parse and needs no HTTP library.
         from airflow_provider_wassly.hooks.wassly import WasslyHook
 
         return WasslyHook(self.wassly_conn_id)
 
     def begin(self, context: bases.Context) -> None:
-        """Prepare an attempt before anything in it can fail. Called once, when the first field is rendered."""
+        """Begin an attempt, before anything in it can fail. Called once, when the first field is rendered."""
 
     def render_template(
         self,
@@ -45,10 +45,10 @@ class WasslyTask(templates.RendersText, bases.BaseOperator):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render what a field holds, as text. The first one begins the attempt."""
+        """Render the value of a field as text. The first call begins the attempt."""
         if not self._has_begun:
             self._has_begun = True
-            # Others render templates too: a page or a command that shows them.
+            # Pages and commands that show templates render them too.
             if (ti := context.get("ti")) is not None and tasks.runs_here(ti):
                 self.begin(context)
         return super().render_template(content, context, jinja_env, seen_oids)
@@ -56,7 +56,7 @@ class WasslyTask(templates.RendersText, bases.BaseOperator):
     def text_environment(
         self, context: bases.Context, jinja_env: jinja2.Environment | None = None
     ) -> jinja2.Environment:
-        """Return the environment of the task's templates, or the given one, unless it makes objects out of text."""
+        """Return the template environment: the given one or the task's, replaced if it renders native objects."""
         from jinja2.nativetypes import NativeEnvironment
 
         env = jinja_env or self.get_template_env()
@@ -68,12 +68,12 @@ class WasslyTask(templates.RendersText, bases.BaseOperator):
 
 def fail(error: WasslyError, text: str = "", *, may_pass: bool | None = None) -> NoReturn:
     """
-    Let the task fail, for good unless the error may pass.
+    Fail the task, without retries unless the error may pass.
 
-    Airflow logs the text, so nobody else has to; without the frames of the libraries below, which would bury it.
+    Airflow logs the text. The traceback is left out, because the frames of the libraries would bury the text.
 
-    :param text: what the log says; the error's summary by default.
-    :param may_pass: whether retries apply; what the error says of itself by default.
+    :param text: the text for the log; by default the summary of the error.
+    :param may_pass: whether retries apply; by default what the error says.
     """
     log.debug("Where it happened:", exc_info=error)
     text = text or error.summary
@@ -85,9 +85,9 @@ def fail(error: WasslyError, text: str = "", *, may_pass: bool | None = None) ->
 
 def check_content(message: Any, document: Any, media: Any) -> None:
     """
-    Refuse a message in which there is nothing, when the DAG is parsed.
+    Refuse an empty message when the DAG is parsed.
 
-    :raises ValueError: names what is missing.
+    :raises ValueError: when there is neither a text nor a file.
     """
     if all(value is None or (isinstance(value, str) and not value) for value in (message, document, media)):
-        raise ValueError("message must be given if there is neither document nor media")
+        raise ValueError("message is required if there is neither document nor media")

@@ -1,5 +1,5 @@
 """
-What outlives an attempt of a task: where it is kept, whose it is, and the record of a single message.
+What outlives one attempt of a task: the stores, who owns a record, and the record of a single message.
 
-The record of a broadcast is built on the same stores, in :mod:`airflow_provider_wassly.broadcast`.
+The record of a broadcast uses the same stores; see :mod:`airflow_provider_wassly.broadcast`.
 """

@@ -1,4 +1,4 @@
-"""What outlives one attempt of a task: that its message was about to leave, and what came back."""
+"""The record of a single message: that it was about to leave, and what Wassly answered. It outlives the attempt."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ log = logging.getLogger(__name__)
 
 _NAME = "wassly_send"
 
-#: Of the record's form. A later version of this package reads what an earlier one wrote.
+#: The version of the format. Later versions of this package read the formats of earlier ones.
 _VERSION = 2
 
 
 class WasslyRecordError(WasslyError):
     """
-    Raised before a message leaves when its send record cannot be written.
+    Raised before a message leaves, when its send record cannot be written.
 
     :param message: the reason.
-    :param may_pass: whether a later attempt can succeed without anybody changing anything.
+    :param may_pass: whether a retry can help without any change.
     """
 
-    advice = "Without the record a retry could send the message a second time."
+    advice = "Without the record, a retry could send the message twice."
 
     def __init__(self, message: str, *, may_pass: bool) -> None:
         super().__init__(message)
@@ -40,38 +40,38 @@ class WasslyRecordError(WasslyError):
 
     @property
     def may_pass(self) -> bool:
-        """An Airflow that did not answer will; a record that makes no sense stays as it is."""
+        """Airflow may answer the next time; an unreadable record stays unreadable."""
         return self._may_pass
 
 
 class WasslyRecordUnreadable(WasslyRecordError):
-    """Raised before a message leaves when the record cannot be read: an earlier attempt may have sent it."""
+    """Raised before a message leaves, when the record cannot be read: an earlier attempt may have sent the message."""
 
     accepted = None
     verdict = "UNKNOWN whether an earlier attempt's message was accepted"
-    advice = "This attempt sent nothing. Look into the chat on the sending phone before you send again."
+    advice = "This attempt sent nothing. Check the chat on the sending phone before you send again."
 
 
 class WasslyRecipientChanged(WasslyRecordError):
-    """Raised before a message leaves when an earlier attempt of the same task sent to somebody else."""
+    """Raised before a message leaves, when an earlier attempt of the same task sent to another recipient."""
 
     verdict = "NOT sent to this recipient"
-    advice = "Clear the task to send to the recipient that it has now."
+    advice = "Clear the task to send to its current recipient."
 
 
 class SendRecord(SendObserver):
     """
-    What is known of a message across the attempts of its task: an observer that writes down what it is told.
+    What is known about a message, across the attempts of its task: an observer that records what it is told.
 
-    It says whose it is, and what it is about in fingerprints too short to recover a number or a text from. It holds no
-    phone number, no text, no path and no secret.
+    It names its owner, and identifies the message by fingerprints too short to recover a number or a text from. It
+    holds no phone number, no text, no path and no secret.
 
-    Where processes of several attempts can write to it, an attempt first makes it its own. If it is not any more when
-    the message is about to leave, Airflow has given this attempt up and another one has begun.
+    Where processes of several attempts can write to the record, an attempt first claims it. If it has lost the claim
+    when the message is about to leave, Airflow has given up this attempt and started another one.
 
-    :param store: where it is kept, ``None`` to keep none.
-    :param attempt: the one that runs.
-    :param earlier_store: where the first version of this package kept it, if that was elsewhere.
+    :param store: where the record is kept, ``None`` to keep none.
+    :param attempt: the running attempt.
+    :param earlier_store: where the first version of this package kept the record, if that was elsewhere.
     """
 
     def __init__(self, store: Store | None, attempt: Attempt, earlier_store: Store | None = None) -> None:
@@ -79,10 +79,10 @@ class SendRecord(SendObserver):
         self._earlier_store = earlier_store
         self._attempt = attempt
         self._has_looked = False
-        #: As an earlier attempt has left it.
+        #: The record of an earlier attempt.
         self._found: dict[str, Any] | None = None
         self._failure: WasslyRecordError | None = None
-        #: As this process has written it last, and as it has tried to since. Another one's differs in its token.
+        #: What this process wrote last, and what it has tried to write since. Other processes have another ``process``.
         self._written: dict[str, Any] | None = None
         self._tried: dict[str, Any] | None = None
         self._process = secrets.token_hex(4)
@@ -91,20 +91,20 @@ class SendRecord(SendObserver):
 
     @classmethod
     def of(cls, context: Any) -> SendRecord:
-        """Return the record of the running task; one that keeps nothing where no task is running."""
+        """Return the record of the running task; it keeps nothing if no task is running."""
         attempt = Attempt.of(context)
         store, earlier = store_of(context, _NAME), None
-        # A first try has no record of the first version, unless Airflow runs it again.
+        # A first try cannot find a record of the first version, unless Airflow runs it again.
         if store is not None and not store.is_shared and (attempt.try_number > 1 or versions.RUNS_TRIES_AGAIN):
             earlier = store_of(context, f"{_NAME}__{attempt.chain}")
         return cls(store, attempt, earlier)
 
     def look(self) -> None:
         """
-        Read what is there, and take it over. :meth:`read` raises what goes wrong.
+        Read the record, and take it over. If that fails, :meth:`read` raises the error.
 
-        To be called before anything in the attempt can fail: a next one cannot tell any more what another task instance
-        of the same name has left.
+        Call it before anything in the attempt can fail: a later attempt cannot tell a record of this task instance from
+        one that a deleted task instance of the same name left.
         """
         if self._store is None or self._has_looked:
             return
@@ -121,10 +121,10 @@ class SendRecord(SendObserver):
                         in_one_piece(self._store.delete)
             self._found = found
         except _NotUnderstood as error:
-            self._failure = WasslyRecordUnreadable(f"the send record could not be understood ({error})", may_pass=False)
+            self._failure = WasslyRecordUnreadable(f"could not interpret the send record ({error})", may_pass=False)
         except Exception as error:
             self._failure = WasslyRecordUnreadable(
-                f"the send record could not be read ({type(error).__name__}: {error})",
+                f"could not read the send record ({type(error).__name__}: {error})",
                 may_pass=not isinstance(error, ValueError),
             )
         else:
@@ -133,14 +133,14 @@ class SendRecord(SendObserver):
     def _take_over(self) -> None:
         assert self._store is not None
         if self._store.is_shared:
-            # What an earlier attempt has left stays its own but for the sign of who may write.
+            # The record stays that of the earlier attempt, except for the process that may write.
             try:
                 in_one_piece(lambda: self._put(self._claim()))
             except Exception as error:
                 self._failure = _unwritable(error)
                 if self._found is not None and self._found.get("announced", True):
                     self._failure = WasslyRecordUnreadable(
-                        f"the send record could not be taken over ({type(error).__name__}: {error})", may_pass=True
+                        f"could not take over the send record ({type(error).__name__}: {error})", may_pass=True
                     )
 
     def _claim(self) -> dict[str, Any]:
@@ -148,15 +148,15 @@ class SendRecord(SendObserver):
 
     def read(self, recipient: str, content: Any) -> SendReceipt | Literal["announced", "ambiguous"] | None:
         """
-        Return what an earlier attempt left.
+        Return what an earlier attempt recorded.
 
-        :param recipient: the number that this attempt is to send to.
-        :param content: what it is to send: anything that can be JSON.
-        :return: the receipt of a message to this recipient; ``announced``: it may have left and nobody knows what
-            became of it; ``ambiguous``: likewise, because a retry and a task that was cleared look the same.
-        :raises WasslyRecordUnreadable: when it cannot be read.
-        :raises WasslyRecordError: when it cannot be written.
-        :raises WasslyRecipientChanged: when the earlier message went to somebody else.
+        :param recipient: the number to send to.
+        :param content: the content to send, as anything that JSON can hold.
+        :return: the receipt of a message to this recipient; ``announced`` if a message may have left and its outcome is
+            unknown; ``ambiguous`` if the outcome is unknown because a retry and a cleared task look the same.
+        :raises WasslyRecordUnreadable: when the record cannot be read.
+        :raises WasslyRecordError: when the record cannot be written.
+        :raises WasslyRecipientChanged: when the earlier message went to another recipient.
         """
         self.look()
         if self._failure is not None:
@@ -170,38 +170,38 @@ class SendRecord(SendObserver):
             return "ambiguous"
         receipt = found["receipt"]
         if found.get("to", self._content["to"]) != self._content["to"]:
-            came_of_it = "may have been accepted" if receipt is None else "was accepted"
+            outcome = "may have been accepted" if receipt is None else "was accepted"
             raise WasslyRecipientChanged(
-                f"an earlier attempt of this task sent to another recipient, and that message {came_of_it}; the "
-                "recipient has changed since, or the list that the task is expanded over",
+                f"an earlier attempt of this task sent to another recipient, and that message {outcome}. The recipient "
+                "has changed since, or the list that the task is expanded over",
                 may_pass=False,
             )
         if receipt is None:
             return "announced"
         if found.get("about", self._content["about"]) != self._content["about"]:
-            log.warning("The message has changed since an earlier attempt. What Wassly accepted then is not sent again")
+            log.warning("Not sending the changed message: Wassly accepted the message of an earlier attempt")
         self.receipt = SendReceipt(
             receipt["message_type"], receipt["conversation_id"], receipt["remaining_conversations"]
         )
         return self.receipt
 
     def hold_back(self) -> None:
-        """Let nothing leave from now on. May be called in a signal handler."""
+        """Let nothing more leave. May be called in a signal handler."""
         self._lets_leave = False
 
     def departing(self) -> None:
         """
-        Write down that the message is about to leave.
+        Record that the message is about to leave.
 
-        :raises WasslyRecordError: when that cannot be written, or another attempt has begun meanwhile; then the message
+        :raises WasslyRecordError: when the record cannot be written, or another attempt has started; then the message
             must not leave.
         :raises RuntimeError: after :meth:`hold_back`.
         """
         if not self._lets_leave:
-            raise RuntimeError("This task is being stopped; the message was not sent")
+            raise RuntimeError("Nothing was sent: this task is being stopped")
         try:
             self._refuse_if_overtaken()
-            # First: whatever interrupts the write or becomes of it, it may have had its effect.
+            # First: the write may take effect even if it is interrupted or fails.
             super().departing()
             in_one_piece(lambda: self._put(self._value(True, None)))
         except WasslyError:
@@ -214,9 +214,9 @@ class SendRecord(SendObserver):
 
     def refused(self, error: WasslyError) -> None:
         """
-        Write down that the message of this attempt certainly was not accepted.
+        Record that the message of this attempt was definitely not accepted.
 
-        That says nothing about the message of an earlier attempt, if there is any doubt about that.
+        If the message of an earlier attempt is unknown, it stays so.
         """
         self.refusal = error
         self._take_back()
@@ -233,42 +233,42 @@ class SendRecord(SendObserver):
 
         if self.in_doubt:
             self.in_doubt = False
-            self._try_to(write, "that Wassly did not accept the message")
+            self._try_to(write, "Wassly did not accept the message")
 
     def accepted(self, receipt: SendReceipt) -> None:
-        """Write down what Wassly answered."""
+        """Record what Wassly answered."""
 
         def write() -> None:
             if self._is_mine():
                 self._put(self._value(True, asdict(receipt)))
 
         try:
-            self._try_to(write, "that Wassly accepted the message")
+            self._try_to(write, "Wassly accepted the message")
         finally:
-            # Whatever interrupts from here on: what became of the message is known.
+            # From here on the outcome is known, whatever interrupts.
             super().accepted(receipt)
 
     def remove_at_the_end(self, context: Any) -> None:
         """
-        Have the record removed when Airflow knows that the task of ``context`` has ended.
+        Remove the record once Airflow has recorded the end of the task of ``context``.
 
-        One in doubt stays if the task failed: who clears the task is to know that Wassly may have the message.
+        After a failure, a record with an unknown outcome stays: Wassly may have the message.
         """
 
         def remove(succeeded: bool) -> None:
             in_doubt = self.in_doubt or (self._found or {}).get("announced", self._found is not None)
-            # Whether there is any doubt in one that could not be read is not known either.
+            # The outcome in a record that could not be read is unknown too.
             if succeeded or self.receipt is not None or not (in_doubt or self._failure):
                 in_one_piece(lambda: self._store.delete() if self._store and self._is_mine() else None)
 
         when_it_ends(context, remove)
 
     def _refuse_if_overtaken(self) -> None:
-        """Refuse where another process has made the record its own since. As good as reading and then writing is."""
+        """Raise if another process has claimed the record since, as far as a read before a write can tell."""
         if self._store is not None and not in_one_piece(self._is_mine):
-            self._store = None  # from now on it is the other's
+            self._store = None  # from now on it belongs to the other attempt
             raise WasslyRecordError(
-                "another attempt of this task has begun meanwhile, so this one sent nothing", may_pass=False
+                "another attempt of this task has started, so this one sent nothing", may_pass=False
             )
 
     def _is_mine(self) -> bool:
@@ -289,9 +289,9 @@ class SendRecord(SendObserver):
     @staticmethod
     def _check(value: dict[str, Any]) -> None:
         """
-        Refuse what no version wrote that this one knows.
+        Refuse a record in a format that this version does not know.
 
-        :raises _NotUnderstood: says why.
+        :raises _NotUnderstood: with the reason.
         """
         try:
             if value["version"] > _VERSION:
@@ -305,29 +305,29 @@ class SendRecord(SendObserver):
             raise _NotUnderstood(f"{type(error).__name__}: {error}") from error
 
     @staticmethod
-    def _try_to(write: Callable[[], None], what: str) -> None:
+    def _try_to(write: Callable[[], None], outcome: str) -> None:
         try:
             in_one_piece(write)
         except Exception as error:
-            # The answer is there all the same. If the task was cleared meanwhile, Airflow refuses its writes.
+            # The reply is known all the same. Airflow refuses the writes of a task that was cleared meanwhile.
             log.warning(
-                "Could not record %s (%s: %s). A next attempt of this task will call the outcome unknown",
-                what,
+                "Could not save the send record: %s: %s. %s, but the next attempt will treat it as unknown",
                 type(error).__name__,
                 error,
+                outcome,
             )
 
 
 def _unwritable(error: BaseException) -> WasslyRecordError:
     failure = WasslyRecordError(
-        f"the send record could not be written ({type(error).__name__}: {error}), so nothing was sent", may_pass=True
+        f"could not write the send record ({type(error).__name__}: {error}), so nothing was sent", may_pass=True
     )
     failure.__cause__ = error
     return failure
 
 
 class _NotUnderstood(Exception):
-    """A record is not what any version of this package writes."""
+    """Raised when no known version of this package wrote the record."""
 
 
 _FIELDS: dict[str, Any] = {
@@ -339,9 +339,9 @@ _FIELDS: dict[str, Any] = {
 
 def _fingerprint(value: Any) -> str:
     """
-    Return what shows that two values are the same: four hexadecimal digits.
+    Return a fingerprint that shows whether two values are the same: four hexadecimal digits.
 
-    Two different ones have the same by chance once in 65,536 times. With more digits, whoever reads the record could
-    find the number by trying them all.
+    Two different values have the same fingerprint by chance once in 65,536 times. With more digits, whoever reads the
+    record could recover the number by trying them all.
     """
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:4]

@@ -1,4 +1,4 @@
-"""What no signal may interrupt."""
+"""Accesses that no signal may interrupt."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: All that have names. The others, real-time signals, nothing in Airflow uses, and looking at them takes as long again.
+#: All signals with a name. Airflow uses no real-time signals, and checking them would take as long again.
 _SIGNALS = tuple(number for number in signal.valid_signals() if isinstance(number, signal.Signals))
 
 
 def in_one_piece(access: Callable[[], T]) -> T:
     """
-    Read or write to the end, whatever signals come; their handlers run after that.
+    Finish a read or write whatever signals arrive; their handlers run afterwards.
 
     A handler (``execution_timeout``, SIGTERM on Airflow 2) raises wherever the main thread happens to be. In the middle
-    of an access, the record, or the task's channel to Airflow, would be left in a state that nobody knows.
+    of an access, it would leave the record, or the task's channel to Airflow, in an unknown state.
 
-    :raises BaseException: what ``access`` raises, or rather what a handler did.
+    :raises BaseException: the exception of a handler, otherwise that of ``access``.
     """
     if threading.current_thread() is not threading.main_thread():
         return access()  # Python runs handlers in the main thread only
@@ -32,7 +32,7 @@ def in_one_piece(access: Callable[[], T]) -> T:
         try:
             gate.close()
         except BaseException:
-            # From a handler that was not parked yet. What was to be read or written still is.
+            # A handler that was not deferred yet raised. The access is made all the same.
             with suppress(Exception):
                 in_one_piece(access)
             raise
@@ -43,10 +43,10 @@ def in_one_piece(access: Callable[[], T]) -> T:
 
 class _Gate:
     """
-    Stands in for the handlers of all signals: first it keeps what comes, later it passes it on.
+    Replaces the handlers of all signals: while it is closed it keeps the signals, then it passes them on.
 
-    Until :meth:`open` has put a handler back, this goes on standing in for it. So it does no harm if a handler that is
-    back already interrupts that by an exception; the next gate takes the place of this one then.
+    It replaces each handler until :meth:`open` has restored it. So it does no harm if a restored handler interrupts
+    that with an exception; the next gate then replaces this one.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _Gate:
             self._pass_on()
 
     def close(self) -> None:
-        """Begin to stand in. What the system does by itself where there is no handler stays as it is."""
+        """Replace the handlers. Signals without a handler keep the default action of the system."""
         for signum in _SIGNALS:
             handler = signal.getsignal(signum)
             while isinstance(handler, _Gate) and handler._is_open:
@@ -70,7 +70,7 @@ class _Gate:
                 signal.signal(signum, self)
 
     def open(self) -> None:
-        """Run the handlers of what has come, and put them all back."""
+        """Run the handlers of the signals that arrived, and restore them all."""
         try:
             self._pass_on()
         finally:
@@ -81,8 +81,8 @@ class _Gate:
     def _pass_on(self) -> None:
         raised: BaseException | None = None
         while True:
-            # While it is closed nothing can raise here, so that none is lost. One that comes between the last look and
-            # the opening is seen by the look after it; one that comes later runs this method in between.
+            # While the gate is closed, no handler can raise here, so no signal is lost. The check after the opening
+            # finds a signal that arrived just before it; a later signal calls this method.
             self._is_open = False
             while self._parked:
                 signum, frame = self._parked.popleft()

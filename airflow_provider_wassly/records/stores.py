@@ -1,4 +1,4 @@
-"""Where a task keeps what has to outlive one of its attempts."""
+"""Where a task keeps values that outlive an attempt."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ log = logging.getLogger(__name__)
 
 
 class Store(Protocol):
-    """Keeps one value. Every method raises when it could not do its work."""
+    """Keeps one value. Every method raises an exception if it fails."""
 
-    #: Whether processes of other attempts of the task can write to it.
+    #: Whether processes of other attempts can write to it.
     is_shared: bool
 
     def get(self) -> dict[str, Any] | None:
         """
         Return the value, ``None`` if there is none.
 
-        :raises ValueError: when it is nothing that :meth:`set` wrote.
+        :raises ValueError: when :meth:`set` did not write the value.
         """
         ...
 
     def set(self, value: dict[str, Any]) -> None:
-        """Keep a value in place of the one before."""
+        """Replace the value."""
         ...
 
     def delete(self) -> None:
@@ -37,9 +37,9 @@ class Store(Protocol):
 
 
 class TaskStateStore:
-    """Airflow 3.3+: the state of the task instance, which survives its tries and goes with its DAG run."""
+    """Airflow 3.3+: the state of the task instance. It survives retries and is deleted with the DAG run."""
 
-    #: Airflow refuses the writes of all but the live try.
+    #: Airflow accepts writes of the live try only.
     is_shared = False
 
     def __init__(self, accessor: Any, key: str) -> None:
@@ -53,7 +53,7 @@ class TaskStateStore:
         return None if value is missing else _checked(value)
 
     def set(self, value: dict[str, Any]) -> None:
-        """Keep a value."""
+        """Replace the value."""
         self._accessor.set(self._key, value, retention=variables.never_expire())
 
     def delete(self) -> None:
@@ -62,7 +62,7 @@ class TaskStateStore:
 
 
 class VariableStore:
-    """A Variable of the task instance: before Airflow 3.3, and for what has to outlive a clear from 3.4 on."""
+    """A Variable per task instance: before Airflow 3.3, and from 3.4 on for values that must survive clearing."""
 
     is_shared = True
 
@@ -76,7 +76,7 @@ class VariableStore:
         return None if text is None else _checked(json.loads(text))
 
     def set(self, value: dict[str, Any]) -> None:
-        """Keep a value."""
+        """Replace the value."""
         variables.set_variable(
             self._key, json.dumps(value), "Which Wassly messages were sent. Removed when the task succeeds."
         )
@@ -94,9 +94,9 @@ def _checked(value: Any) -> dict[str, Any]:
 
 def store_of(context: Any, name: str, *, outlives_clear: bool = False) -> Store | None:
     """
-    Return the store of the running task for a value; ``None`` where no task is running.
+    Return the store for a value of the running task, ``None`` if no task is running.
 
-    :param outlives_clear: whether the value has to be there when somebody has cleared the task.
+    :param outlives_clear: whether the value must survive clearing the task.
     """
     ti = context.get("ti")
     if ti is None:
@@ -109,12 +109,12 @@ def store_of(context: Any, name: str, *, outlives_clear: bool = False) -> Store 
 
 def when_it_ends(context: Any, remove: Callable[[bool], None]) -> None:
     """
-    Have ``remove`` called when Airflow knows that the task of ``context`` has ended.
+    Call ``remove`` once Airflow has recorded the end of the task of ``context``.
 
-    By a listener and not a callback: Airflow 2 runs callbacks before it has written down the success, and until then a
-    next try may need the record.
+    A listener calls it, not a callback: Airflow 2 runs callbacks before it records the success, and until then another
+    try may need the record.
 
-    :param remove: is told whether the task has succeeded. What it raises is logged.
+    :param remove: receives whether the task succeeded. Its exceptions are logged.
     """
     ti = context.get("ti")
     if ti is None:
@@ -132,7 +132,7 @@ def when_it_ends(context: Any, remove: Callable[[bool], None]) -> None:
 
 
 def _identity(ti: Any) -> list[Any]:
-    # Tasks of a loop (3.4) have the same names and indexes in each iteration.
+    # The tasks of a loop (Airflow 3.4) have the same name and index in each iteration.
     region = getattr(ti, "region_id", None)
     is_in_loop = region is not None and getattr(region, "int", 1) != 0
     return [ti.dag_id, ti.run_id, ti.task_id, ti.map_index, *([str(region)] if is_in_loop else [])]

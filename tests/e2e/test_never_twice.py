@@ -263,7 +263,7 @@ SCENARIOS = {
     ),
     "kill_after_answer": Scenario(
         "success", 2, 1, [], {"post_execute": "hang_after_the_first_send"}, signal.SIGKILL, task_has_its_answer,
-        "accepted", "Wassly accepted the message of an earlier attempt of this task",
+        "accepted", "Wassly accepted the message of an earlier attempt",
     ),
 }  # fmt: skip
 

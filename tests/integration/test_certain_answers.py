@@ -86,7 +86,7 @@ def test_a_task_that_is_stopped_after_a_no_sends_when_it_is_tried_again(
     stopped_while_it_hangs(wassly, task, answer, then)
     assert "UNKNOWN" not in log.text
     assert "NOT accepted by Wassly: " in log.text
-    assert "It was ended by Stopped" in log.text
+    assert "After that, Stopped ended this attempt" in log.text
     assert task.run().returned
     assert [message.contact_mobile_number for message in wassly.messages] == [TO]
 

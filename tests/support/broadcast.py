@@ -18,7 +18,7 @@ from airflow_provider_wassly.broadcast.report import Line
 from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
 from airflow_provider_wassly.client import MessageParameters, OutgoingMessage, SendReceipt
 from airflow_provider_wassly.client.clock import Clock
-from airflow_provider_wassly.client.messages import prepare as prepare_message
+from airflow_provider_wassly.client.messages import prepare
 from airflow_provider_wassly.records.attempts import Attempt
 from tests.support.clock import VirtualClock
 from tests.support.kept import Kept
@@ -131,8 +131,8 @@ class Lines:
         return sorted(self.lines, key=lambda line: line.row.position)
 
 
-def prepare(row: Row) -> OutgoingMessage:
-    return prepare_message(MessageParameters(row.number, "Hello", instance_id="one"))
+def hello_to(row: Row) -> OutgoingMessage:
+    return prepare(MessageParameters(row.number, "Hello", instance_id="one"))
 
 
 class Broadcast:
@@ -152,7 +152,7 @@ class Broadcast:
         repeats_unknown: bool = False,
         pace: Pace | None = None,
         report: Any = None,
-        prepare: Callable[[Row], OutgoingMessage] = prepare,
+        message_to: Callable[[Row], OutgoingMessage] = hello_to,
     ) -> None:
         self.hook = cast(Any, Hook(world))
         self.report = cast(Any, report or Lines())
@@ -168,7 +168,7 @@ class Broadcast:
             recipients=recipients,
             survey=surveyed,
             record=self.record,
-            prepare=prepare,
+            message_to=message_to,
             pace=pace or Pace(None, clock=world.clock),
             limits=Limits(max_workers, reserve, repeats_unknown),
             outputs=[self.report],

@@ -576,7 +576,7 @@ class Broadcasting(Airflow):
     def repair(self) -> None:
         self.restarts = False
         *_, last = self.all
-        if self.changed is not None and last.ended and "recipients: among rows" in str(last.ended[1]):
+        if self.changed is not None and last.ended and "recipients: in rows" in str(last.ended[1]):
             self._swap_the_changed_row()
 
 

@@ -267,7 +267,7 @@ def test_the_output_of_a_task_in_partial(airflow: AirflowCli, box: Sandbox) -> N
     assert sent_by(box, "ordered") == {AMIRA: "Hello {{ recipient.name }}"}
     assert sent_by(box, "unordered") == {}
     assert airflow.states("wrong")["unordered[0]"] == "failed"
-    reason = "message: the output of text, for which this task does not wait; set text >> unordered in the DAG"
+    reason = "message: uses the output of text, but this task does not wait for it; set text >> unordered in the DAG"
     assert reason in airflow.output
 
 
@@ -279,7 +279,7 @@ def test_native_objects(airflow: AirflowCli, box: Sandbox, folder: Path) -> None
 
 def test_a_list_that_was_printed_is_refused(airflow: AirflowCli, box: Sandbox) -> None:
     assert airflow.states("wrong")["printed"] == "failed"
-    assert "recipients: text that looks like a list" in airflow.output
+    assert "recipients: got text that looks like a list" in airflow.output
     assert sent_by(box, "printed") == {}
 
 

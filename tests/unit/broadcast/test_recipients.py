@@ -142,7 +142,7 @@ def test_a_row_of_a_json_lines_file_knows_its_line_and_no_other_is_named(files: 
         (5, "row 3, line 5"),
         (6, "row 4, line 6"),
     ]
-    assert rows[1].error == "is not valid JSON: Expecting property name enclosed in double quotes, column 2"
+    assert rows[1].error == "not valid JSON: Expecting property name enclosed in double quotes, column 2"
 
 
 def test_a_row_that_is_in_no_file_has_no_line() -> None:
@@ -161,7 +161,7 @@ def test_a_row_that_ends_before_the_number_is_wrong_and_the_others_are_not(files
 
 def test_a_row_that_is_too_long_is_wrong_and_the_others_are_not(files: Files) -> None:
     rows = files.rows(f"{NUMBER},name\n{ANNA},Smith, Anna\n{OMAR},Omar\n")
-    assert [row.error for row in rows] == ["has 3 fields, the header 2", None]
+    assert [row.error for row in rows] == ["has 3 fields, but the header has 2", None]
     assert rows[0].number == ANNA
 
 
@@ -171,7 +171,7 @@ def test_a_delimiter_at_the_end_of_each_line_makes_no_column(files: Files) -> No
 
 def test_a_header_without_the_number(files: Files) -> None:
     assert files.refusal("phone,name\n+447700900001,Anna\n") == (
-        f"recipients: {files.path} has no column {NUMBER}; its first line must name the columns, and holds: phone, name"
+        f"recipients: {files.path} has no column {NUMBER}; its first line must name the columns, but holds: phone, name"
     )
 
 
@@ -241,7 +241,7 @@ def test_utf_16_with_a_byte_order_mark(files: Files, bom: bytes, content: str) -
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_a_byte_order_mark_is_named(files: Files, encoding: str) -> None:
     assert files.refusal(f"{NUMBER}\n{ANNA}\n".encode(encoding)) == (
-        f"recipients: {files.path} is no text, or UTF-16 without a byte order mark; save it as UTF-8"
+        f"recipients: {files.path} is not text, or UTF-16 without a byte order mark; save it as UTF-8"
     )
 
 
@@ -271,7 +271,7 @@ LIST = f"{NUMBER}\n{ANNA}\n".encode()
         (bz2.compress(LIST), "compressed with bzip2; unpack it first"),
         (lzma.compress(LIST), "compressed with xz; unpack it first"),
         (b"\x28\xb5\x2f\xfd\x24", "compressed with zstd; unpack it first"),
-        (b"PAR1\x15\x04", 'a Parquet file; read it in a task before and return df.to_dict("records")'),
+        (b"PAR1\x15\x04", 'a Parquet file; read it in an upstream task that returns df.to_dict("records")'),
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # an archive has the time in it
 )
@@ -359,17 +359,17 @@ def test_a_bad_json_line_does_not_stop_the_others(files: Files) -> None:
     rows = files.rows("\n".join(lines))
     assert [(row.position, row.number) for row in rows if row.error is None] == [(1, ANNA), (7, OMAR)]
     errors = [row.error or "" for row in rows[1:6]]
-    assert errors[0].startswith("is not valid JSON: ")
-    assert errors[1] == f"is of type list; must be a number or a mapping with {NUMBER}"
-    assert errors[2] == f"is of type bool; must be a number or a mapping with {NUMBER}"
-    assert errors[3] == f"has no {NUMBER}"
-    assert errors[4].startswith("is not valid JSON: ")
+    assert errors[0].startswith("not valid JSON: ")
+    assert errors[1] == f"each recipient must be a number or a dict with {NUMBER}; got list"
+    assert errors[2] == f"each recipient must be a number or a dict with {NUMBER}; got bool"
+    assert errors[3] == f"{NUMBER} is missing"
+    assert errors[4].startswith("not valid JSON: ")
 
 
 def test_json_objects_on_several_lines_are_refused_once(files: Files) -> None:
     text = files.refusal("\n" + json.dumps({NUMBER: ANNA}, indent=2))
     assert text == (
-        f"recipients: {files.path} holds a JSON object on several lines; write one object in each line, or a JSON array"
+        f"recipients: {files.path} holds a JSON object on several lines; write one object per line, or a JSON array"
     )
 
 
@@ -390,9 +390,9 @@ def test_a_row_of_a_json_array_knows_its_line(files: Files) -> None:
 def test_items_of_a_json_array_that_are_no_recipients_are_wrong_one_by_one(files: Files) -> None:
     rows = files.rows(json.dumps([None, [ANNA], {"phone": ANNA}, {NUMBER: OMAR}]))
     assert [row.error for row in rows] == [
-        f"is of type NoneType; must be a number or a mapping with {NUMBER}",
-        f"is of type list; must be a number or a mapping with {NUMBER}",
-        f"has no {NUMBER}",
+        f"each recipient must be a number or a dict with {NUMBER}; got NoneType",
+        f"each recipient must be a number or a dict with {NUMBER}; got list",
+        f"{NUMBER} is missing",
         None,
     ]
 
@@ -401,13 +401,13 @@ def test_items_of_a_json_array_that_are_no_recipients_are_wrong_one_by_one(files
     ("content", "line", "reason"),
     [
         ('[\n{"a": 1},\n{"a": }]', 3, "Expecting value"),
-        ('[\n{"a": 1}', 2, "no , or ] after an item"),
+        ('[\n{"a": 1}', 2, "expected , or ] after an item"),
         ('[\n{"a": 1},\n', 3, "Expecting value"),
         ('[\n{"a": 1},\n]', 3, "Expecting value"),
         ('[\n{"a": "1', 2, "Unterminated string starting at"),
         ("[", 1, "Expecting value"),
-        ('[\n{"a": 1}\n{"b": 1}]', 3, "no , or ] after an item"),
-        ("[1,\n2]\n\n[3]", 4, "something stands behind the array's ]"),
+        ('[\n{"a": 1}\n{"b": 1}]', 3, "expected , or ] after an item"),
+        ("[1,\n2]\n\n[3]", 4, "there is text after the array's closing ]"),
         ("[1, " + "[" * 2_000_000, 1, "maximum recursion depth exceeded"),
     ],
 )
@@ -490,9 +490,9 @@ def test_nan_in_a_json_file_is_no_value(files: Files) -> None:
 @pytest.mark.parametrize(
     ("library", "kind", "advice"),
     [
-        ("pandas.core.frame", "DataFrame", 'a pandas DataFrame; hand over its rows: df.to_dict("records")'),
-        ("polars.dataframe.frame", "DataFrame", "a polars DataFrame; hand over its rows: df.to_dicts()"),
-        ("pyarrow.lib", "Table", "a pyarrow Table; hand over its rows: table.to_pylist()"),
+        ("pandas.core.frame", "DataFrame", 'got a pandas DataFrame; pass its rows: df.to_dict("records")'),
+        ("polars.dataframe.frame", "DataFrame", "got a polars DataFrame; pass its rows: df.to_dicts()"),
+        ("pyarrow.lib", "Table", "got a pyarrow Table; pass its rows: table.to_pylist()"),
     ],
 )
 def test_a_table_is_refused_once_and_says_how_to_get_its_rows(library: str, kind: str, advice: str) -> None:
@@ -505,7 +505,7 @@ def test_a_table_is_refused_once_and_says_how_to_get_its_rows(library: str, kind
 @pytest.mark.parametrize("kind", [set, frozenset])
 def test_a_set_is_refused_because_its_order_differs_from_process_to_process(kind: Any) -> None:
     assert refusal(kind([ANNA, OMAR])) == (
-        "recipients: a set, whose order is another one in each attempt; hand over a list"
+        "recipients: got a set, whose order can differ between attempts; pass a list"
     )
     assert [row.number for row in read(dict.fromkeys([ANNA, OMAR]).keys())] == [ANNA, OMAR]
 
@@ -513,11 +513,11 @@ def test_a_set_is_refused_because_its_order_differs_from_process_to_process(kind
 def test_items_that_are_no_recipients_are_wrong_one_by_one() -> None:
     rows = read([True, None, {}, {"phone": ANNA}, [ANNA], {NUMBER: OMAR}, {NUMBER: None}, 5, 2.01e11])
     assert [row.error for row in rows] == [
-        f"is of type bool; must be a number or a mapping with {NUMBER}",
-        f"is of type NoneType; must be a number or a mapping with {NUMBER}",
-        f"has no {NUMBER}",
-        f"has no {NUMBER}",
-        f"is of type list; must be a number or a mapping with {NUMBER}",
+        f"each recipient must be a number or a dict with {NUMBER}; got bool",
+        f"each recipient must be a number or a dict with {NUMBER}; got NoneType",
+        f"{NUMBER} is missing",
+        f"{NUMBER} is missing",
+        f"each recipient must be a number or a dict with {NUMBER}; got list",
         None,
         *[None] * 3,  # the client says what is wrong with a number
     ]
@@ -526,18 +526,18 @@ def test_items_that_are_no_recipients_are_wrong_one_by_one() -> None:
 @pytest.mark.parametrize("source", [None, 5, True, {NUMBER: ANNA}, b"/data/list.csv"])
 def test_what_is_no_list_and_no_path(source: Any) -> None:
     text = refusal(source)
-    assert f"of type {type(source).__name__}; must be a list of mappings or of numbers, or the path of a file" in text
+    assert f"must be a list of dicts or of numbers, or the path of a file; got {type(source).__name__}" in text
 
 
 def test_what_can_be_read_only_once_is_refused() -> None:
     # The list is read to the end before the first message leaves, and once more while they leave.
-    assert "can be read only once; hand over a list" in refusal({NUMBER: ANNA} for _ in range(3))
-    assert "can be read only once" in refusal(iter([{NUMBER: ANNA}]))
+    assert "can only be read once; pass a list" in refusal({NUMBER: ANNA} for _ in range(3))
+    assert "can only be read once" in refusal(iter([{NUMBER: ANNA}]))
 
 
 @pytest.mark.parametrize("text", ["[{'contact_mobile_number': '+447700900001'}]", '  {"a": 1}', "[]", "{{ x }}"])
 def test_text_that_looks_like_a_list(text: str) -> None:
-    assert "text that looks like a list; hand over the list itself" in refusal(text)
+    assert "got text that looks like a list; pass the list itself" in refusal(text)
     assert ANNA not in refusal(text)
 
 
@@ -651,7 +651,7 @@ def test_a_column_that_is_not_there_is_an_error_also_in_a_lenient_dag(name: str)
     ):
         with pytest.raises(jinja2.UndefinedError) as raised:
             render(template, values)
-        assert str(raised.value) == f"the list has no value in column {name!r} for it; its columns: {NUMBER}, name"
+        assert str(raised.value) == f"this row has no value in column {name!r}; its columns: {NUMBER}, name"
     assert render(f"{{{{ recipient.{name} is defined }}}}", values) == "False"
     assert render(f"{{{{ recipient.{name} | default('friend') }}}}", values) == "friend"
 
@@ -661,7 +661,7 @@ def test_a_column_without_a_value_can_be_asked_for_and_never_becomes_the_word_no
     for template in ("{{ recipient.name }}", "{{ recipient.name ~ '!' }}", "{{ recipient.name | upper }}"):
         with pytest.raises(jinja2.UndefinedError) as raised:
             render(template, values)
-        assert str(raised.value) == f"the list has no value in column 'name' for it; its columns: {NUMBER}, name"
+        assert str(raised.value) == f"this row has no value in column 'name'; its columns: {NUMBER}, name"
     assert render("{{ recipient.name | default('friend') }}", values) == "friend"
     assert render("{{ recipient.name or 'friend' }}", values) == "friend"
     assert render("{% if recipient.name %}Dear{% else %}Hello{% endif %}", values) == "Hello"

@@ -192,7 +192,7 @@ def test_an_attempt_that_was_given_up_does_not_remove_the_record_of_the_next(sto
     stores.is_shared = True
     orphan = begun(stores, 1)
     note(begun(stores, 2), ACCEPTED * 5)
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started"):
         orphan.remove()
     assert outcomes(begun(stores, 3)) == ACCEPTED * 5
 
@@ -231,13 +231,13 @@ def changed(place: int) -> List:
 @pytest.mark.parametrize(
     ("known", "source", "reason"),
     [
-        (ACCEPTED * 5, people(4), "row 5 was sent to and is gone"),
-        (ACCEPTED * 5, people(1), "row 2 was sent to and is gone"),
-        (ACCEPTED * 5, changed(0), "among rows 1 to 2 some were sent to that have other numbers now"),
-        (ACCEPTED * 5, changed(3), "among rows 3 to 4 some were sent to that have other numbers now"),
-        (UNKNOWN * 5, changed(4), "among rows 5 to 5 some were sent to that have other numbers now"),
-        (ANNOUNCED + OPEN * 4, people()[::-1], "among rows 1 to 2 some were sent to that have other numbers now"),
-        (OPEN + ACCEPTED + OPEN * 3, [{NUMBER: "1"}, *people()], "among rows 1 to 2 some were"),
+        (ACCEPTED * 5, people(4), "row 5 was sent to, but is gone"),
+        (ACCEPTED * 5, people(1), "row 2 was sent to, but is gone"),
+        (ACCEPTED * 5, changed(0), "in rows 1 to 2, numbers that were already sent to have changed"),
+        (ACCEPTED * 5, changed(3), "in rows 3 to 4, numbers that were already sent to have changed"),
+        (UNKNOWN * 5, changed(4), "in rows 5 to 5, numbers that were already sent to have changed"),
+        (ANNOUNCED + OPEN * 4, people()[::-1], "in rows 1 to 2, numbers that were already sent to have changed"),
+        (OPEN + ACCEPTED + OPEN * 3, [{NUMBER: "1"}, *people()], "in rows 1 to 2, numbers that were"),
     ],
 )
 def test_who_was_sent_to_must_not_change(stores: Stores, known: str, source: List, reason: str, chain: int) -> None:
@@ -406,7 +406,9 @@ def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(stores: Stores) 
     record = begun(stores, 2)
     stores.failure = ConnectionError("Airflow's API does not answer")
     for read in (lambda: begun(stores, 3), lambda: record.chunk(0, rows_of()[0])):
-        with pytest.raises(WasslyRecordUnreadable, match=r"could not be read \(ConnectionError: Airflow's") as raised:
+        with pytest.raises(
+            WasslyRecordUnreadable, match=r"could not read the send record \(ConnectionError: Airflow's"
+        ) as raised:
             read()
         assert raised.value.may_pass
         assert raised.value.accepted is None
@@ -445,10 +447,12 @@ def test_what_could_not_be_written_is_an_error_that_may_pass_and_is_written_the_
     record.chunk(0, rows).note(0, ACCEPTED, rows[0])
     stores.failure = ConnectionError("Airflow's API does not answer")
     for write in (record.begin, record.write):
-        with pytest.raises(WasslyRecordError, match=r"could not be written \(ConnectionError: Airflow's") as raised:
+        with pytest.raises(
+            WasslyRecordError, match=r"could not write the send record \(ConnectionError: Airflow's"
+        ) as raised:
             write()
         assert raised.value.may_pass
-    with pytest.raises(WasslyRecordError, match=r"could not be removed \(ConnectionError: Airflow's"):
+    with pytest.raises(WasslyRecordError, match=r"could not remove the send record \(ConnectionError: Airflow's"):
         record.remove()
     stores.failure = None
     record.write()
@@ -503,14 +507,14 @@ def test_whatever_a_value_holds_it_is_understood_or_an_error(change: tuple[str, 
         (HEAD, {"chain": "3"}, "TypeError: chain is of type str"),
         (HEAD, {"try_number": None}, "TypeError: try_number is of type NoneType"),
         (FIRST, {"outcomes": ACCEPTED * 3}, "ValueError: chunk 0 has 3 rows"),
-        (FIRST, {"outcomes": "ax"}, "ValueError: chunk 0 has outcomes that are none"),
-        (JOURNAL, {"changes": {"0": "7a,"}}, "ValueError: '7a' in the journal is no change"),
-        (JOURNAL, {"changes": {"0": "2a,"}}, "ValueError: '2a' in the journal is no change"),
-        (JOURNAL, {"changes": {"0": "0x,"}}, "ValueError: '0x' in the journal is no change"),
-        (JOURNAL, {"changes": {"0": 7}}, "TypeError: the journal has changes of another type"),
-        (JOURNAL, {"changes": {"x": "0a,"}}, "TypeError: the journal has changes of another type"),
-        (JOURNAL, {"written": "7"}, "TypeError: the journal has values of other types"),
-        (JOURNAL, {"digests": []}, "TypeError: the journal has values of other types"),
+        (FIRST, {"outcomes": "ax"}, "ValueError: chunk 0 has unknown outcomes"),
+        (JOURNAL, {"changes": {"0": "7a,"}}, "ValueError: '7a' in the journal is not a change"),
+        (JOURNAL, {"changes": {"0": "2a,"}}, "ValueError: '2a' in the journal is not a change"),
+        (JOURNAL, {"changes": {"0": "0x,"}}, "ValueError: '0x' in the journal is not a change"),
+        (JOURNAL, {"changes": {"0": 7}}, "TypeError: the journal has changes of the wrong type"),
+        (JOURNAL, {"changes": {"x": "0a,"}}, "TypeError: the journal has changes of the wrong type"),
+        (JOURNAL, {"written": "7"}, "TypeError: the journal has values of the wrong type"),
+        (JOURNAL, {"digests": []}, "TypeError: the journal has values of the wrong type"),
         (JOURNAL, {"token": "t"}, "ValueError: the journal belongs to another record"),
     ],
 )
@@ -547,7 +551,7 @@ def test_where_there_was_no_record_nobody_is_counted(stores: Stores) -> None:
 
 def test_of_rows_that_are_gone_the_first_is_named(stores: Stores) -> None:
     note(begun(stores, 1), OPEN * 3 + ACCEPTED + OPEN)
-    with pytest.raises(WasslyListChanged, match="row 4 was sent to and is gone"):
+    with pytest.raises(WasslyListChanged, match="row 4 was sent to, but is gone"):
         outcomes(begun(stores, 2, source=people(2)), people(2))
 
 
@@ -612,7 +616,7 @@ def test_an_attempt_that_airflow_has_given_up_writes_nothing_once_a_later_one_ha
     rows = rows_of()[0]
     orphan.chunk(0, rows).note(1, ANNOUNCED, rows[1])
     for _ in range(2):
-        with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile") as raised:
+        with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started") as raised:
             orphan.write()
         assert raised.value.may_pass is False
     assert stores.values == before
@@ -629,7 +633,7 @@ def test_an_attempt_whose_machine_has_slept_looks_whether_it_is_still_the_one(st
     assert HEAD not in stores.reads
     begun(stores, 2)
     clock.advance(60)
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started"):
         note(sleeper, ACCEPTED + ACCEPTED + ANNOUNCED + OPEN * 2)
 
 
@@ -651,7 +655,7 @@ def test_of_two_processes_of_one_try_the_later_one_goes_on(stores: Stores, monke
     stores.is_shared = True
     first = begun(stores, 1)
     second = begun(stores, 1)
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started"):
         note(first, ANNOUNCED + OPEN * 4)
     note(second, ANNOUNCED + OPEN * 4)
 
@@ -662,7 +666,7 @@ def test_of_two_processes_that_have_both_looked_the_later_one_goes_on(stores: St
     first, second = on_try(stores, 2), on_try(stores, 2)
     for record in (first, second):
         record.resume(survey(RecipientList(people())))
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started"):
         first.begin()
     second.begin()
 
@@ -673,7 +677,7 @@ def test_a_head_that_could_not_be_written_is_still_known_as_its_own(stores: Stor
     record = begun(stores, 1)
     # The chunk's value, and then the head that counts it.
     stores.failing_writes = {len(stores.writes) + 1: effect}
-    with pytest.raises(WasslyRecordError, match="could not be written") as caught:
+    with pytest.raises(WasslyRecordError, match="could not write the send record") as caught:
         note(record, ANNOUNCED + OPEN * 4)
     assert caught.value.may_pass is True
     record.remove()
@@ -683,7 +687,7 @@ def test_a_head_that_could_not_be_written_is_still_known_as_its_own(stores: Stor
 def test_a_record_that_cannot_be_removed_is_an_error_that_may_pass(stores: Stores) -> None:
     record = begun(stores, 1)
     stores.failure = ConnectionError("Airflow's API does not answer")
-    with pytest.raises(WasslyRecordError, match="could not be removed") as caught:
+    with pytest.raises(WasslyRecordError, match="could not remove the send record") as caught:
         record.remove()
     assert caught.value.may_pass is True
 
@@ -724,7 +728,7 @@ def test_nobody_is_sent_to_again_after_an_upgrade_and_a_clear(stores: Stores, su
 
 def test_of_the_first_version_no_row_may_change(stores: Stores) -> None:
     stores.values = {name: json.dumps(value) for name, value in OF_VERSION_1.items()}
-    with pytest.raises(WasslyListChanged, match="no row may change") as caught:
+    with pytest.raises(WasslyListChanged, match="record allows no row to change") as caught:
         begun(stores, 2, source=people(6))
     assert caught.value.may_pass is False
 

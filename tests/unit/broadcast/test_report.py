@@ -221,7 +221,7 @@ def test_a_new_report_may_be_read_by_whom_other_new_files_may(tmp_path: Path) ->
 def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"report: {tmp_path} cannot be written: it is a folder"
     missing = tmp_path / "missing" / "report.csv"
-    assert refusal(missing) == f"report: {missing} cannot be written: there is no folder {tmp_path}/missing"
+    assert refusal(missing) == f"report: {missing} cannot be written: no such folder: {tmp_path}/missing"
     assert "nosuch://bucket/report.csv cannot be written: " in refusal("nosuch://bucket/report.csv")
     assert os.listdir(tmp_path) == []
 
@@ -421,7 +421,7 @@ def test_a_list_that_was_not_saved_yet_is_empty(storage: Any) -> None:
 
 
 def test_a_place_where_nothing_can_be_written_is_named_with_its_parameter(tmp_path: Path) -> None:
-    with pytest.raises(WasslyInvalidMessage, match=r"^unsent: .* cannot be written: there is no folder") as raised:
+    with pytest.raises(WasslyInvalidMessage, match=r"^unsent: .* cannot be written: no such folder:") as raised:
         Unsent(tmp_path / "missing" / "unsent.csv")
     assert raised.value.field == "unsent"
 

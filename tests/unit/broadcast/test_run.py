@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly.airflow_compat import versions
+from airflow_provider_wassly.broadcast import progress as progress_module
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast import run as run_module
@@ -40,7 +41,7 @@ from airflow_provider_wassly.client import (
     WasslyRejected,
 )
 from airflow_provider_wassly.records.send_record import WasslyRecordError
-from tests.support.broadcast import Broadcast, Snapshot, World, number, outcomes_in, people, prepare
+from tests.support.broadcast import Broadcast, Snapshot, World, hello_to, number, outcomes_in, people
 from tests.support.clock import VirtualClock
 from tests.support.service import ERRORS, FATES, TOLD
 
@@ -210,7 +211,7 @@ def test_one_number_is_sent_to_once_however_it_is_written() -> None:
     broadcast = Broadcast(world, [{NUMBER: spelling} for spelling in spellings], max_workers=4).go()
     assert world.delivered == [number(1)]
     assert broadcast.outcomes() == ["accepted", "duplicate", "duplicate", "duplicate", "duplicate"]
-    assert broadcast.reasons()[1] == "the number stands in another row too"
+    assert broadcast.reasons()[1] == "the number also appears in another row"
 
 
 def test_a_number_that_an_earlier_try_sent_to_is_known_however_it_was_written() -> None:
@@ -223,17 +224,17 @@ def test_a_number_that_an_earlier_try_sent_to_is_known_however_it_was_written() 
 
 
 def test_the_second_of_two_rows_is_sent_to_when_the_first_is_wrong_and_not_again_when_that_is_mended() -> None:
-    def prepare_unless(wrong: int) -> Callable[[Row], OutgoingMessage]:
-        def prepare_it(row: Row) -> OutgoingMessage:
+    def hello_unless(wrong: int) -> Callable[[Row], OutgoingMessage]:
+        def message_to(row: Row) -> OutgoingMessage:
             if row.position == wrong:
                 raise WasslyInvalidMessage("no such file", field="document")
-            return prepare(row)
+            return hello_to(row)
 
-        return prepare_it
+        return message_to
 
     world = World()
     source = [*people(1), *people(1), *people(2)]
-    first = Broadcast(world, source, prepare=prepare_unless(1)).go()
+    first = Broadcast(world, source, message_to=hello_unless(1)).go()
     assert first.outcomes() == ["invalid", "accepted", "duplicate", "accepted"]
     assert Broadcast(world, source, 2).go().outcomes() == ["duplicate", "accepted", "duplicate", "accepted"]
     assert sorted(world.delivered) == [number(0), number(1)]
@@ -244,7 +245,7 @@ def test_a_row_that_is_wrong_stops_nobody() -> None:
     source = [{}, {NUMBER: "2.01E+11"}, "text", *people(2), {NUMBER: None}]
     broadcast = Broadcast(world, source).go()
     assert broadcast.outcomes() == ["invalid"] * 3 + ["accepted"] * 2 + ["invalid"]
-    assert broadcast.reasons()[0] == f"the row: has no {NUMBER}"
+    assert broadcast.reasons()[0] == f"the row: {NUMBER} is missing"
     assert [line.row.number for line in broadcast.report.lines[:3]] == [None, "2.01E+11", "text"]
 
 
@@ -330,7 +331,7 @@ def test_a_kill_leaves_few_unknown_and_says_who(max_workers: int) -> None:
     third = Broadcast(world, people(20), 3).go()
     assert third.outcomes() == retry.outcomes()
     assert {line.reason for line in third.report.lines if line.outcome == "unknown"} == {
-        "in an earlier attempt; its log says why"
+        "an earlier attempt left it unknown; see its log"
     }
 
 
@@ -341,7 +342,7 @@ def test_who_was_unknown_stays_so_when_a_repetition_comes_to_nothing() -> None:
         Broadcast(world, people(1)).go()
         second = Broadcast(world, people(1), 2, repeats_unknown=True).go()
         assert second.outcomes() == ["unknown"]
-        assert second.reasons()[0].startswith("in an earlier attempt; and now ")
+        assert second.reasons()[0].startswith("an earlier attempt left it unknown; this attempt: ")
         # And now the DAG's author has second thoughts about repeating.
         assert Broadcast(world, people(1), 3).go().outcomes() == ["unknown"]
         assert world.delivered == [number(0)]
@@ -387,7 +388,7 @@ def test_ten_in_a_row_that_fail_stop_all(fate: str) -> None:
     stopped_by = broadcast.run.stopped_by
     assert isinstance(stopped_by, WasslyBroadcastIncomplete)
     assert stopped_by.may_pass
-    assert "10 recipients in a row failed; the last: " in str(stopped_by)
+    assert "10 recipients in a row failed, the last one with: " in str(stopped_by)
     told = Counter(broadcast.outcomes())
     assert told["accepted"] == 2
     assert 10 <= told["failed"] + told["unknown"] <= 12
@@ -413,7 +414,7 @@ def test_the_first_twenty_that_are_refused_for_one_reason_stop_all(max_workers: 
     assert isinstance(stopped_by, WasslyBroadcastIncomplete)
     assert not stopped_by.may_pass
     assert str(stopped_by) == (
-        "the first 20 recipients were all refused for one reason, so the recipients are not the cause: never"
+        "the first 20 recipients were all refused for the same reason, so the recipients are not the cause: never"
     )
     assert 20 <= len(world.calls) <= 20 + 2 * max_workers
     # When the message is right, they get it too.
@@ -541,7 +542,7 @@ def test_a_record_that_cannot_be_written_stops_all_before_anything_leaves() -> N
     world.kept.failing_writes = dict.fromkeys(range(2, 99), False)
     broadcast = Broadcast(world, people(5))
     assert broadcast.go().outcomes() == ["not_sent"] * 5
-    assert "the send record could not be written" in str(broadcast.run.stopped_by)
+    assert "could not write the send record" in str(broadcast.run.stopped_by)
     assert world.calls == []
     world.kept.failing_writes = {}
     assert Broadcast(world, people(5), 2).go().outcomes() == ["accepted"] * 5
@@ -575,7 +576,7 @@ def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatc
 
     world.on_event = begin_another
     orphan.go()
-    assert str(orphan.run.stopped_by) == "another attempt of this task has begun meanwhile, so this one stops"
+    assert str(orphan.run.stopped_by) == "another attempt of this task has started, so this one stops"
     values = dict(world.kept.values)
     assert len(world.delivered) < 15
     later[0].go()
@@ -585,14 +586,14 @@ def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatc
 
 
 def test_a_bug_in_between_leaves_the_record_right() -> None:
-    def prepare_until(row: Row) -> OutgoingMessage:
+    def hello_until(row: Row) -> OutgoingMessage:
         if row.position == 6:
             raise ZeroDivisionError("a bug")
-        return prepare(row)
+        return hello_to(row)
 
     world = World()
     with pytest.raises(ZeroDivisionError):
-        Broadcast(world, people(9), max_workers=2, prepare=prepare_until).go()
+        Broadcast(world, people(9), max_workers=2, message_to=hello_until).go()
     assert set(world.outcomes()) <= {"a", "."}
     assert world.outcomes().count("a") == len(world.delivered)
     assert Broadcast(world, people(9), 2).go().outcomes() == ["accepted"] * 9
@@ -621,8 +622,8 @@ def test_a_list_that_changes_meanwhile_is_an_error(tmp_path: Any, after: list[di
     error = broadcast.run.as_end_of_broadcast(broadcast.run.stopped_by or WasslyError("it was not stopped"))
     counts = broadcast.run.tally.counts
     assert error.summary == (
-        f"The broadcast is not complete: {counts['accepted']} of 6 accepted, {counts['not_sent']} not sent: "
-        "recipients: the list changed while it was being sent to. A retry, or clearing the task, resumes without "
+        f"Broadcast incomplete: {counts['accepted']} of 6 accepted, {counts['not_sent']} not sent: "
+        "recipients: the list changed during the broadcast. A retry, or clearing the task, resumes without "
         "sending to anyone twice."
     )
     assert counts["accepted"] == len(world.delivered)
@@ -895,7 +896,7 @@ def test_messages_of_which_nobody_knows_count_against_the_reserve() -> None:
     broadcast = Broadcast(world, people(10), reserve=10).go()
     assert world.remaining == 10
     assert str(broadcast.run.stopped_by) == (
-        "12 conversations remain, 2 perhaps taken meanwhile, and 10 are reserved (reserve_conversations)"
+        "12 conversations remain (up to 2 of them may be used already) and 10 are reserved (reserve_conversations)"
     )
 
 
@@ -906,7 +907,7 @@ def test_a_reserve_that_cannot_be_kept_because_the_answers_do_not_tell() -> None
         broadcast.run.tally.remaining_conversations = recorded
         broadcast.go()
         assert len(world.delivered) == 1
-        assert "Wassly's answers do not say how many conversations remain" in str(broadcast.run.stopped_by)
+        assert "Wassly's replies do not say how many conversations remain" in str(broadcast.run.stopped_by)
         assert broadcast.run.stopped_by is not None
         assert not broadcast.run.stopped_by.may_pass
 
@@ -935,7 +936,7 @@ def test_the_last_reading_of_the_quota_is_kept() -> None:
 def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     for module in (recipients_module, record_module):
         monkeypatch.setattr(module, "CHUNK", 50)
-    prepare(Row(1, people(1)[0]))  # loads what is known of phone numbers
+    hello_to(Row(1, people(1)[0]))  # loads what is known of phone numbers
     few, many = 100, 600
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
@@ -988,12 +989,25 @@ def test_the_log_shows_no_whole_number_and_says_how_it_goes(caplog: pytest.LogCa
     source = [*people(4), {NUMBER: "+44 7700 900 999 99 99"}]
     with caplog.at_level(logging.INFO):
         Broadcast(world, source).go()
-    assert "Sending to up to 5 recipients, as fast as 1 threads go" in caplog.text
-    assert "Row 2 (+44…0001): failed: never" in caplog.text
-    assert "Row 3 (+44…0002): UNKNOWN whether accepted: no answer came" in caplog.text
-    assert "Row 5 (+44…9 99): invalid: " in caplog.text
+    assert "Sending to up to 5 recipients without a pace limit, one at a time" in caplog.text
+    assert "Row 2 (+44…0001) failed: never" in caplog.text
+    assert "Row 3 (+44…0002) has an UNKNOWN outcome: no answer came" in caplog.text
+    assert "Row 5 (+44…9 99) is invalid: " in caplog.text
     for place in range(4):
         assert number(place)[1:] not in caplog.text
+
+
+def test_the_log_says_how_many_are_left_and_how_many_are_sent_to_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.fates = {number(3): ["refuse for now"]}
+    with caplog.at_level(logging.INFO):
+        Broadcast(world, people(4), max_workers=3).go()
+        Broadcast(world, people(4), 2, pace=Pace(2, clock=world.clock)).go()
+    assert "Sending to up to 4 recipients without a pace limit, up to 3 at a time" in caplog.messages
+    assert (
+        "Sending to up to 1 recipients (3 were already handled by earlier attempts) at 2 messages per minute, which "
+        "takes about 0:00:30"
+    ) in caplog.messages
 
 
 def test_the_log_names_the_line_of_a_file(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -1002,19 +1016,19 @@ def test_the_log_names_the_line_of_a_file(tmp_path: Any, caplog: pytest.LogCaptu
     world = World()
     world.fates = {number(1): ["refuse"]}
     Broadcast(world, path).go()
-    assert "Row 2, line 4 (+44…0001): failed: never" in caplog.text
+    assert "Row 2, line 4 (+44…0001) failed: never" in caplog.text
 
 
 def test_failures_beyond_a_thousand_are_in_the_report_only(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_MAX_LOGGED", 5)
+    monkeypatch.setattr(progress_module, "_MAX_LOGGED", 5)
     world = World()
     with caplog.at_level(logging.WARNING):
         broadcast = Broadcast(world, [{NUMBER: "x"}] * 9).go()
     assert broadcast.outcomes() == ["invalid"] * 9
     assert caplog.text.count("Row ") == 5
-    assert caplog.text.count("Further recipients that fail are in the report only") == 1
+    assert caplog.text.count("Logged 5 failures; further ones are only in the report") == 1
 
 
 def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_time(
@@ -1022,7 +1036,7 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
 ) -> None:
     # Nobody stops it, and nobody reads how far it is.
     monkeypatch.setattr(run_module, "_LOOK", 60.0)
-    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 3600.0)
+    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 3600.0)
     world = World()
     world.latency = 2
     people_of_a_day = [{NUMBER: f"+4477009{place:05}"} for place in range(1440)]
@@ -1049,7 +1063,7 @@ def test_a_broadcast_of_days_leaves_some_hundreds_of_lines(
     with caplog.at_level(logging.INFO):
         Broadcast(world, people(400), pace=Pace(0.1, clock=world.clock)).go()
     assert world.clock.monotonic() > 66 * 3600
-    lines = [record for record in caplog.records if " of 400 recipients: " in record.getMessage()]
+    lines = [record for record in caplog.records if " of 400 recipients done: " in record.getMessage()]
     assert 200 < len(lines) < 500
     assert len(caplog.records) < 500
 
@@ -1058,13 +1072,13 @@ def test_a_short_broadcast_is_told_of_every_ten_seconds(caplog: pytest.LogCaptur
     world = World()
     with caplog.at_level(logging.INFO):
         Broadcast(world, people(31), pace=Pace(60, clock=world.clock)).go()
-    assert 2 <= sum(" of 31 recipients: " in record.getMessage() for record in caplog.records) <= 3
+    assert 2 <= sum(" of 31 recipients done: " in record.getMessage() for record in caplog.records) <= 3
 
 
 def test_progress_is_told_even_if_the_clock_has_not_moved(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 0.0)
+    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 0.0)
 
     class Still(VirtualClock):
         """As coarse as the clocks of some systems are."""
@@ -1076,4 +1090,4 @@ def test_progress_is_told_even_if_the_clock_has_not_moved(
     world.fates = {number(1): ["wrong key"]}
     with caplog.at_level(logging.INFO):
         assert Broadcast(world, people(2)).go().outcomes() == ["accepted", "not_sent"]
-    assert "1 of 2 recipients: 1 accepted" in caplog.text
+    assert "1 of 2 recipients done: 1 accepted" in caplog.text

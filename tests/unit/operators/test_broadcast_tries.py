@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly.airflow_compat import exceptions, tasks
-from airflow_provider_wassly.broadcast import run as run_module
+from airflow_provider_wassly.airflow_compat import exceptions, tasks, templates
+from airflow_provider_wassly.broadcast import progress as progress_module
 from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
@@ -101,6 +101,26 @@ def test_a_message_file_is_rendered_for_each(task: Task, service: Service, tmp_p
     assert service.messages[0].texts["message"] == "Dear Ann 1, it is 2026-11-24"
 
 
+def test_a_template_is_read_once_for_the_whole_list(
+    task: Task, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    template_of = templates.template_of
+
+    def reading(content: str, env: Any) -> Any:
+        read.append(content)
+        return template_of(content, env)
+
+    (tmp_path / "1.pdf").write_text("content")
+    monkeypatch.setattr(templates, "template_of", reading)
+    document = f"{tmp_path}/{{{{ recipient.name[-1:] }}}}.pdf"
+    names = {"document": document, "document_name": "for {{ recipient.name }}"}
+    assert task.run(recipients=[people(1)[0], {**people(2)[1], "name": "Bea 1"}], **names).counts == {"accepted": 2}
+    assert sorted(text for text in read if "recipient" in text) == sorted(
+        ["Hello {{ recipient.name }}", *names.values()]
+    )
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
@@ -109,12 +129,12 @@ def test_a_message_file_is_rendered_for_each(task: Task, service: Service, tmp_p
         ("no-such.j2", "message: .*no-such.j2"),
         (
             "Dear {{ recipient.nam }}",
-            r"message: names recipient\.nam, but the list has no such column; "
+            r"message: uses recipient\.nam, but the list has no such column; "
             "its columns: contact_mobile_number, name",
         ),
         (
             "{% if recipient['vip'] %}Dear{% endif %} you",
-            r"message: names recipient\.vip, but the list has no such col",
+            r"message: uses recipient\.vip, but the list has no such col",
         ),
     ],
 )
@@ -130,8 +150,8 @@ def test_a_template_that_is_wrong_for_all_fails_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"message": "Dear {{ recipent.name }}"}, "message: names recipent, which no template has"),
-        ({"message": "{{ recipient.name }} {{ ds_nodashh }}"}, "message: names ds_nodashh, which no template has"),
+        ({"message": "Dear {{ recipent.name }}"}, "message: uses recipent, which is not defined"),
+        ({"message": "{{ recipient.name }} {{ ds_nodashh }}"}, "message: uses ds_nodashh, which is not defined"),
         ({"message": "{{ 1 / 0 }}"}, "message: ZeroDivisionError"),
         ({"message": "   "}, "message: nothing to send: a message of white space only"),
         ({"message": 12}, "message: must be text, not int"),
@@ -169,9 +189,9 @@ def test_names_that_a_template_can_do_without_or_makes_itself_may_be_unknown(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"report": ""}, "report: an empty path"),
-        ({"unsent": "  "}, "unsent: an empty path"),
-        ({"report": 5}, "report: of type int, but it must be a path or a URI"),
+        ({"report": ""}, "report: the path is empty"),
+        ({"unsent": "  "}, "unsent: the path is empty"),
+        ({"report": 5}, "report: must be a path or a URI; got int"),
         ({"report": "list.csv"}, "report: the same file as recipients, which it would overwrite"),
         ({"unsent": "./list.csv"}, "unsent: the same file as recipients, which it would overwrite"),
         ({"unsent": "x.csv", "report": "x.csv"}, "unsent: the same file as report, which it would overwrite"),
@@ -230,7 +250,7 @@ def test_a_column_that_is_missing_is_named_for_files_and_template_files_too(
         for recipients in (people(3), tmp_path / "list.csv"):
             ended = task.run(recipients=recipients, **parameters)
             assert isinstance(ended.error, FAIL)
-            assert f"{next(iter(parameters))}: names recipient.nam, but the list has no such column" in str(ended.error)
+            assert f"{next(iter(parameters))}: uses recipient.nam, but the list has no such column" in str(ended.error)
     assert service.calls == []
 
 
@@ -267,10 +287,13 @@ def test_rows_that_are_wrong_stop_no_other_and_count_as_failures(
     arguments = {"recipients": rows, "report": tmp_path / "report.csv"}
     ended = task.run(**arguments)
     assert isinstance(ended.error, FAIL)
-    assert "2 of 5 accepted, 3 invalid: 3 failed or in doubt (max_failures=0)" in str(ended.error)
+    assert "2 of 5 accepted, 3 invalid (3 failures, allowed: 0)" in str(ended.error)
     assert ended.counts == {"accepted": 2, "invalid": 3}
     assert [line[2] for line in read(tmp_path / "report.csv")] == ["accepted", "accepted", *["invalid"] * 3]
-    assert "Row 5 (+44…0005): invalid: message: the list has no value in column 'name'" in caplog.text
+    assert "Row 5 (+44…0005) is invalid: message: this row has no value in column 'name'" in caplog.text
+    assert "2 of 5 accepted, 3 invalid (3 failures, allowed: 59.9%)" in str(
+        task.run(**arguments, max_failures=0.599).error
+    )
     task.clear()
     assert task.run(**arguments, max_failures=3).returned is not None
     task.clear()
@@ -304,7 +327,7 @@ def test_a_table_is_refused_once_and_before_anything_is_sent(
     members = {"__module__": "pandas.core.frame", "__iter__": lambda self: iter(["a", "b"]), "__bool__": is_ambiguous}
     ended = task.run(recipients=type("DataFrame", (), members)())
     assert isinstance(ended.error, FAIL)
-    assert 'a pandas DataFrame; hand over its rows: df.to_dict("records")' in str(ended.error)
+    assert 'got a pandas DataFrame; pass its rows: df.to_dict("records")' in str(ended.error)
     assert "Row 1" not in caplog.text
     assert service.calls == []
 
@@ -313,7 +336,7 @@ def test_nobody_is_called_none(task: Task, service: Service, caplog: pytest.LogC
     rows = [{**row, "name": name} for row, name in zip(people(3), ("Ann", None, float("nan")), strict=True)]
     ended = task.run(recipients=rows)
     assert ended.counts == {"accepted": 1, "invalid": 2}
-    assert "Row 2 (+44…0002): invalid: message: the list has no value in column 'name'" in caplog.text
+    assert "Row 2 (+44…0002) is invalid: message: this row has no value in column 'name'" in caplog.text
     task.clear()
     assert task.run(recipients=rows, message="Hello {{ recipient.name or 'friend' }}").counts == {"accepted": 3}
     assert [message.texts["message"] for message in service.messages] == ["Hello Ann", "Hello friend", "Hello friend"]
@@ -349,7 +372,7 @@ def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Servi
     rows = [{"contact_mobile_number": "12", "name": ""} for _ in range(25)]
     ended = task.run(recipients=[*people(1), *rows], validate_first=True)
     assert isinstance(ended.error, FAIL)
-    assert "25 rows cannot be sent to (validate_first): row 2 (" in str(ended.error)
+    assert "25 rows are wrong (validate_first): row 2 (" in str(ended.error)
     assert str(ended.error).count("; and 5 more") == 1
     assert service.calls == []
     task.clear()
@@ -360,13 +383,13 @@ def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Servi
 def test_what_is_wrong_with_a_file_is_found_by_its_line(task: Task, service: Service, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(f"name,contact_mobile_number\n\nAnn,{number(1)}\nBen,12\n")
     ended = task.run(recipients=tmp_path / "list.csv", validate_first=True)
-    assert "1 rows cannot be sent to (validate_first): row 2, line 4 (" in str(ended.error)
+    assert "1 row is wrong (validate_first): row 2, line 4 (" in str(ended.error)
     (tmp_path / "list.csv").write_text(f"name,contact_mobile_number\nAnn,{number(1)}\nBen,12\n")
     task.clear()
     task.run(recipients=tmp_path / "list.csv")
     (tmp_path / "list.csv").write_text(f"name,contact_mobile_number\nAnn,{number(3)}\nBen,12\n")
     ended = task.run(recipients=tmp_path / "list.csv")
-    assert "among rows 1 to 2 (lines 2 to 3) some were sent to that have other numbers now" in str(ended.error)
+    assert "in rows 1 to 2 (lines 2 to 3), numbers that were already sent to have changed" in str(ended.error)
 
 
 def test_all_rows_are_checked_first_also_by_a_retry_of_an_attempt_that_had_sent_nothing(
@@ -376,17 +399,15 @@ def test_all_rows_are_checked_first_also_by_a_retry_of_an_attempt_that_had_sent_
     task.run(recipients="/no/such/list.csv", validate_first=True)
     task.airflow_answers = True
     rows = [*people(2), {"contact_mobile_number": "12", "name": ""}]
-    assert "1 rows cannot be sent to (validate_first): row 3 (" in str(
-        task.run(recipients=rows, validate_first=True).error
-    )
+    assert "1 row is wrong (validate_first): row 3 (" in str(task.run(recipients=rows, validate_first=True).error)
     assert service.calls == []
 
 
 @pytest.mark.parametrize(
     ("on_clear", "line", "copies"),
     [
-        ("resume", "Resuming, because this task was cleared after it had failed: nobody is sent to twice.", 1),
-        ("restart", "Sending to everybody again: this task was cleared after it had failed (on_clear='restart')", 2),
+        ("resume", "Resuming without sending to anyone twice: this task was cleared after it failed.", 1),
+        ("restart", "Sending to everyone again: this task was cleared after it failed (on_clear='restart')", 2),
     ],
 )
 def test_a_task_that_was_cleared_says_which_of_the_two_it_does(
@@ -420,10 +441,10 @@ def test_a_row_with_the_number_of_another_and_a_text_of_its_own_is_named(
         {"contact_mobile_number": number(2), "name": "Bob"},
     ]
     assert task.run(recipients=rows).counts == {"accepted": 2, "duplicate": 2}
-    ours = [record for record in caplog.records if record.name == run_module.__name__]
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_wassly.broadcast.")]
     assert [record.getMessage() for record in ours if record.levelname == "WARNING"] == [
-        "Row 2 and row 4 have the same number (+44…0002) and differ: it gets one message, that of the first row that "
-        "can be sent (on_duplicate='skip')"
+        "Row 2 and row 4 have the same number (+44…0002) but different content: only the first valid one is sent "
+        "(on_duplicate='skip')"
     ]
 
 
@@ -432,10 +453,10 @@ def test_of_many_such_rows_some_are_named_and_the_others_counted(
 ) -> None:
     rows = [{"contact_mobile_number": number(1), "name": f"Ann {each}"} for each in range(50)]
     task.run(recipients=rows)
-    ours = [record for record in caplog.records if record.name == run_module.__name__]
+    ours = [record for record in caplog.records if record.name.startswith("airflow_provider_wassly.broadcast.")]
     lines = [record.getMessage() for record in ours if record.levelname == "WARNING"]
     assert len(lines) == 21
-    assert lines[-1] == "29 more rows have the number of a row before them and differ from it"
+    assert lines[-1] == "29 more rows repeat the number of an earlier row with different content"
 
 
 def test_each_row_gets_its_message_if_that_is_wanted(
@@ -520,7 +541,7 @@ def test_another_list_is_refused_before_anything_is_sent(task: Task, service: Se
     ended = task.run(recipients=people(4)[1:])
     assert isinstance(ended.error, FAIL)
     assert str(ended.error).startswith(
-        "This attempt sent nothing: recipients: among rows 1 to 3 some were sent to that have other numbers now "
+        "This attempt sent nothing: recipients: in rows 1 to 3, numbers that were already sent to have changed "
         "(earlier attempts: 1 accepted, 0 unknown). Restore the rows"
     )
     assert ended.pushed["return_value"] == {"accepted": 1, "unknown": 0, "report": None}
@@ -605,7 +626,7 @@ def test_a_task_that_is_stopped_goes_on_where_it_was(task: Task, service: Servic
     service.on_event = stop
     ended = task.run(recipients=people(5))
     assert str(ended.error) == (
-        "The broadcast is not complete: 2 of 5 accepted, 3 not sent: the task is being stopped. "
+        "Broadcast incomplete: 2 of 5 accepted, 3 not sent: the task is being stopped. "
         "A retry, or clearing the task, resumes without sending to anyone twice."
     )
     assert log.count("the task is being stopped") == 1
@@ -642,14 +663,16 @@ def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, servi
 
     ended = Task(Unordered, None, [], message="later").run(recipients=people(1))
     assert isinstance(ended.error, FAIL)
-    assert "message: the output of write, for which this task does not wait; set write >> send" in str(ended.error)
+    assert "message: uses the output of write, but this task does not wait for it; set write >> send" in str(
+        ended.error
+    )
 
 
 def test_progress_is_told_at_the_pace_of_the_clock(
     task: Task, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PROGRESS_LEAST", 60.0)
+    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 60.0)
     task.run(recipients=people(31))  # three minutes of sending
-    lines = [record.getMessage() for record in caplog.records if " of 31 recipients: " in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if " of 31 recipients done: " in record.getMessage()]
     assert [line.split()[0] for line in lines] == ["11", "21"]
-    assert "a minute, about 0:0" in lines[0]
+    assert "per minute, about 0:0" in lines[0]

@@ -107,7 +107,7 @@ def test_text_without_markup_is_rendered_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("message", [None, ""])
 def test_a_message_with_nothing_in_it_shows_when_the_dag_is_parsed(message: str | None) -> None:
-    with pytest.raises(ValueError, match="message must be given if there is neither document nor media"):
+    with pytest.raises(ValueError, match="message is required if there is neither document nor media"):
         WasslySendMessageOperator(task_id="send", contact_mobile_number="+447700900123", message=message)
     files: list[dict[str, Any]] = [{"document": "/a.pdf"}, {"media": "/a.png"}]
     for file in files:
@@ -130,5 +130,5 @@ def test_an_empty_attachment_can_skip_the_task(tmp_path: Path, monkeypatch: pyte
     task = WasslySendMessageOperator(
         task_id="send", contact_mobile_number=NUMBER, document=str(empty), on_empty_attachment="skip"
     )
-    with pytest.raises(type(skip_exception("")), match=r"document: empty\.csv is empty"):
+    with pytest.raises(type(skip_exception("")), match=r"^Nothing was sent: document empty\.csv is empty"):
         task.execute({})

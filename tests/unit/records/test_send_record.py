@@ -132,7 +132,7 @@ def test_a_message_to_somebody_else_never_makes_this_one_accepted(store: Kept, l
     leave(on_try(store, 1))
     record = on_try(store, 2)
     came_of_it = "was accepted" if leave is accepted else "may have been accepted"
-    reason = f"sent to another recipient, and that message {came_of_it}; the recipient has changed since, or the list"
+    reason = rf"sent to another recipient, and that message {came_of_it}\. The recipient has changed since, or the list"
     with pytest.raises(WasslyRecipientChanged, match=reason) as caught:
         found(record, to="+447700900124")
     assert caught.value.may_pass is False
@@ -143,9 +143,7 @@ def test_a_message_to_somebody_else_never_makes_this_one_accepted(store: Kept, l
 def test_another_text_to_the_same_recipient_is_the_same_message(store: Kept, caplog: pytest.LogCaptureFixture) -> None:
     accepted(on_try(store, 1))
     assert found(on_try(store, 2), text=["Hello at 12:01"]) == RECEIPT
-    assert caplog.messages == [
-        "The message has changed since an earlier attempt. What Wassly accepted then is not sent again"
-    ]
+    assert caplog.messages == ["Not sending the changed message: Wassly accepted the message of an earlier attempt"]
 
 
 def test_a_message_costs_a_read_and_two_writes(store: Kept) -> None:
@@ -171,7 +169,7 @@ def test_a_variable_has_the_name_of_what_it_holds(variables: dict[str, str]) -> 
 def test_a_record_that_cannot_be_read_is_an_error_that_may_pass(store: Kept) -> None:
     store.failure = ConnectionError("Airflow's API does not answer")
     with pytest.raises(
-        WasslyRecordUnreadable, match=r"could not be read \(ConnectionError: .*does not answer"
+        WasslyRecordUnreadable, match=r"could not read the send record \(ConnectionError: .*does not answer"
     ) as caught:
         found(on_try(store, 2))
     assert caught.value.may_pass
@@ -185,7 +183,7 @@ def test_a_record_that_cannot_be_written_is_an_error_that_may_pass(store: Kept) 
     found(record)
     store.failure = ConnectionError("Airflow's API does not answer")
     with pytest.raises(
-        WasslyRecordError, match=r"could not be written \(ConnectionError: .*so nothing was sent"
+        WasslyRecordError, match=r"could not write the send record \(ConnectionError: .*so nothing was sent"
     ) as caught:
         record.departing()
     assert caught.value.may_pass
@@ -230,8 +228,9 @@ def test_an_answer_that_cannot_be_written_down_is_a_warning(store: Kept, caplog:
     with caplog.at_level(logging.WARNING):
         record.refused(NO)
         record.accepted(RECEIPT)
-    assert "Could not record that Wassly accepted the message" in caplog.text
-    assert "Could not record that Wassly did not accept the message" in caplog.text
+    assert "Could not save the send record: ConnectionError: 409" in caplog.text
+    assert "Wassly accepted the message, but the next attempt will treat it as unknown" in caplog.text
+    assert "Wassly did not accept the message, but the next attempt will treat it as unknown" in caplog.text
     store.failure = None
     assert found(on_try(store, 2)) == "announced"
 
@@ -260,7 +259,7 @@ def test_a_record_of_a_later_version_is_not_guessed_at(store: Kept) -> None:
 def test_a_field_of_another_type_is_not_guessed_at(store: Kept, change: dict[str, Any]) -> None:
     accepted(on_try(store, 1))
     store.values[KEY] = json.dumps({**json.loads(store.values[KEY]), **change})
-    with pytest.raises(WasslyRecordUnreadable, match="could not be understood"):
+    with pytest.raises(WasslyRecordUnreadable, match="could not interpret the send record"):
         found(on_try(store, 2))
 
 
@@ -484,7 +483,7 @@ def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has
     found(orphan)
     later = of(try_number=2)
     assert found(later) is None
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile") as caught:
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started") as caught:
         orphan.departing()
     assert caught.value.may_pass is False
     # And it leaves the other's record alone, without a word.
@@ -504,7 +503,7 @@ def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has
     accepted(later)
     listeners[0](task_instance(), True)
     assert variables == {}
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started"):
         orphan.departing()
 
 
@@ -512,7 +511,7 @@ def test_of_two_processes_of_one_try_one_sends(variables: dict[str, str]) -> Non
     first, second = of(), of()
     found(first)
     found(second)
-    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has begun meanwhile"):
+    with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started"):
         first.departing()
     second.departing()
 
@@ -520,7 +519,7 @@ def test_of_two_processes_of_one_try_one_sends(variables: dict[str, str]) -> Non
 def test_a_record_that_cannot_be_taken_over_lets_nothing_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = Variables(monkeypatch)
     variables.failing_writes = {0: False}
-    with pytest.raises(WasslyRecordError, match=r"could not be written .* so nothing was sent") as caught:
+    with pytest.raises(WasslyRecordError, match=r"could not write the send record .* so nothing was sent") as caught:
         found(of())
     assert caught.value.may_pass
 
@@ -547,7 +546,7 @@ def test_a_record_in_doubt_that_cannot_be_taken_over_is_unknown(
         del value["announced"]
         variables.values[key] = json.dumps({**value, "version": 1})
     variables.failing_writes = {len(variables.writes): False}
-    with pytest.raises(WasslyRecordUnreadable, match="could not be taken over") as caught:
+    with pytest.raises(WasslyRecordUnreadable, match="could not take over the send record") as caught:
         found(of(try_number=2))
     assert caught.value.accepted is None
     assert caught.value.may_pass
@@ -676,6 +675,6 @@ def test_a_retry_that_sent_nothing_leaves_what_the_attempt_before_has_left(varia
 
 def test_what_cannot_be_understood_is_said_with_its_reason_and_stays_so(store: Kept) -> None:
     store.values[KEY] = '{"version": 2}'
-    with pytest.raises(WasslyRecordUnreadable, match=r"could not be understood \(KeyError: ") as caught:
+    with pytest.raises(WasslyRecordUnreadable, match=r"could not interpret the send record \(KeyError: ") as caught:
         found(on_try(store, 2))
     assert caught.value.may_pass is False
