@@ -1,8 +1,8 @@
 """
-Check a wheel or sdist: what it installs, away from the checkout, and how PyPI will show it.
+Checks a wheel or sdist: what it installs, separately from the checkout, and how PyPI will show it.
 
-Usage: ``python scripts/check_package.py dist/….whl`` in an environment in which it is installed, and PyPI's renderer,
-``readme-renderer[md]``, too. ``scripts/build_package.sh`` builds both and does that.
+Usage: ``python scripts/check_package.py dist/….whl``, in an environment with the package and PyPI's renderer,
+``readme-renderer[md]``, installed. ``scripts/build_package.sh`` builds both packages and runs this for each.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def check_installation(package: str) -> Message:
         if path.is_file() and "__pycache__" not in path.parts
     }
     if missing := expected - names:
-        raise SystemExit(f"{package} lacks {sorted(missing)}")
+        raise SystemExit(f"missing from {package}: {sorted(missing)}")
     foreign = {name for name in names if not name.startswith(("airflow_provider_wassly/", "airflow_provider_wassly-"))}
     if foreign:
-        raise SystemExit(f"{package} holds more than the package: {sorted(foreign)}")
+        raise SystemExit(f"unexpected files in {package}: {sorted(foreign)}")
     if not any(name.endswith("LICENSE") for name in names):
-        raise SystemExit(f"{package} lacks the license")
+        raise SystemExit(f"missing from {package}: the license")
 
     for module in pkgutil.walk_packages(airflow_provider_wassly.__path__, "airflow_provider_wassly."):
-        # The sandbox needs its extra, the plugin pytest; that they say so is tested elsewhere.
+        # These need an extra, or pytest. Other tests check the error without it.
         if ".sandbox" not in module.name and not module.name.endswith(".pytest_plugin"):
             importlib.import_module(module.name)
     (entry_point,) = importlib.metadata.entry_points(group="apache_airflow_provider", name="provider_info").select(
