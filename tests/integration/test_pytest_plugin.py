@@ -1,4 +1,4 @@
-"""The plugin in somebody else's test run: each test here starts a pytest of its own."""
+"""The plugin in a user's test run: each test here starts a separate pytest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def send(box, message):
 
 
 def run_in_shell(folder: Path, script: str, **environment: str) -> str:
-    """Run a script in a folder, with nothing of this run's Airflow, and return what it prints."""
+    """Run a script in a folder, isolated from this run's Airflow, and return its output."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST_"))}
     kept["AIRFLOW_HOME"] = str(folder / ".airflow")
     kept["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
@@ -45,7 +45,7 @@ def run_in_shell(folder: Path, script: str, **environment: str) -> str:
 
 def run_tests(folder: Path, source: str, *options: str, **environment: str) -> str:
     (folder / "test_it.py").write_text(HEAD + source)
-    # Without a plugin that takes longer to start than most of these tests.
+    # Without a plugin that takes longer to start than most of these tests run.
     return run_in_shell(folder, " ".join(["python -m pytest -p no:hypothesispytest", *options]), **environment)
 
 
@@ -98,7 +98,7 @@ def test_it(around, wassly_sandbox, monkeypatch):
 
 
 def test_a_token_of_an_earlier_sandbox_is_not_tried(tmp_path: Path) -> None:
-    # The second sandbox gets the port of the first, as may happen by chance.
+    # The second sandbox gets the same port as the first, as can happen by chance.
     source = """
 import functools
 
@@ -201,7 +201,7 @@ INSTALL, EXPORT, MIGRATE = SCRIPT.splitlines()
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Airflow's database, as the README has it made."""
+    """A folder with Airflow's database, set up as in the README."""
     folder = tmp_path_factory.mktemp("project")
     assert INSTALL.startswith("pip install ")
     run_in_shell(folder, f"{EXPORT}\n{MIGRATE}")
@@ -210,7 +210,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(migrated: Path) -> Path:
-    """What somebody has who did what the README says."""
+    """The files of a user who has followed the README."""
     dag, *tests = blocks("python")
     (migrated / "dags").mkdir(exist_ok=True)
     (migrated / "tests").mkdir(exist_ok=True)
