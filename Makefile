@@ -5,7 +5,7 @@ AIRFLOW ?= 3.3.2
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
-# From npm's cache, once it is there.
+# Downloaded once, then run from npm's cache.
 BIOME = npx --yes --prefer-offline @biomejs/biome@2.6.8
 INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).txt
 
@@ -55,9 +55,9 @@ lint: install
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory lint-page
 
-# The scripts and styles of the sandbox's page.
+# Checks the scripts and styles of the sandbox's page.
 lint-page:
-	@command -v npx >/dev/null || { echo "npx not found, which the linter of the sandbox's page needs; install Node.js with npm (Debian and Ubuntu: apt-get install nodejs npm)"; exit 1; }
+	@command -v npx >/dev/null || { echo "npx not found; the linter for the sandbox's page needs it. Install Node.js with npm (Debian and Ubuntu: apt-get install nodejs npm)"; exit 1; }
 	$(BIOME) check --error-on-warnings
 
 format: install

@@ -25,7 +25,10 @@ export function showState(state) {
   const badge = byId("chaos-count");
   badge.hidden = !state.faults;
   badge.textContent = count(state.faults);
-  byId("chaos-button").setAttribute("aria-label", state.faults ? `Chaos, ${counted(state.faults, "active rule")}` : "Chaos");
+  byId("chaos-button").setAttribute(
+    "aria-label",
+    state.faults ? `Chaos, ${counted(state.faults, "active rule")}` : "Chaos",
+  );
 }
 
 function devices(all) {
