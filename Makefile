@@ -1,11 +1,11 @@
-# On a fresh machine: make demo, make test. All install into .venv first.
+# To start: make demo, or make test. Every target first installs into .venv.
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALL ?= $(BIN)/python -m pip install --disable-pip-version-check
-# From npm's cache, once it is there.
+# Downloaded once, then run from npm's cache.
 BIOME = npx --yes --prefer-offline @biomejs/biome@2.6.8
 INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).txt
 
@@ -14,9 +14,9 @@ INSTALL_HERE = $(INSTALL) --quiet --constraint constraints/airflow-$(AIRFLOW).tx
 install: $(VENV)/installed-$(AIRFLOW)
 
 $(VENV)/installed-$(AIRFLOW): pyproject.toml constraints/airflow-$(AIRFLOW).txt
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.10 or later, or say: make PYTHON=/path/to/python"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10; say: make PYTHON=/path/to/a/newer/python"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.10 or later, or run: make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than 3.10; run: make PYTHON=/path/to/a/newer/python"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot create a virtual environment; on Debian and Ubuntu, install the package python3-venv"; exit 1; }
 	@echo "Installing Airflow $(AIRFLOW) and this package into $(VENV) …"
 	@$(INSTALL_HERE) --editable '.[dev]'
 	@rm -f $(VENV)/installed-*
@@ -34,7 +34,7 @@ test: install
 coverage: install
 	$(BIN)/python -m tests --coverage unit integration browser
 	$(BIN)/python -m coverage html --quiet
-	@echo "Line by line: .coverage-html/index.html"
+	@echo "Line-by-line report: .coverage-html/index.html"
 
 environments: install
 	@$(BIN)/python -m nox --session environments
@@ -55,9 +55,9 @@ lint: install
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory lint-page
 
-# The scripts and styles of the sandbox's page.
+# Checks the scripts and styles of the sandbox's page.
 lint-page:
-	@command -v npx >/dev/null || { echo "npx not found, which the linter of the sandbox's page needs; install Node.js with npm (Debian and Ubuntu: apt-get install nodejs npm)"; exit 1; }
+	@command -v npx >/dev/null || { echo "npx not found; the linter for the sandbox's page needs it. Install Node.js with npm (Debian and Ubuntu: apt-get install nodejs npm)"; exit 1; }
 	$(BIOME) check --error-on-warnings
 
 format: install

@@ -1,8 +1,8 @@
 """
-The tests on every Airflow and Python that this package is for: ``make test-matrix``.
+Runs the tests on every supported Airflow and Python: ``make test-matrix``.
 
-Each environment is installed as of its Airflow's time. What has passed with just this code before, in ``make test`` for
-instance, is not run again.
+Each environment gets the package versions of its Airflow's time. Tests that have already passed with exactly this code,
+for example in ``make test``, are not run again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["tests", "table"]
 nox.options.error_on_missing_interpreters = False
 
-#: uv leaves that to the first process; where PYTHONDONTWRITEBYTECODE is set, each would do it for itself.
+#: Compile once here: where PYTHONDONTWRITEBYTECODE is set, every process would compile everything again.
 COMPILED = "--compile-bytecode"
-#: The day as of which the lowest versions are installed, and what the tests need beside them.
+#: The cut-off date for the environment with the lowest versions, and the test tools that it needs.
 DAY_OF_LOWEST = "2025-06-15"
 TOOLS_OF_LOWEST = ("greenlet", "hypothesis", "pytest", "pytest-randomly", "pytest-timeout", "pytest-xdist", "statsd")
 
 
 def interpreter(version: str) -> str | None:
-    """Find a Python of this version: on the PATH, or among those of pyenv."""
+    """Find a Python of this version, on the PATH or in pyenv; ``None`` without one."""
 
     def candidates() -> Iterator[str]:
         if found := shutil.which(f"python{version}"):
@@ -39,7 +39,7 @@ def interpreter(version: str) -> str | None:
         for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"), reverse=True):
             yield str(path)
 
-    # One of pyenv's shims is there whether or not pyenv would run it.
+    # Run each candidate: a pyenv shim can exist without a Python behind it.
     return next(
         (path for path in candidates() if not subprocess.run([path, "-c", ""], capture_output=True).returncode), None
     )
@@ -51,7 +51,7 @@ HERE = [combination for combination in matrix.COMBINATIONS if PYTHONS[combinatio
 
 @nox.session(venv_backend="none", default=False)
 def environments(session: nox.Session) -> None:
-    """Build the environments of all tests, several at a time; ``nox -R`` then uses them as they are."""
+    """Build all environments, several at a time, for ``nox -R`` to reuse."""
 
     def build(combination: matrix.Combination) -> str:
         command = [sys.executable, "-m", "nox", "--install-only", "--session", f"tests({combination.name})"]
@@ -70,10 +70,10 @@ def environments(session: nox.Session) -> None:
     [nox.param(PYTHONS[combination.python], combination, id=combination.name) for combination in HERE],
 )
 def tests(session: nox.Session, combination: matrix.Combination) -> None:
-    """Run the tests that a combination is to pass."""
+    """Run the tests that a combination has to pass."""
     folders = [folder for folder in matrix.asked_of(combination) if folder not in matrix.seen(combination.name)]
     if not folders:
-        session.skip("has passed with just this code")
+        session.skip("already passed with exactly this code")
     if combination == matrix.LOWEST:
         day = f"--exclude-newer={DAY_OF_LOWEST}"
         airflow = f"apache-airflow=={combination.airflow}"
@@ -86,6 +86,6 @@ def tests(session: nox.Session, combination: matrix.Combination) -> None:
 
 @nox.session(venv_backend="none")
 def table(session: nox.Session) -> None:
-    """Show what has passed; fail if that is not all."""
+    """Show the results; fail if something is missing."""
     without = [combination.name for combination in matrix.COMBINATIONS if combination not in HERE]
     session.run(sys.executable, "-m", "tests.matrix", *(["--without", *without] if without else []))

@@ -1,9 +1,9 @@
 """
-One message to everybody on a list, in several tasks that share the work.
+Send a message to everyone on a list, with several tasks sharing the work.
 
-The list is cut into shards, each a task of its own that Airflow can run on another machine. The
-pool says how many of them send at the same time; here they use Airflow's default one. The last
-task adds up what came of it all, whether or not every shard went well.
+The list is split into shards. Each shard is a mapped task that Airflow can run on a different machine. The pool limits
+how many of them send at once; this example uses Airflow's default pool. The last task adds up the results, even if some
+shards failed.
 
 WhatsApp bans numbers that send unwanted or too many messages. Send only to people who have asked for it.
 """
@@ -25,14 +25,14 @@ except ImportError:  # Airflow 2.11
 
 SHARDS = 3
 
-# Airflow's own; in your DAG one that you have made for the sending, with as many slots as devices that send.
+# Airflow's default pool. In your DAG, use a pool of its own with one slot for each sending device.
 POOL = "default_pool"
 
 
 @task
 def shards() -> list[list[dict[str, str]]]:
-    """Stand for the query that says who is sent to, and cut the list."""
-    # Numbers that the British regulator keeps for films: nobody has them.
+    """Split the recipients into shards; replace the list with your query."""
+    # Numbers that the British regulator reserves for drama: they belong to nobody.
     people = [
         {"contact_mobile_number": f"+4477009002{number:02}", "name": f"Customer {number}", "invoice": f"R-{number}"}
         for number in range(30)
@@ -42,7 +42,7 @@ def shards() -> list[list[dict[str, str]]]:
 
 @task(trigger_rule="all_done")
 def add_up(summaries: list[dict[str, Any]]) -> dict[str, int]:
-    """Add up what came of all shards; one that failed has left its summary too."""
+    """Add up the results of all shards; a failed shard returns its summary too."""
     total: Counter[str] = Counter()
     for summary in summaries:
         total.update({name: summary[name] for name in ("recipients", "accepted", "failed", "invalid", "unknown")})
@@ -52,7 +52,7 @@ def add_up(summaries: list[dict[str, Any]]) -> dict[str, int]:
 
 with DAG(
     "wassly_broadcast",
-    # In your own DAG "0 9 1 * *", for instance. Without it, a first try makes one run.
+    # In your own DAG, for example "0 9 1 * *". With None, it runs only when you trigger it.
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
@@ -62,7 +62,7 @@ with DAG(
     send = WasslyBroadcastOperator.partial(
         task_id="send",
         message="Hello {{ recipient.name }}, your invoice *{{ recipient.invoice }}* is due on the 15th.",
-        messages_per_minute=600,  # for a first try with the sandbox; leave it out where real people are sent to
+        messages_per_minute=600,  # for the sandbox only; leave it out when you send to real people
         pool=POOL,
         max_active_tis_per_dagrun=SHARDS,
         retries=3,

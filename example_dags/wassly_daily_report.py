@@ -1,9 +1,8 @@
 """
-A daily report: one task writes a CSV for the data interval, the next sends it over WhatsApp.
+A daily report: one task writes a CSV file for the data interval, the next sends it over WhatsApp.
 
-The text of the message is in ``templates/daily_report.j2``. The report is written to this
-machine's temporary folder; where tasks run on several machines, write it to ``s3://…`` or
-``gs://…`` instead and hand that URI to ``document``.
+The text of the message is in ``templates/daily_report.j2``. The report goes to this machine's temporary folder. If your
+tasks run on several machines, write it to ``s3://…`` or ``gs://…`` and pass that URI as ``document``.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ except ImportError:  # Airflow 2.11
 
 @task
 def write_report(data_interval_start: datetime | None = None) -> dict[str, Any]:
-    """Write the orders of the interval's day to a CSV file; stands for your query."""
-    # A run that was triggered without a date has no data interval.
+    """Write the day's orders to a CSV file; replace the invented orders with your query."""
+    # A run triggered without a date has no data interval.
     day = (data_interval_start or datetime.now(timezone.utc) - timedelta(days=1)).date().isoformat()
     invented = random.Random(day)
     orders = [(f"{day}-{number:03}", invented.randint(5, 500)) for number in range(1, 25)]
@@ -48,9 +47,9 @@ with DAG(
     "wassly_daily_report",
     schedule=CronDataIntervalTimetable("0 6 * * *", timezone="UTC"),
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
-    # Days that were missed would all send their report at once.
+    # With catchup, the reports of all missed days would go out at once.
     catchup=False,
-    # A number that the British regulator keeps for films: nobody has it.
+    # A number that the British regulator reserves for drama: it belongs to nobody.
     params={"recipient": "+447700900123"},
     tags=["wassly", "example"],
     doc_md=__doc__,

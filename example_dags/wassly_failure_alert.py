@@ -1,8 +1,8 @@
 """
-Tell people over WhatsApp when a pipeline fails: one message for the run, however many of its tasks have failed.
+Alert people over WhatsApp when a pipeline fails: one message per run, however many of its tasks failed.
 
-A notifier without a ``message`` says what has happened. As callback of the DAG it counts the tasks that
-failed; as callback of a task, as ``publish`` has one here, it tells of that task alone. This DAG fails on purpose.
+Without a ``message``, the notifier describes what happened. As a DAG callback, it counts the failed tasks. As a task
+callback, like that of ``publish`` below, it describes that task. This DAG fails on purpose.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ except ImportError:  # Airflow 2.11
     from airflow.decorators import task
     from airflow.models.dag import DAG
 
-# Numbers that the British regulator keeps for films: nobody has them.
+# Numbers that the British regulator reserves for drama: they belong to nobody.
 ON_CALL = ["+447700900101", "+447700900102"]
 
 
 @task
 def load(part: int) -> None:
-    """Stand for the pipeline's work, of which some parts cannot be done."""
+    """Do a part of the pipeline's work; some parts fail here."""
     if part % 2:
         raise ValueError(f"part {part} has no rows")
 
@@ -31,18 +31,18 @@ def load(part: int) -> None:
 @task(
     on_failure_callback=WasslyNotifier(
         contact_mobile_number="{{ params.owner }}",
-        # Where Airflow does not say why, the message should not be lost for that.
+        # The default is needed where Airflow passes no exception: an undefined name would prevent the message.
         message="🗞️ Your report of {{ run_id }} is not published: _{{ exception | default('see the log') }}_",
     )
 )
 def publish() -> None:
-    """Stand for a task that has an owner."""
+    """Publish the report; this task has an owner of its own."""
     raise PermissionError("the web server refuses the password")
 
 
 with DAG(
     "wassly_failure_alert",
-    # In your own DAG "@daily", for instance.
+    # In your own DAG, for example "@daily".
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,

@@ -1,4 +1,4 @@
-"""A pipeline that says over WhatsApp that it has ended well."""
+"""A pipeline that reports its success over WhatsApp."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ except ImportError:  # Airflow 2.11
 
 @task
 def load() -> int:
-    """Stand for the pipeline's work."""
+    """Do the pipeline's work; replace this with your own."""
     return 1234
 
 
 with DAG(
     "wassly_pipeline_notification",
-    # In your own DAG "@daily", for instance. Without it, a first try makes one run and one message.
+    # In your own DAG, for example "@daily". With None, it runs, and sends, only when you trigger it.
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
-    # A number that the British regulator keeps for films: nobody has it.
+    # A number that the British regulator reserves for drama: it belongs to nobody.
     params={"recipient": "+447700900123"},
     tags=["wassly", "example"],
     doc_md=__doc__,

@@ -1,8 +1,8 @@
 """
-One message to each of several people, as mapped tasks.
+Send a message to each of several people, with mapped tasks.
 
-Each recipient is a task of its own: it has its own retries, and one that fails stops no other.
-``max_active_tis_per_dagrun`` keeps the sending slow, as WhatsApp wants it.
+Each recipient is a separate task with its own retries, so one failure does not stop the others.
+``max_active_tis_per_dagrun=1`` sends one message at a time, because WhatsApp bans numbers that send too fast.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ except ImportError:  # Airflow 2.11
 
 @task
 def on_call() -> list[dict[str, str]]:
-    """Stand for the query that says who is on duty this week."""
-    # Numbers that the British regulator keeps for films: nobody has them.
+    """Return who is on duty this week; replace the list with your query."""
+    # Numbers that the British regulator reserves for drama: they belong to nobody.
     people = {"Amira": "+447700900101", "Björn": "+447700900102", "Chloé": "+447700900103"}
     return [
         {"contact_mobile_number": number, "contact_name": name, "message": f"Hello {name}, you are on call this week."}
@@ -31,7 +31,7 @@ def on_call() -> list[dict[str, str]]:
 
 with DAG(
     "wassly_several_recipients",
-    # In your own DAG "0 8 * * 1", for instance. Without it, a first try makes one run and one message.
+    # In your own DAG, for example "0 8 * * 1". With None, it runs, and sends, only when you trigger it.
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,

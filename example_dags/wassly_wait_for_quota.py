@@ -1,7 +1,7 @@
 """
 Send only when the sending device is connected and enough conversations remain.
 
-Both sensors are deferred: while they wait, they use the triggerer and no worker.
+Both sensors are deferrable: they wait in the triggerer, without a worker slot.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ except ImportError:  # Airflow 2.11
 
 with DAG(
     "wassly_wait_for_quota",
-    # In your own DAG "@daily", for instance. Without it, a first try makes one run and one message.
+    # In your own DAG, for example "@daily". With None, it runs, and sends, only when you trigger it.
     schedule=None,
     start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
     catchup=False,
-    # A number that the British regulator keeps for films: nobody has it.
+    # A number that the British regulator reserves for drama: it belongs to nobody.
     params={"recipient": "+447700900123"},
     tags=["wassly", "example"],
     doc_md=__doc__,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build wheel and sdist into dist, and check each in a fresh environment. Needs uv, or its path in UV.
+# Builds wheel and sdist into dist, and checks each in a fresh environment. Needs uv; UV can hold its path.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=${UV:-uv}

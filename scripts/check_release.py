@@ -1,4 +1,4 @@
-"""Check that tag, version and changelog agree, before a release: ``python scripts/check_release.py v1.2.3``."""
+"""Checks before a release that tag, version and changelog agree: ``python scripts/check_release.py v1.2.3``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def main(tag: str) -> None:
 
 
 def obstacle(tag: str, code: str, changelog: str) -> str:
-    """Return why this cannot be released; empty if it can."""
+    """Return why this cannot be released, or an empty text."""
     version = next(iter(re.findall(r'^__version__ = "(.+)"$', code, re.MULTILINE)), "")
     if tag != f"v{version}":
         return f"the tag is {tag}, the version in airflow_provider_wassly/__init__.py is {version}"
     heading = next(iter(re.findall(r"^## (.+)$", changelog, re.MULTILINE)), "")
     if not re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", heading):
-        return f"CHANGELOG.md begins with {heading!r}, not with {version} and the day of the release"
+        return f"CHANGELOG.md starts with {heading!r}, not with {version} and the release date"
     return ""
 
 

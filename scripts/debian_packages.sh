@@ -1,12 +1,12 @@
 #!/bin/sh
-# Install the Debian packages of what is missing: arguments are command:package, or path:package. Does nothing where that
-# is not possible: what needs one of them says so itself.
+# Installs the Debian packages of missing commands or paths; the arguments are command:package or path:package. Does
+# nothing where it cannot install: the tests that need a missing program say so.
 set -eu
 command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || exit 0
 missing=
 for sign_and_package; do
     sign=${sign_and_package%%:*}
-    # A path may have wildcards.
+    # Unquoted, because a path may contain wildcards.
     # shellcheck disable=SC2086
     command -v "$sign" >/dev/null || ls -d $sign >/dev/null 2>&1 || missing="$missing ${sign_and_package##*:}"
 done

@@ -1,4 +1,4 @@
-"""An Airflow beside the user's own, with the example DAGs and the sandbox as its connection."""
+"""A separate Airflow with the example DAGs, connected to the sandbox; the user's own Airflow is not touched."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def environment(home: Path, box: Sandbox) -> dict[str, str]:
     """
-    Return this process's environment with another Airflow in place of the user's.
+    Return this process's environment, with the settings of the separate Airflow instead of the user's.
 
-    :param home: where it keeps all of its files, and the example DAGs theirs.
-    :param box: what it sends to.
+    :param home: the folder for all files of Airflow and of the example DAGs.
+    :param box: the sandbox to send to.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     return kept | {
-        # Airflow looks for its own command there.
+        # Airflow starts its own command from the PATH.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW_CONN_WASSLY_DEFAULT": box.connection,
-        # The reports that the DAGs write.
+        # The DAGs write their reports here.
         "TMPDIR": str(home),
     }
 
 
-def port(name: str, default: int) -> int:
+def port_from(name: str, default: int) -> int:
     """
-    Read a port number from the environment.
+    Read a port number from an environment variable.
 
-    :raises SystemExit: when it is none.
+    :raises SystemExit: when it is not a port number.
     """
     text = os.environ.get(name) or str(default)
     if not (text.isascii() and text.isdecimal() and int(text) <= 65535):
@@ -48,7 +48,7 @@ def start(box: Sandbox, command: str) -> Sandbox:
     """
     Start the sandbox.
 
-    :param command: what the user called, for the hint in the error.
+    :param command: the command that the user ran, for the hint in the error.
     :raises SystemExit: when that fails.
     """
     try:

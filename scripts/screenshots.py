@@ -1,14 +1,14 @@
 """
-Take the documentation's pictures of the sandbox's inbox page: ``docs/inbox.png`` and ``docs/chaos.png``.
+Takes the documentation's screenshots of the sandbox's inbox page: ``docs/inbox.png`` and ``docs/chaos.png``.
 
-It needs selenium and Chromium with its driver; Noto's fonts, with colour emoji, for pictures that look like those that
-are there.
+Needs selenium and Chromium with its driver. For the same look as the existing pictures, install the Noto fonts with
+colour emoji.
 """
 
 from __future__ import annotations
 
-import shutil
 import struct
+import sys
 import tempfile
 import zlib
 from datetime import datetime, timedelta, timezone
@@ -18,8 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import requests
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -27,7 +26,11 @@ from airflow_provider_wassly.client import Attachment, WasslyClient
 from airflow_provider_wassly.notifications.default_message import default_message
 from airflow_provider_wassly.sandbox import Sandbox
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tests.browser import chromium  # noqa: E402
+
+DOCS = ROOT / "docs"
 SIZE = (1200, 760)
 LARGEST = 150_000
 INSTANCE = "reports-phone"
@@ -63,7 +66,7 @@ def chart() -> str:
 
 
 def failure(task_id: str, error: Exception, **values: object) -> str:
-    """Write the notifier's default text for a task that has failed."""
+    """Return the notifier's default text for a failed task."""
     end = datetime.now(timezone.utc)
     ti = SimpleNamespace(
         dag_id="orders_hourly",
@@ -79,44 +82,28 @@ def failure(task_id: str, error: Exception, **values: object) -> str:
     return default_message({"ti": ti, "dag_run": dag_run, "exception": error})
 
 
-def browser(profile: str) -> webdriver.Chrome:
+def browser(profile: str) -> WebDriver:
     """Start Chromium."""
-    driver, chromium = shutil.which("chromedriver"), shutil.which("chromium") or shutil.which("google-chrome")
-    if not driver or not chromium:
-        raise SystemExit("Chromium and chromedriver are needed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
-        "--disable-lcd-text",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(argument)
-    return webdriver.Chrome(options=options, service=Service(driver))
+    found = chromium.programs()
+    if found is None:
+        raise SystemExit("Chromium or chromedriver is missing: apt-get install chromium chromium-driver")
+    return chromium.start(found, chromium.options(profile, "--hide-scrollbars", "--disable-lcd-text"))
 
 
-def resize(driver: webdriver.Chrome, width: int, height: int) -> None:
-    """Give the page itself this size."""
+def resize(driver: WebDriver, width: int, height: int) -> None:
+    """Set the size of the page, without the window's frame."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def prefer(driver: webdriver.Chrome, scheme: str) -> None:
-    """Prefer light or dark colours."""
+def prefer(driver: WebDriver, scheme: str) -> None:
+    """Set the preferred colour scheme, light or dark."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def picture_of_chart(driver: webdriver.Chrome) -> bytes:
-    """Turn the chart into a PNG, as a plotting library would write it."""
+def picture_of_chart(driver: WebDriver) -> bytes:
+    """Render the chart as a PNG, like the output of a plotting library."""
     with tempfile.NamedTemporaryFile("w", suffix=".svg") as file:
         file.write(chart())
         file.flush()
@@ -127,12 +114,12 @@ def picture_of_chart(driver: webdriver.Chrome) -> bytes:
 
 
 def attachment(name: str, content: bytes) -> Attachment:
-    """Make an attachment of bytes."""
+    """Return an attachment with this content."""
     return Attachment(name, len(content), lambda: BytesIO(content))
 
 
 def fill(box: Sandbox, chart_png: bytes) -> None:
-    """Send what a company's pipelines send of a morning."""
+    """Send what a company's pipelines might send in a morning."""
     account = {"apikey": "sandbox-apikey", "base_url": box.url, "token": "sandbox-token"}
     with WasslyClient(**account) as client:  # type: ignore[arg-type]
 
@@ -165,7 +152,7 @@ def fill(box: Sandbox, chart_png: bytes) -> None:
             HEAD_OF_SALES,
             "Maya Thompson",
             "*Daily sales report*, 25 November\n\n"
-            "- Orders: *1,204* (+8 %)\n- Revenue: *£58.9k*\n- Refunds: 17\n\n"
+            "- Orders: *1,204* (+8%)\n- Revenue: *£58.9k*\n- Refunds: 17\n\n"
             "> _South_ is back above target after three days.\n"
             "Dashboard: https://bi.example.com/sales/daily",
             document=attachment("orders-2026-11-25.csv", ORDERS.encode()),
@@ -179,13 +166,13 @@ def fill(box: Sandbox, chart_png: bytes) -> None:
         send(
             HEAD_OF_SALES,
             "Maya Thompson",
-            "And the same for the board, one page.",
+            "And the same for the board, on one page.",
             document=attachment("Board summary week 48.pdf", PDF),
         )
 
 
 def add_faults(box: Sandbox) -> None:
-    """Ask for what the second picture shows."""
+    """Add the faults for the second picture."""
     for rule in (
         {"name": "http_500", "times": 2},
         {"name": "hang_after_accept", "share": 0.25, "to": HEAD_OF_SALES},
@@ -193,8 +180,8 @@ def add_faults(box: Sandbox) -> None:
         requests.post(f"{box.url}/sandbox/faults", json=rule, timeout=10).raise_for_status()
 
 
-def open_chat(driver: webdriver.Chrome, box: Sandbox, number: str) -> None:
-    """Open the page at a chat and wait until all of it is there."""
+def open_chat(driver: WebDriver, box: Sandbox, number: str) -> None:
+    """Open a chat and wait until the page is complete."""
     driver.get("about:blank")
     driver.get(f"{box.url}/#{number}")
     WebDriverWait(driver, 10).until(
@@ -207,7 +194,7 @@ def open_chat(driver: webdriver.Chrome, box: Sandbox, number: str) -> None:
 
 
 def smaller(png: bytes) -> bytes:
-    """Write a PNG of 8-bit RGB without filters, which suit photos; flat areas take a quarter less without them."""
+    """Rewrite an 8-bit RGB PNG without filters: these suit photos, and a page with flat areas is smaller without."""
     chunks: dict[bytes, bytes] = {}
     at = 8
     while at < len(png):
@@ -235,15 +222,15 @@ def smaller(png: bytes) -> bytes:
     )
 
 
-def save(driver: webdriver.Chrome, name: str) -> None:
-    """Write what the window shows."""
+def save(driver: WebDriver, name: str) -> None:
+    """Save a screenshot."""
     driver.execute_script("document.activeElement.blur()")
     path = DOCS / name
     path.write_bytes(smaller(driver.get_screenshot_as_png()))
     size = path.stat().st_size
     if size > LARGEST:
-        raise SystemExit(f"{path} has {size} bytes, which is too much for the documentation")
-    print(f"{path.relative_to(DOCS.parent)}: {size} bytes")
+        raise SystemExit(f"{path} is too large for the documentation: {size} bytes")
+    print(f"{path.relative_to(ROOT)}: {size} bytes")
 
 
 def main() -> None:

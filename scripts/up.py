@@ -1,7 +1,7 @@
 """
-A whole Airflow with the example DAGs, and the sandbox for them to send to. Ctrl-C stops both.
+Runs a complete Airflow with the example DAGs, and the sandbox for them to send to. Ctrl-C stops both.
 
-Both keep what they have under ``.up``. ``PORT`` is the sandbox's port, ``AIRFLOW_PORT`` Airflow's.
+Both store their data in ``.up``. ``PORT`` is the sandbox's port, ``AIRFLOW_PORT`` is Airflow's.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
-from own_airflow import ROOT, environment, port, start
+from own_airflow import ROOT, environment, port_from, start
 
 from airflow_provider_wassly.sandbox import Sandbox
 
-#: Importing Airflow for it would take seconds.
+#: Read from the metadata, because importing Airflow takes seconds.
 VERSION = version("apache-airflow")
 HOME = ROOT / ".up" / f"airflow-{VERSION}"
 LOG = HOME / "airflow.log"
 IS_AIRFLOW_2 = VERSION.startswith("2.")
-#: Seconds that Airflow gets to start, and to stop.
+#: Seconds that Airflow may take to start, and to stop.
 STARTS_WITHIN = 300
 STOPS_WITHIN = 20
 
 
 def settings(number: int) -> dict[str, str]:
-    """Return what Airflow has to know to serve at this port, for this machine only."""
+    """Return the settings that make Airflow serve on this port, for this machine only."""
     url = f"http://127.0.0.1:{number}"
-    # For the button of the connection page, which Airflow leaves off.
+    # Airflow disables the test button on the connection page by default.
     common = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
     if IS_AIRFLOW_2:
         return common | {
@@ -48,13 +48,13 @@ def settings(number: int) -> dict[str, str]:
         "AIRFLOW__API__PORT": str(number),
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        # No login: it is for this machine only, and holds nothing.
+        # No login: only this machine can reach it, and it holds no secrets.
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
     }
 
 
 def is_up(url: str) -> bool:
-    """Tell whether Airflow answers: its pages, and the tasks, which need that within seconds."""
+    """Return whether Airflow answers, including the API that tasks need within seconds of starting."""
     path = "health" if IS_AIRFLOW_2 else "execution/health"
     with suppress(OSError), urllib.request.urlopen(f"{url}/{path}") as answer:
         return bool(answer.status == 200)
@@ -62,7 +62,7 @@ def is_up(url: str) -> bool:
 
 
 def run_airflow(box: Sandbox, number: int) -> None:
-    """Run Airflow until it or the user ends it."""
+    """Run Airflow until it stops or the user stops it."""
     with LOG.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "airflow", "standalone"],
@@ -70,7 +70,7 @@ def run_airflow(box: Sandbox, number: int) -> None:
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # A group of its own: a Ctrl-C in the terminal is for us to handle.
+            # A process group of its own, so that a Ctrl-C in the terminal reaches only this process.
             start_new_session=True,
         )
     try:
@@ -81,11 +81,11 @@ def run_airflow(box: Sandbox, number: int) -> None:
                 print(LOG.read_text(errors="replace")[-3000:], file=sys.stderr)
                 raise SystemExit(f"Airflow did not start; the end of {LOG.relative_to(ROOT)} is above")
             time.sleep(0.5)
-        print(f"Airflow:   {url}/{login()}")
-        print(f"The inbox: {box.url}/")
-        print("Trigger one of the DAGs and see what arrives. Ctrl-C stops all.", flush=True)
+        print(f"Airflow: {url}/{login()}")
+        print(f"Inbox:   {box.url}/")
+        print("Trigger a DAG and watch its messages arrive in the inbox. Press Ctrl-C to stop.", flush=True)
         process.wait()
-        raise SystemExit(f"Airflow has ended; see {LOG.relative_to(ROOT)}")
+        raise SystemExit(f"Airflow has stopped; see {LOG.relative_to(ROOT)}")
     except KeyboardInterrupt:
         print("\nStopping …", flush=True)
     finally:
@@ -93,13 +93,13 @@ def run_airflow(box: Sandbox, number: int) -> None:
 
 
 def login() -> str:
-    """Tell with what to log in, where that is asked for."""
+    """Return the login details, or nothing if Airflow asks for none."""
     password = HOME / "standalone_admin_password.txt"
     return f" (user admin, password {password.read_text().strip()})" if password.exists() else ""
 
 
 def end(group: int) -> None:
-    """End all processes of a group, in peace if they can."""
+    """Stop all processes of a group, gracefully if possible."""
     deadline = time.monotonic() + STOPS_WITHIN
     with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGTERM)
@@ -112,26 +112,26 @@ def end(group: int) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """Take every polite signal for a Ctrl-C."""
+    """Treat SIGTERM like a Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def main() -> None:
-    airflow_port = port("AIRFLOW_PORT", 8080)
+    airflow_port = port_from("AIRFLOW_PORT", 8080)
     try:
         socket.create_server(("127.0.0.1", airflow_port)).close()
     except OSError as error:
         reason = f"Airflow cannot listen on port {airflow_port}: {error.strerror}"
         raise SystemExit(f"{reason}; choose another: make up AIRFLOW_PORT=8081") from None
     HOME.mkdir(parents=True, exist_ok=True)
-    box = start(Sandbox(port=port("PORT", 8095), data_dir=Path(ROOT / ".up" / "inbox")), "make up")
+    box = start(Sandbox(port=port_from("PORT", 8095), data_dir=Path(ROOT / ".up" / "inbox")), "make up")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
     try:
         print("Starting Airflow …", flush=True)
         run_airflow(box, airflow_port)
     except KeyboardInterrupt:
-        pass  # before there was anything to end
+        pass  # interrupted before Airflow was started
     finally:
         box.stop()
 

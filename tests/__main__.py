@@ -1,8 +1,8 @@
 """
-Run the tests: ``python -m tests [FOLDER …]``; all but those with Celery by default.
+Run the tests: ``python -m tests [FOLDER …]``. Default: all but the Celery tests.
 
-Unit, integration and browser tests run side by side and in random order, the seed of which is printed. The others have
-the machine for themselves, because what they wait for is done by processes of their own.
+Unit, integration and browser tests run in parallel and in random order; the seed is printed. The others run one after
+another, because they start many processes and wait for them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from tests import matrix
 
 SIDE_BY_SIDE = ("unit", "integration", "browser")
 ONE_BY_ONE = ("e2e",)
-#: What is measured is configured in pyproject.toml.
+#: pyproject.toml configures what is measured.
 COVERAGE = ("--cov", "--cov-report=term:skip-covered")
-#: Percent that all of those together reach.
+#: The minimum coverage of these together, in percent.
 FLOOR = 96
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit status: that of the first part that fails."""
+    """Return the exit status of the first part that fails, or 0."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="of tests; by default all but celery")
     parser.add_argument("--coverage", action="store_true", help="of what runs side by side")

@@ -1,4 +1,4 @@
-"""An Airflow of their own for all tests; nothing of the user's is touched."""
+"""A separate Airflow for all tests; the user's own is not touched."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from tests import matrix
 
-# What is imported stays, and what a test makes is soon gone: looking for cycles as often as Python does by itself takes
-# a tenth of the time of all unit tests.
+# Imported modules stay, and what a test creates is soon gone. Collecting garbage as often as Python does by default
+# takes a tenth of the time of all unit tests.
 gc.set_threshold(100_000, 10, 10)
 
 # Before the first import of Airflow, which reads its environment then.
@@ -33,18 +33,18 @@ os.environ.update(
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME}/airflow.db",
 )
 
-# How long an example takes depends on what else the machine does.
+# How long an example takes depends on the machine's load.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-#: With one of these, a run is not all that is in a folder.
+#: With one of these options, a run may not include all tests of a folder.
 _PARTIAL = ("keyword", "markexpr", "collectonly", "deselect", "ignore", "ignore_glob", "lf", "stepwise")
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Note what has passed, if it was all that is in a folder."""
+    """Record which folders passed, if all of their tests were run."""
     config = session.config
-    if hasattr(config, "workerinput"):  # one of several processes, which knows of its own tests only
+    if hasattr(config, "workerinput"):  # a worker process, which knows only its own tests
         return
     if exitstatus or any(getattr(config.option, name, None) for name in _PARTIAL):
         return
@@ -63,6 +63,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep the garbage collector from looking at all of Airflow again and again."""
+    """Keep the garbage collector from scanning all of Airflow again and again."""
     gc.collect()
     gc.freeze()

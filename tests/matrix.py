@@ -1,8 +1,8 @@
 """
-Which Airflow and Python this package is for, and what of that has been seen to work.
+Which versions of Airflow and Python are supported, and which of them the tests have passed on.
 
-Every run of whole folders of tests notes under ``.results`` what has passed, and with which code. ``python -m
-tests.matrix`` shows it, and fails where something that was asked for is missing.
+Every run of whole test folders records in ``.results`` what passed, and with which code. ``python -m tests.matrix``
+shows the results, and fails if a required one is missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Combination:
     """
     An Airflow on a Python.
 
-    :param folders: which of the tests it passes.
+    :param folders: the test folders that it passes.
     """
 
     airflow: str
@@ -36,12 +36,12 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """What it is called in files and on command lines."""
+        """Its name in files and on the command line."""
         return f"{self.airflow}-py{self.python}"
 
 
 FOLDERS = ("unit", "integration", "e2e", "celery")
-#: With the lowest versions of all that the package itself asks for.
+#: The environment with the lowest versions of the package's dependencies.
 LOWEST = Combination("2.11.0", "3.11")
 COMBINATIONS = (
     LOWEST,
@@ -59,10 +59,10 @@ COMBINATIONS = (
 
 def asked_of(combination: Combination) -> tuple[str, ...]:
     """
-    Return which tests the matrix runs. Those with Celery have a command of their own.
+    Return the test folders that the matrix runs. The Celery tests have a separate command.
 
-    With ``QUICK`` in the environment what a pull request needs: the integration tests on the oldest and the newest
-    Airflow only, and the end-to-end tests on none but the one of ``make test``.
+    If ``QUICK`` is set, these are the tests that a pull request needs: the integration tests only on the oldest and the
+    newest Airflow, the end-to-end tests only on the one of ``make test``.
     """
     folders = tuple(folder for folder in combination.folders if folder != "celery")
     if not os.environ.get("QUICK") or "celery" in combination.folders:
@@ -71,7 +71,7 @@ def asked_of(combination: Combination) -> tuple[str, ...]:
 
 
 def fingerprint() -> str:
-    """Return what stands for the code and its tests as they are now."""
+    """Return a digest of the current code and tests."""
     digest = hashlib.sha256()
     for source in SOURCES:
         paths = [ROOT / source] if (ROOT / source).is_file() else sorted((ROOT / source).rglob("*"))
@@ -82,7 +82,7 @@ def fingerprint() -> str:
 
 
 def seen(name: str) -> dict[str, int]:
-    """Return how many tests have passed in each folder, with the code as it is now, in this combination."""
+    """Return how many tests have passed in each folder with the current code, in this combination."""
     try:
         noted = json.loads((RESULTS / f"{name}.json").read_text())
     except FileNotFoundError:
@@ -92,7 +92,7 @@ def seen(name: str) -> dict[str, int]:
 
 
 def note(airflow: str, passed: Mapping[str, int]) -> None:
-    """Note that these folders have passed whole, in this process's Python."""
+    """Record that all tests of these folders have passed, in this process's Python."""
     combination = Combination(airflow, f"{sys.version_info[0]}.{sys.version_info[1]}")
     RESULTS.mkdir(exist_ok=True)
     noted = {"code": fingerprint(), "passed": {**seen(combination.name), **passed}}
@@ -100,7 +100,7 @@ def note(airflow: str, passed: Mapping[str, int]) -> None:
 
 
 def table() -> str:
-    """Return what the documentation says that is tested: the combinations, as a table in Markdown."""
+    """Return the documentation's table of tested combinations, as Markdown."""
     lines = ["| Airflow | Python | " + " | ".join(FOLDERS) + " |", "|---|---|" + ":-:|" * len(FOLDERS)]
     for combination in COMBINATIONS:
         dependencies = ", with the lowest versions of all dependencies" if combination == LOWEST else ""
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     Print how many tests have passed.
 
-    :return: the exit status: 1 where something that was asked for is missing.
+    :return: the exit status: 1 if a required result is missing.
     """
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("--without", nargs="+", default=[], metavar="COMBINATION", help="not tried on this machine")

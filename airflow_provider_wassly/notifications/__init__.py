@@ -1,5 +1,5 @@
 """
-The notifier, for DAG authors, with the default text of its messages and their delivery against the clock.
+The notifier, for DAG authors: its default text, and delivery within a fixed time.
 
-What is sent, and how, is the hook's and the client's business.
+Sending itself is the job of the hook and the client.
 """

@@ -1,4 +1,4 @@
-"""The text of a notification that has none of its own."""
+"""The default text of a notification."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from airflow_provider_wassly.notifications.plain_text import plain_text
 
 log = logging.getLogger(__name__)
 
-#: Characters of an exception's first line; on a phone, more than that hides the rest.
+#: Characters kept of an exception's first line; a longer one would hide the rest of the message on a phone.
 _MAX_ERROR = 200
 
-#: Tasks that are named, of those that have failed.
+#: Failed tasks listed by name; the rest are only counted.
 _MAX_NAMES = 5
 
 _TASK_HEADS = {
@@ -27,30 +27,29 @@ _TASK_HEADS = {
     "running": "▶️ *Task started*",
 }
 
-#: Reasons of a DAG's callback that say no more than its head does.
+#: Reasons for a DAG callback that the headline already gives.
 _PLAIN_REASONS = {"success", "task_failure"}
 
 
 def default_message(context: Any, limit: int = MAX_MESSAGE) -> str:
     """
-    Say what has happened, for people on a phone, in WhatsApp's formatting.
+    Describe what happened, short enough for a phone, in WhatsApp's formatting.
 
-    What a version of Airflow puts into a context differs, with the kind of callback too. What is not there is
-    left out.
+    The context differs between Airflow versions and kinds of callback. Details that it does not have are left out.
 
-    :param context: that of a callback of a task or a DAG, or of a deadline alert.
-    :param limit: the most characters that it may have.
+    :param context: the context of a task callback, a DAG callback or a deadline alert.
+    :param limit: the maximum length, in characters.
     """
-    return _attempt(_described, context, limit) or "ℹ️ *A callback of Airflow*"
+    return _attempt(_compose, context, limit) or "ℹ️ *Airflow callback*"
 
 
-def _described(context: Any, limit: int) -> str:
+def _compose(context: Any, limit: int) -> str:
     if _value(context, "deadline"):
         lines = _deadline(context)
     elif _value(context, "slas"):
         lines = [_named("⏰ *SLA missed*", _value(_value(context, "dag"), "dag_id")), None]
     elif _value(context, "ti") is None or _value(context, "reason") is not None:
-        # Airflow tells a DAG's callback the reason. The task that it puts beside it need not be the one that failed.
+        # Only DAG callbacks get a reason. The task in their context is not necessarily the one that failed.
         lines = _dag(context)
     else:
         lines = _task(context, _value(context, "ti"))
@@ -59,12 +58,12 @@ def _described(context: Any, limit: int) -> str:
 
 
 def _fitted(lines: list[str], page: str | None, limit: int) -> str:
-    """Join lines and the address of a page; the longest lines are cut if it all would be too long."""
+    """Join the lines and the URL; if the result is too long, cut the longest lines."""
     end = f"\n{page}" if page else ""
     whole = "\n".join(lines) + end
     if len(whole) <= limit:
         return whole
-    if len(end) > limit // 2:  # half of an address leads nowhere
+    if len(end) > limit // 2:  # a truncated URL leads nowhere, so drop it
         return _fitted(lines, None, limit)
     room = limit - len(lines) - len(end)
     width = next(width for width in range(room, 0, -1) if sum(min(len(line), width) for line in lines) <= room)
@@ -81,14 +80,14 @@ def _cut(line: str, width: int) -> str:
 def _task(context: Any, ti: Any) -> list[str | None]:
     state, try_number, tries = _word(_value(ti, "state")), _value(ti, "try_number"), _value(ti, "max_tries")
     if state is None and isinstance(try_number, int) and isinstance(tries, int):
-        # A task whose process has died; the DAG processor runs the callback and knows no more than this.
+        # The task's process died, so the DAG processor runs the callback and knows only these two numbers.
         state = "up_for_retry" if try_number <= tries else "failed"
     head = _TASK_HEADS.get(state or "", f"ℹ️ *Task {state}*" if state else "ℹ️ *Task*")
     task_id, map_index, dag_id = _value(ti, "task_id"), _value(ti, "map_index"), _code(_value(ti, "dag_id"))
     facts: list[str | None] = [f"DAG {dag_id}" if dag_id else None]
     if isinstance(try_number, int) and try_number > 0:
         facts.append(f"try {try_number} of {tries + 1}" if isinstance(tries, int) else f"try {try_number}")
-    facts.append(_attempt(_duration, _value(ti, "start_date"), _value(ti, "end_date")))
+    facts.append(_attempt(_time_taken, _value(ti, "start_date"), _value(ti, "end_date")))
     return [
         _named(head, f"{task_id}[{map_index}]" if isinstance(map_index, int) and map_index >= 0 else task_id),
         ", ".join(fact for fact in facts if fact),
@@ -106,7 +105,7 @@ def _dag(context: Any) -> list[str | None]:
     succeeded = "success" in (reason, state)
     failed = not succeeded and (reason is not None or state == "failed")
     head = "✅ *DAG succeeded*" if succeeded else "❌ *DAG failed*" if failed else "ℹ️ *DAG*"
-    took = _attempt(_duration, _value(dag_run, "start_date"), _value(dag_run, "end_date"))
+    took = _attempt(_time_taken, _value(dag_run, "start_date"), _value(dag_run, "end_date"))
     return [
         _named(head, dag_id) + (f", {took}" if took else ""),
         _attempt(_failed_tasks, dag, dag_run, dag_id, run_id) if failed else None,
@@ -121,7 +120,7 @@ def _deadline(context: Any) -> list[str | None]:
     dag_id, run_id = _value(dag_run, "dag_id"), _value(dag_run, "dag_run_id")
     due = _attempt(_moment, _value(_value(context, "deadline"), "deadline_time"))
     state = _word(_value(dag_run, "state"))
-    facts = [f"Due {due}" if due else None, f"the run is {state}" if state else None]
+    facts = [f"Due {due}" if due else None, f"run state: {state}" if state else None]
     return [
         _named("⏰ *Deadline missed*", dag_id),
         ", ".join(fact for fact in facts if fact),
@@ -146,16 +145,15 @@ def _failed_tasks(dag: Any, dag_run: Any, dag_id: str, run_id: str) -> str | Non
         for task_id, number in failed.most_common(_MAX_NAMES)
     ]
     more = len(failed) - len(names)
-    return f"{failed.total()} of {len(states)} tasks failed: {', '.join(names)}" + (
-        f" and {more} others" if more else ""
-    )
+    others = f" and {more} {'other' if more == 1 else 'others'}" if more else ""
+    return f"{failed.total()} of {len(states)} tasks failed: {', '.join(names)}{others}"
 
 
 def _error(exception: Any) -> str | None:
     if exception is None:
         return None
-    # Before it is cut: of a secret's beginning nobody knows that it is one. Twice: codes in its midst can hide a
-    # secret, and line breaks can be part of one.
+    # Redact before cutting: the masker does not recognise half a secret. Redact twice: a secret can contain line
+    # breaks, and terminal codes inside it can hide it.
     lines = masking.redact(plain_text(masking.redact(str(exception)))).strip().splitlines()
     text = lines[0].strip() if lines else ""
     if isinstance(exception, BaseException):
@@ -169,17 +167,17 @@ def _named(what: str, name: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    # Elsewhere WhatsApp would make italics out of the underscores of a name.
+    # Outside of code, WhatsApp would turn the underscores of a name into italics.
     text = _plain(value)
     return f"`{text}`" if text else ""
 
 
 def _plain(value: Any) -> str:
-    """Return a value as one line that can be sent and that ends no formatting around it."""
+    """Return a value as one line that can be sent and does not break the formatting around it."""
     return "" if value is None else " ".join(plain_text(str(value)).split()).replace("`", "'")
 
 
-def _duration(start: Any, end: Any) -> str | None:
+def _time_taken(start: Any, end: Any) -> str | None:
     if not isinstance(start, datetime) or not isinstance(end, datetime):
         return None
     seconds = max(0, round((end - start) / timedelta(seconds=1)))
@@ -201,13 +199,13 @@ def _moment(value: Any) -> str | None:
 
 
 def _word(state: Any) -> str | None:
-    """Return a state as text, whether it is an enum's member or text already."""
+    """Return a state as text, whether it is an enum member or already text."""
     text = getattr(state, "value", state)
     return _plain(text) or None
 
 
 def _value(source: Any, name: str) -> Any:
-    """Return a value of a mapping or an attribute of an object; ``None`` when it cannot be had, whatever raises."""
+    """Return a mapping's value or an object's attribute; ``None`` if that raises anything."""
     try:
         return source[name] if hasattr(source, "keys") else getattr(source, name)
     except Exception:
@@ -215,9 +213,9 @@ def _value(source: Any, name: str) -> Any:
 
 
 def _attempt(find: Any, *arguments: Any) -> Any:
-    """Return what ``find`` returns, ``None`` when it fails: the rest of the message must go out all the same."""
+    """Return the result of ``find``, or ``None`` if it fails: the rest of the message must still go out."""
     try:
         return find(*arguments)
     except Exception as error:
-        log.debug("Not part of the notification: %s: %s", type(error).__name__, error)
+        log.debug("Left out of the notification: %s: %s", type(error).__name__, error)
         return None

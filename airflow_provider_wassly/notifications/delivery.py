@@ -1,4 +1,4 @@
-"""One message to each of several people, all at once and within a time."""
+"""Delivery of one message to several recipients in parallel, within a time limit."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 log = logging.getLogger(__name__)
 
-#: Seconds for all that one call does. Airflow kills callbacks after 20; the rest is for noting what came of it.
+#: Seconds that one call may take. Airflow kills callbacks after 20; the rest is for recording the results.
 _BUDGET = 14.0
 
-#: One attempt fits into that, with a connection that is not made or an answer that does not come. What comes after it
-#: depends on the time that is left, which the client does not know.
+#: One attempt fits into the budget even if it times out. Further attempts depend on the time left, which only this
+#: module knows, so the client makes none.
 _CLIENT_OPTIONS = {"connect_timeout": 5.0, "read_timeout": 9.0, "max_attempts": 1}
 
 #: As many connections as the client keeps by default.
@@ -44,22 +44,22 @@ _MAX_THREADS = 10
 
 class WasslyNotificationError(WasslyError):
     """
-    Raised when some of several recipients were not reached, or perhaps not.
+    Raised when some of several recipients were not, or may not have been, reached.
 
-    :param failures: what went wrong, by recipient, whose number is shortened.
-    :param recipients: how many there were in all.
+    :param failures: recipient, with a shortened number -> what went wrong.
+    :param recipients: the total number of recipients.
     """
 
     accepted = None
-    verdict = "Not everybody was notified"
-    advice = "What is known of each message stands beside it."
+    verdict = "Not everyone was notified"
+    advice = "Each failed recipient is listed with the reason."
 
     def __init__(self, failures: Mapping[str, WasslyError], recipients: int) -> None:
-        details = "; ".join(_in_words(who, error) for who, error in failures.items())
+        details = "; ".join(_describe_failure(who, error) for who, error in failures.items())
         super().__init__(f"{len(failures)} of {recipients} recipients: {details}")
         self.failures = dict(failures)
         if all(error.accepted is False for error in failures.values()):
-            self.accepted = False  # known of all of them, so of this too
+            self.accepted = False  # definitely not accepted for any of them
 
 
 def notify_everybody(
@@ -72,23 +72,24 @@ def notify_everybody(
     clock: Clock = SYSTEM,
 ) -> None:
     """
-    Send one message to every number, and wait for what comes of it.
+    Send one message to every number, and wait for the results.
 
-    What certainly was not accepted and may pass is sent again while there is time.
+    While there is time, a message that was definitely not accepted is sent again if that can help.
 
-    :param numbers: the recipients; one that is there twice gets one message.
-    :param message: the message, to whomever.
-    :param keep_quota: whether the remaining quota is kept for the sensors.
-    :param began: the moment from which the time counts; by default the present one.
-    :param clock: what the time is counted by.
-    :raises WasslyError: what went wrong with the only recipient, or with the message to all of them.
-    :raises WasslyNotificationError: what went wrong with some of several.
+    :param numbers: the recipients; a duplicate gets only one message.
+    :param message: the message, without a recipient.
+    :param wassly_conn_id: the Airflow connection.
+    :param keep_quota: whether to save the remaining quota for the sensors.
+    :param began: when the time limit started, by ``clock``; default now.
+    :param clock: the clock to measure the time limit with.
+    :raises WasslyError: when the only recipient failed, or the message itself is wrong.
+    :raises WasslyNotificationError: when at least one of several recipients failed.
     """
     deadline = (clock.monotonic() if began is None else began) + _BUDGET
     hook = WasslyHook(wassly_conn_id, client_options=_CLIENT_OPTIONS)
     if not numbers:
-        raise WasslyInvalidMessage("empty; there is nobody to notify", field="contact_mobile_number")
-    # Looked at once and not for each recipient.
+        raise WasslyInvalidMessage("empty; nobody to notify", field="contact_mobile_number")
+    # Check the files once, not for each recipient.
     message = message.with_files(
         {parameter: _look_at(file, parameter, hook, deadline, clock) for parameter, file in message.files.items()}
     )
@@ -118,8 +119,8 @@ def notify_everybody(
         hook.keep_quota(latest, instance_id)
     if failures and recipients == 1:
         who, failure = failures.popitem()
-        failure.text = _in_words(who, failure)
-        # Airflow logs what is raised, with all frames of the libraries below.
+        failure.text = _describe_failure(who, failure)
+        # Airflow logs the traceback; without this it would include every frame of the libraries below.
         raise failure.with_traceback(None) from None
     if failures:
         raise WasslyNotificationError(failures, recipients)
@@ -127,19 +128,19 @@ def notify_everybody(
 
 def _look_at(file: FileParameters, parameter: str, hook: WasslyHook, deadline: float, clock: Clock) -> Attachment:
     """
-    Find a file, in a thread: a storage that does not answer must not hold up what called us.
+    Find a file, in a thread: a storage that does not answer must not delay the caller.
 
-    :raises WasslyInvalidMessage: when it cannot or may not be sent, or is not found in time.
+    :raises WasslyInvalidMessage: when the file cannot or must not be sent, or is not found in time.
     """
     location = file.location
     find = partial(hook.attachment, location, parameter=parameter, name=file.name, content_type=file.content_type)
-    # Airflow is asked for connections in the caller's thread alone; it keeps what comes of it.
+    # Connections must be read in the caller's thread; the hook caches the result.
     hook.get_conn()
     if local_path(location) is None:
         try:
             _ = remote_path(location, None).fs
         except Exception:
-            return find()  # fails too, and says what is wrong
+            return find()  # fails too, with a clear error
     answers: queue.SimpleQueue[Attachment | Exception] = clock.queue()
 
     def look() -> None:
@@ -153,15 +154,15 @@ def _look_at(file: FileParameters, parameter: str, hook: WasslyHook, deadline: f
         found = answers.get(timeout=max(0.0, deadline - clock.monotonic()))
     except queue.Empty:
         raise WasslyInvalidMessage(
-            f"{location} could not be looked at within the {_BUDGET:.0f} s of a notification", field=parameter
+            f"could not check {location} within the {_BUDGET:.0f} s limit of a notification", field=parameter
         ) from None
     if isinstance(found, Exception):
         raise found
     return found
 
 
-def _in_words(who: str, error: WasslyError) -> str:
-    # Not its summary: that speaks of a task's retries, and a callback has none.
+def _describe_failure(who: str, error: WasslyError) -> str:
+    # Not the error's summary: it mentions the task's retries, and a callback has none.
     return f"{'UNKNOWN whether notified' if error.accepted is None else 'NOT notified'}: {who}: {error.message}"
 
 
@@ -169,11 +170,11 @@ def _send_all(
     client: WasslyClient, messages: Sequence[OutgoingMessage], deadline: float, clock: Clock
 ) -> list[SendReceipt | WasslyError]:
     """
-    Send all messages, and return what came of each when all are done or the time is over.
+    Send all messages in parallel, and return each result when all are done or the time is up.
 
-    A message that has not left by then will not leave any more.
+    A message that has not left by then is never sent.
 
-    :param client: it alone is used in other threads than the caller's.
+    :param client: the only object here that the other threads use.
     """
     deliveries = [_Delivery(message, deadline, clock) for message in messages]
     waiting: queue.SimpleQueue[_Delivery] = clock.queue()
@@ -194,7 +195,7 @@ def _send_all(
 
 
 class _Delivery(SendObserver):
-    """One message on its way, made by one thread and waited for by another."""
+    """The delivery of one message: one thread sends it, another waits for the result."""
 
     def __init__(self, message: OutgoingMessage, deadline: float, clock: Clock) -> None:
         self._message = message
@@ -206,14 +207,14 @@ class _Delivery(SendObserver):
         self._given_up = False
 
     def make(self, client: WasslyClient) -> None:
-        """Send the message, unless it was given up."""
+        """Send the message, unless the waiting thread has given up."""
         outcome: SendReceipt | WasslyError
         try:
             outcome = self._send(client)
         except WasslyError as error:
             outcome = error
         except Exception as error:
-            log.exception("The message could not be sent")
+            log.exception("Could not send the message")
             kind = WasslyOutcomeUnknown if self.in_doubt else WasslyUnavailable
             outcome = kind(f"{type(error).__name__}: {error}")
         with self._lock:
@@ -231,12 +232,12 @@ class _Delivery(SendObserver):
                 if self._clock.monotonic() + seconds >= self._deadline:
                     raise
                 who = shorten(self._message.contact_mobile_number)
-                log.warning("Trying again in %.1f s for %s, because it was not accepted: %s", seconds, who, error)
+                log.warning("Retrying in %.1f s for %s; not accepted: %s", seconds, who, error)
             self._clock.sleep(seconds)
             least *= 2
 
     def outcome(self) -> SendReceipt | WasslyError:
-        """Wait for what comes of it; give it up at the deadline."""
+        """Wait for the result; give up at the deadline."""
         self._done.wait(max(0.0, self._deadline - self._clock.monotonic()))
         with self._lock:
             if self._outcome is not None:
@@ -246,15 +247,15 @@ class _Delivery(SendObserver):
             if (certain := self.receipt or self.refusal) is not None:
                 return certain
             if is_in_doubt:
-                return WasslyOutcomeUnknown(f"no answer came within the {_BUDGET:.0f} s of a notification")
-            return WasslyUnavailable(f"it could not be sent within the {_BUDGET:.0f} s of a notification")
+                return WasslyOutcomeUnknown(f"no reply within the {_BUDGET:.0f} s limit of a notification")
+            return WasslyUnavailable(f"could not send within the {_BUDGET:.0f} s limit of a notification")
 
     def departing(self) -> None:
-        """Let the message leave, unless it was given up."""
+        """Let the message leave, unless the waiting thread has given up."""
         with self._lock:
             self._refuse_if_given_up()
             super().departing()
 
     def _refuse_if_given_up(self) -> None:
         if self._given_up:
-            raise WasslyUnavailable("the time of the notification was over")
+            raise WasslyUnavailable("the notification ran out of time")

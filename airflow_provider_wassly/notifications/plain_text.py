@@ -1,10 +1,10 @@
-"""Text as a phone can show it."""
+"""Text that a phone can display."""
 
 from __future__ import annotations
 
 import re
 
-#: What makes a terminal change colours, move its cursor or show a link. An ESC, or the one character for ``ESC [``.
+#: Terminal codes: colours, cursor moves, links. They start with ESC, or with the single character for ``ESC [``.
 _ESCAPES = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
@@ -17,9 +17,9 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
 
 def plain_text(text: str) -> str:
     """
-    Return ``text`` without what is meant for a terminal: the output of a tool that failed is full of it.
+    Remove terminal codes and control characters, which the output of a failed tool is full of.
 
-    Halves of characters, which cannot be sent, become question marks.
+    Lone surrogates, which cannot be sent, become question marks.
     """
     text = _LINE_BREAKS.sub("\n", _ESCAPES.sub("", text))
     return _CONTROLS.sub("", text).encode("utf-8", "replace").decode()

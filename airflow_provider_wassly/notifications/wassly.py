@@ -1,4 +1,4 @@
-"""The notifier: WhatsApp messages as callbacks of tasks and DAGs, and as deadline alerts."""
+"""The notifier: WhatsApp messages as task callbacks, DAG callbacks and deadline alerts."""
 
 from __future__ import annotations
 
@@ -20,34 +20,54 @@ if TYPE_CHECKING:
 
 class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
     """
-    Sends a WhatsApp message when something has happened to a task or a DAG run.
+    Sends a WhatsApp message when a task or a DAG run fails, succeeds, is retried or misses its deadline.
 
-    For ``on_failure_callback``, ``on_retry_callback``, ``on_success_callback`` and the like of tasks and DAGs, and for
-    deadline alerts (Airflow 3.1+): ``AsyncCallback(WasslyNotifier, kwargs={"contact_mobile_number": …})``.
+    Use it for ``on_failure_callback``, ``on_retry_callback``, ``on_success_callback`` and the other callbacks of tasks
+    and DAGs. One instance can serve many tasks, for example in ``default_args``.
 
-    A call ends within 15 seconds, whatever Wassly and the storage of a file do, so that it does not hold up what called
-    it. In that time it tries again what was definitely not accepted and may pass, and never what is unknown. The log
-    and the error list everyone who was not, or may not have been, reached.
+    .. code-block:: python
 
-    The link in the default text points to ``localhost``, or is left out, until ``[api] base_url`` is set
-    (``[webserver] base_url`` on Airflow 2.11).
+        with DAG(
+            "daily_sales",
+            schedule="@daily",
+            on_failure_callback=WasslyNotifier(contact_mobile_number=["+447700900101", "+447700900102"]),
+        ):
+            ...
 
-    One instance can serve many tasks, in ``default_args`` for instance.
+    As a deadline alert (Airflow 3.1+), pass the class to ``AsyncCallback``:
 
-    Every templated parameter can also be a callable, which gets ``context`` and ``jinja_env``, as in any operator.
+    .. code-block:: python
 
-    :param contact_mobile_number: one number or several, as a list, a template that renders to one, or separated by
-        commas, each with ``+`` and country code or in the national form of the connection's ``default_region``.
+        DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timedelta(hours=2),
+            callback=AsyncCallback(WasslyNotifier, kwargs={"contact_mobile_number": "+447700900123"}),
+        )
+
+    A call ends within 15 seconds, however slow Wassly or the file storage is, so that Airflow does not kill it. Within
+    that time, a message that was definitely not accepted is sent again if that can help; one whose outcome is unknown
+    never is. The log and the error list everyone who was not, or may not have been, reached.
+
+    The default text ends with a link. Set ``[api] base_url`` (``[webserver] base_url`` on Airflow 2.11) to your
+    Airflow's address; until then the link points to ``localhost`` or is left out.
+
+    Every templated parameter can also be a callable that takes ``context`` and ``jinja_env``, as in any operator.
+
+    :param contact_mobile_number: the recipients, required: one number, several separated by commas, a list, or a
+        template that renders to a list. Each has ``+`` and the country code, or is in the national form of the
+        connection's ``default_region``. (templated)
+    :param message: the text. Default: a short summary of what happened. A name ending in ``.j2`` is a template file
+        next to the DAG file (not in a deadline alert, which has no DAG). (templated)
+    :param document: a document to attach: a local path or a URI that Airflow's ``ObjectStoragePath`` reads. Default:
+        none. (templated)
+    :param document_content_type: the document's MIME type. Default: the type that its name implies. (templated)
+    :param media: an image, a video or an audio file to attach: a path or URI, as for ``document``. Default: none.
         (templated)
-    :param message: the text. By default one that says what has happened, for people on a phone. A name that ends in
-        ``.j2`` is a template file beside the DAG; not in a deadline alert, which has no DAG. (templated)
-    :param document: a document: local path, or URI that Airflow's ``ObjectStoragePath`` reads. (templated)
-    :param document_content_type: its MIME type; by default the one that goes with the file's name. (templated)
-    :param media: an image, a video or an audio file, in the same forms. (templated)
-    :param media_content_type: as ``document_content_type``. (templated)
-    :param instance_id: the sending WhatsApp Web session; by default the connection's. (templated)
-    :param wassly_conn_id: the Airflow connection. (templated)
-    :param context: what Airflow hands to a deadline alert.
+    :param media_content_type: the MIME type of ``media``. Default: the type that its name implies. (templated)
+    :param instance_id: the WhatsApp Web session that sends. Default: the connection's. (templated)
+    :param wassly_conn_id: the Airflow connection. Default: ``wassly_default``. (templated)
+    :param context: set by Airflow for a deadline alert; leave it out.
+    :raises ValueError: when the DAG is parsed and ``contact_mobile_number`` is neither text nor a list.
     """
 
     template_fields: Sequence[str] = (
@@ -78,11 +98,11 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
     ) -> None:
         super().__init__()
         self.context = context or {}
-        # What has "resolve" is the output of a task, which is no list yet.
+        # An object with "resolve" is a task's output, which is not a list yet.
         is_whole = isinstance(contact_mobile_number, str) or hasattr(contact_mobile_number, "resolve")
         if not (is_whole or callable(contact_mobile_number) or isinstance(contact_mobile_number, Iterable)):
             kind = type(contact_mobile_number).__name__
-            raise ValueError(f"contact_mobile_number: must be a number as text, or a list of them, not {kind}")
+            raise ValueError(f"contact_mobile_number: must be text or a list of texts, not {kind}")
         self.contact_mobile_number = (
             contact_mobile_number if is_whole or callable(contact_mobile_number) else list(contact_mobile_number)
         )
@@ -103,20 +123,20 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
         return super(WasslyNotifier, self._for_one_call()).__await__()
 
     def _for_one_call(self) -> WasslyNotifier:
-        # Airflow renders in place. The second task of a shared instance would tell the text of the first.
+        # Airflow renders in place: with a shared instance, the second task would send the first one's text.
         own = copy.copy(self)
-        # What is called for a field takes its time too.
+        # The time limit includes rendering, because callables can be slow.
         own._began = time.monotonic()
         return own
 
     def get_template_env(self, dag: Any = None) -> jinja2.Environment:
-        """Return the DAG's environment; one that knows no filters of the user's where there is no whole DAG."""
+        """Return the DAG's environment, or one without the user's filters where the full DAG is not available."""
         if hasattr(dag, "get_template_env"):
             whole: jinja2.Environment = dag.get_template_env(force_sandboxed=True)
             return whole
         env = super().get_template_env()
         if file := getattr(dag, "fileloc", None):
-            # ``airflow dags test`` of 3.1 and later gives the callbacks of a DAG no more than its serialized form.
+            # From 3.1 on, ``airflow dags test`` passes only the serialized DAG to DAG callbacks.
             from jinja2 import FileSystemLoader
 
             env.loader = FileSystemLoader(os.path.dirname(file))
@@ -126,7 +146,7 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
         """
         Render or call all fields.
 
-        Before 3.3, Airflow itself would call none, and leave a template in place that renders to nothing.
+        Before 3.3, Airflow itself calls none, and keeps the template if it renders to nothing.
         """
         env = jinja_env or self.get_template_env(context.get("dag"))
         for name in self.template_fields:
@@ -144,9 +164,9 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
         jinja_env: jinja2.Environment | None = None,
         seen_oids: set[int] | None = None,
     ) -> Any:
-        """Render what a field holds, as text; call what says whom to notify."""
+        """Render a field's value as text; in a list of recipients, call every callable."""
         if isinstance(content, list) and any(map(callable, content)):
-            # On a list of people to notify each can be one of a template, a number or what says who is on duty.
+            # Each recipient can be a number, a template, or a callable that returns who is on duty.
             env = self.text_environment(context, jinja_env)
             content = [each(context=context, jinja_env=env) if callable(each) else each for each in content]
         return super().render_template(content, context, jinja_env, seen_oids)
@@ -159,19 +179,19 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
         """
         Send the message to every recipient.
 
-        :raises WasslyError: when somebody certainly or perhaps was not reached.
+        :raises WasslyError: when a recipient was not, or may not have been, reached.
         """
         self._notify(context)
 
     async def async_notify(self, context: bases.Context) -> None:
         """
-        Do the same, in a thread and not in the event loop.
+        Send the message to every recipient, in a thread so as not to block the event loop.
 
-        :raises WasslyError: when somebody certainly or perhaps was not reached.
+        :raises WasslyError: when a recipient was not, or may not have been, reached.
         """
         from asgiref.sync import sync_to_async
 
-        # Not asyncio.to_thread: Airflow's own calls go back to this event loop from such a thread.
+        # Not asyncio.to_thread: Airflow's own calls reach this event loop only from a thread of asgiref's.
         await sync_to_async(self._notify, thread_sensitive=False)(context)
 
     def _notify(self, context: bases.Context) -> None:
@@ -199,18 +219,18 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
             list(_separate(self.contact_mobile_number)),
             parameters,
             wassly_conn_id=self.wassly_conn_id,
-            # A deadline alert can run in a process that never answers when a Variable is set.
+            # A deadline alert can run in a process where setting a Variable hangs.
             keep_quota="deadline" not in context,
             began=self._began,
         )
 
 
 def _separate(numbers: Any) -> Iterator[Any]:
-    """Yield one number after the other, whichever way they are written."""
+    """Yield each number, however they are written: as a list, as text, or as a list in text."""
     if isinstance(numbers, str) and (written := _written_list(numbers)) is not None:
         numbers = written or [""]
     if isinstance(numbers, str):
-        # What is empty as a whole stays: somebody who was to be notified is not.
+        # Keep an empty value, so that it becomes an error: somebody who should be notified is missing.
         yield from [number for number in re.split(r"[,;\n]", numbers) if number.strip()] or [""]
     elif isinstance(numbers, Iterable) and not isinstance(numbers, (bytes, Mapping)):
         for each in numbers:
@@ -220,11 +240,11 @@ def _separate(numbers: Any) -> Iterator[Any]:
 
 
 def _written_list(text: str) -> list[Any] | None:
-    """Return what a list holds that a template has made text of, as JSON or as Python writes it."""
+    """Return the items of a list that a template has rendered as text, in JSON or Python syntax."""
     if not text.strip().startswith(("[", "(", "{")):
         return None
     for read in (json.loads, ast.literal_eval):
-        # What neither of them can read is a number, such as (0170) 1234567.
+        # Text that neither can read is a number, such as (0170) 1234567.
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             value = read(text.strip())
             return list(value) if isinstance(value, (list, tuple, set)) else None

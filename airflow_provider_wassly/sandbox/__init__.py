@@ -1,8 +1,8 @@
 """
-A local stand-in for the Wassly service, what Mailpit is for mail: takes messages, keeps them, sends none.
+A local stand-in for the Wassly service, like Mailpit for mail: it accepts messages, stores them and sends none.
 
-In Python it is :class:`Sandbox`, in a shell ``python -m airflow_provider_wassly.sandbox``, and over HTTP the
-control API that :mod:`airflow_provider_wassly.sandbox.control.api` describes. It needs the extra ``[sandbox]``.
+Use :class:`Sandbox` in Python, ``python -m airflow_provider_wassly.sandbox`` in a shell, or the control API over HTTP
+(:mod:`airflow_provider_wassly.sandbox.control`). It needs the extra ``[sandbox]``.
 """
 
 from __future__ import annotations

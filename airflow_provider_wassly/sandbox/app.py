@@ -1,8 +1,8 @@
-"""The application: which path leads where, and what a path that leads nowhere says."""
+"""The ASGI application: its routes, and the answer to an unknown path."""
 
 from __future__ import annotations
 
-# Starlette asks for it only when the first form comes in; that it is missing must show at the start.
+# Starlette needs it for the first form. Importing it here makes the sandbox fail at the start if it is missing.
 import python_multipart  # noqa: F401
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -18,12 +18,12 @@ from airflow_provider_wassly.sandbox.web.pages import ROUTES
 
 
 async def login_page(request: Request) -> Response:
-    """What a client meets that follows the redirect of a call without a valid token."""
+    """Answer a client that followed the redirect of a call without a valid token."""
     return HTMLResponse("<html><head><title>Login</title></head><body>Please log in.</body></html>")
 
 
 async def http_error(request: Request, error: Exception) -> Response:
-    """Answer an unknown path (404), a wrong method (405) and the like in JSON."""
+    """Answer with JSON to an unknown path (404), a wrong method (405) and similar errors."""
     assert isinstance(error, HTTPException)
     return JSONAnswer({"success": False, "message": error.detail}, error.status_code, error.headers)
 
@@ -32,20 +32,20 @@ def create_app(store: ServiceState, faults: Faults, account: Account, *, host: s
     """
     Build the application.
 
-    :param store: the state it works on.
-    :param faults: the faults that wait to strike.
-    :param account: the credentials that are right.
-    :param host: the name or address that it is served on.
-    :param allow_remote: whether page and control API may be reached by other names than this machine's own.
+    :param store: the state of the service.
+    :param faults: the active faults.
+    :param account: the valid credentials.
+    :param host: the name or address to serve on.
+    :param allow_remote: whether page and control API also answer to names other than this machine's own.
     """
-    what = (store, faults, account)
+    shared = (store, faults, account)
     control = Control(store, faults).router()
     page = Guard(Router(ROUTES, redirect_slashes=False), host, allow_remote)
     app = Starlette(
         routes=[
-            Route("/api/login", Login(*what), methods=["POST"]),
-            Route("/api/whatsapp-web-devices", Devices(*what), methods=["GET"]),
-            Route("/api/whatsapp-web-send-message", SendMessage(*what), methods=["POST"]),
+            Route("/api/login", Login(*shared), methods=["POST"]),
+            Route("/api/whatsapp-web-devices", Devices(*shared), methods=["GET"]),
+            Route("/api/whatsapp-web-send-message", SendMessage(*shared), methods=["POST"]),
             Route("/login", login_page, methods=["GET"]),
             Mount("/sandbox", Guard(control, host, allow_remote)),
             Route("/", page, methods=["GET"]),

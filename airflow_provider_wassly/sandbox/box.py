@@ -25,7 +25,7 @@ WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 class Sandbox:
     """
-    A local stand-in for the Wassly service: takes messages, sends none, and can fail in every known way.
+    A local stand-in for the Wassly service: it accepts messages, sends none, and can simulate every known failure.
 
     .. code-block:: python
 
@@ -34,18 +34,20 @@ class Sandbox:
             ...
             assert [message.message for message in box.messages] == ["Hello"]
 
-    :param host: the address to listen on.
-    :param port: the port to listen on, 0 for a free one.
-    :param apikey: the API key that is right.
-    :param token: a bearer token that is valid until :meth:`expire_tokens`.
+    :param host: the address to listen on. Default: this machine only.
+    :param port: the port to listen on. Default: 0, which picks a free one.
+    :param apikey: the API key to accept.
+    :param token: a bearer token to accept until :meth:`expire_tokens`.
     :param email: the account's email address.
     :param password: the account's password.
-    :param conversations: how many messages may be sent.
+    :param conversations: the initial quota; each message uses up one conversation. Default: 1000.
     :param devices: instance ids, or mappings with the keys of the API's device list (``id``, ``name``,
-        ``status``, ``lastActive``, ``instance_id``). Default: one connected device ``sandbox-instance``.
-    :param data_dir: a folder that keeps messages and files for the next start; without it they go when it stops.
-    :param max_messages: how many messages are kept; a further one takes the place of the oldest.
-    :param allow_remote: permit a host that other machines can reach; who reaches it can read all messages.
+        ``status``, ``lastActive``, ``instance_id``). Default: one connected device, ``sandbox-instance``.
+    :param data_dir: a folder to store messages and files in for the next start. Default: they are deleted when the
+        sandbox stops.
+    :param max_messages: how many messages to keep; each further one replaces the oldest. Default: 10,000.
+    :param allow_remote: whether to allow a host that other machines can reach; anyone who reaches it can read all
+        messages. Default: no.
     :raises ValueError: when a value is wrong.
     """
 
@@ -66,11 +68,11 @@ class Sandbox:
     ) -> None:
         for name, value in {"apikey": apikey, "token": token, "email": email, "password": password}.items():
             if not isinstance(value, str) or not value:
-                raise ValueError(f"{name} must be a text that is not empty, not {value!r}")
+                raise ValueError(f"{name} must be a non-empty string, not {value!r}")
         if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
             raise ValueError(f"port must be a whole number from 0 to 65535, not {port!r}")
         if not (is_loopback(host) or allow_remote):
-            raise ValueError(f"host: other machines can reach {host!r}, and read all; see allow_remote")
+            raise ValueError(f"host: {host!r} would let other machines read all messages; see allow_remote")
         self._host, self._port = host, port
         self._apikey, self._email, self._password = apikey, email, password
         self._allow_remote = allow_remote
@@ -86,14 +88,14 @@ class Sandbox:
 
     def start(self) -> Sandbox:
         """
-        Begin to serve.
+        Start the server.
 
         :return: the sandbox itself.
-        :raises ModuleNotFoundError: when what the extra ``[sandbox]`` installs is missing.
+        :raises ModuleNotFoundError: when the extra ``[sandbox]`` is not installed.
         :raises OSError: when the address is taken or not this machine's, or the data folder cannot be used.
         """
         try:
-            # Here, because the package must be importable without them: to say what is missing, for one.
+            # Imported here, so that without the extra the package still imports and can say what is missing.
             from airflow_provider_wassly.sandbox.app import create_app
             from airflow_provider_wassly.sandbox.service.api import Account
             from airflow_provider_wassly.sandbox.service.server import Server, listen
@@ -101,7 +103,7 @@ class Sandbox:
             text = f"The sandbox needs {missing.name}: pip install 'airflow-provider-wassly[sandbox]'"
             raise ModuleNotFoundError(text, name=missing.name) from missing
         if self._server:
-            raise RuntimeError("the sandbox is running already")
+            raise RuntimeError("the sandbox is already running")
         listener = listen(self._host, self._port)
         try:
             self._store.inbox.open()
@@ -116,7 +118,11 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """End all connections, free the port and, without a data folder, remove the files. The rest stays readable."""
+        """
+        Close all connections and release the port; without a data folder, delete the files too.
+
+        The messages, calls and counters can still be read.
+        """
         if self._server:
             self._server.stop()
             self._server = None
@@ -132,18 +138,18 @@ class Sandbox:
 
     @property
     def host(self) -> str:
-        """The address by which this machine reaches the sandbox."""
+        """The address at which this machine reaches the sandbox."""
         return WILDCARDS.get(self._host, self._host)
 
     @property
     def port(self) -> int:
         """
-        The port that it listens on.
+        The port that the sandbox listens on.
 
         :raises RuntimeError: before the first start.
         """
         if self._bound_port is None:
-            raise RuntimeError("the sandbox has no port before it is started")
+            raise RuntimeError("the sandbox has no port until it is started")
         return self._bound_port
 
     @property
@@ -155,9 +161,9 @@ class Sandbox:
     @property
     def connection(self) -> str:
         """
-        The Airflow connection as JSON, as ``AIRFLOW_CONN_…`` takes it.
+        The Airflow connection as JSON, for ``AIRFLOW_CONN_…``.
 
-        It has no token, so that the login is used.
+        It has no token, so tasks log in.
         """
         extra = {"apikey": self._apikey}
         if self.devices:
@@ -176,12 +182,12 @@ class Sandbox:
 
     @property
     def messages(self) -> list[Message]:
-        """The messages that were accepted and are kept, oldest first."""
+        """The stored messages, oldest first."""
         return self._store.inbox.messages()
 
     @property
     def calls(self) -> list[Call]:
-        """The calls of the API, oldest first: the last 10,000."""
+        """The last 10,000 API calls, oldest first."""
         return self._store.calls
 
     @property
@@ -191,7 +197,7 @@ class Sandbox:
 
     @property
     def conversations(self) -> int:
-        """How many conversations remain; can be set."""
+        """How many conversations remain. You can set it."""
         return self._store.conversations
 
     @conversations.setter
@@ -200,7 +206,7 @@ class Sandbox:
 
     @property
     def latency(self) -> float:
-        """Seconds that pass before each answer of the API; can be set."""
+        """The delay before each API answer, in seconds. You can set it."""
         return self._store.latency
 
     @latency.setter
@@ -209,27 +215,29 @@ class Sandbox:
 
     @property
     def devices(self) -> list[SandboxDevice]:
-        """The devices as they are now."""
+        """The devices, with their current status."""
         return self._store.devices
 
     def connect_device(self, instance_id: str) -> None:
         """
-        Let a device be connected.
+        Connect a device.
 
+        :param instance_id: the device's instance id.
         :raises ValueError: when there is no such device.
         """
         self._store.set_device_status(instance_id, "connected")
 
     def disconnect_device(self, instance_id: str) -> None:
         """
-        Let a device be disconnected.
+        Disconnect a device.
 
+        :param instance_id: the device's instance id.
         :raises ValueError: when there is no such device.
         """
         self._store.set_device_status(instance_id, "disconnected")
 
     def expire_tokens(self) -> None:
-        """Make all tokens invalid, the one that was given too."""
+        """Invalidate all tokens, including the initial one."""
         self._store.expire_tokens()
 
     def fail_next(
@@ -244,22 +252,28 @@ class Sandbox:
         share: float | None = None,
     ) -> None:
         """
-        Let the next calls of an endpoint, or a share of all, fail; the parameters are those of :class:`Fault`.
+        Make the next calls to an endpoint, or a share of all calls, fail. The parameters are those of :class:`Fault`.
 
-        Faults strike in the order in which they were asked for, but for this: one that strikes before the
-        body was read cannot wait for one that names a recipient or has a ``share``.
+        .. code-block:: python
 
-        :raises ValueError: when a value is wrong or does not go with the fault.
+            box.fail_next("http_500")
+            box.fail_next("http_429", times=3, retry_after="30")
+            box.fail_next("hang_after_accept", share=0.1)
+
+        Faults are used in the order in which they were added. One exception: a fault that acts before the body is read
+        does not wait for an older one with a recipient or a ``share``.
+
+        :raises ValueError: when a value is wrong or does not fit the fault.
         """
         self._faults.add(Fault(name, times, to, endpoint, record, early, retry_after, share))
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults that wait to strike."""
+        """The active faults: those that can still affect a call."""
         return list(self._faults.pending.values())
 
     def clear_faults(self) -> None:
-        """Drop the faults that wait to strike."""
+        """Remove all active faults."""
         self._faults.clear()
 
     def assert_sent(
@@ -273,15 +287,20 @@ class Sandbox:
         instance_id: str | None = None,
     ) -> Message:
         """
-        Return the one accepted message that is as described. What is ``None`` may be anything.
+        Return the one accepted message that matches. A parameter that is ``None`` matches anything.
 
-        :param to: the recipient's number, with ``+`` or ``00`` and country code, and any separators.
-        :param text: the whole text, or a compiled pattern that is found in it. ``""``: no text.
-        :param document: a name (``str``), a content (``bytes``), or a file of this name and content (``Path``).
-        :param media: likewise.
-        :param contact_name: the display name. ``""``: none.
-        :param instance_id: the sender.
-        :raises AssertionError: when no message is so, or more than one; the text shows what differs.
+        .. code-block:: python
+
+            box.assert_sent(to="+44 7700 900123", text=re.compile("invoice"), document="invoice.pdf")
+
+        :param to: the recipient's number, with ``+`` or ``00`` and the country code, and any separators.
+        :param text: the whole text, or a compiled pattern to find in it. ``""`` matches a message without text.
+        :param document: its name (``str``), its content (``bytes``), or a file with the same name and content
+            (``pathlib.Path``).
+        :param media: the same for the media file.
+        :param contact_name: the display name. ``""`` matches a message without one.
+        :param instance_id: the sending instance.
+        :raises AssertionError: when no message matches, or more than one does; the text shows the differences.
         """
         __tracebackhide__ = True
         return the_one_sent(
@@ -295,6 +314,6 @@ class Sandbox:
         )
 
     def reset(self) -> None:
-        """Be as at the start: no messages, calls or faults, devices and quota as they were given."""
+        """Return to the initial state: no messages, calls or faults; devices, tokens and quota as at the start."""
         self._store.reset()
         self._faults.clear()

@@ -1,6 +1,6 @@
 """
-The sensors, for DAG authors, in all three modes.
+The sensors, for DAG authors. They work in poke, reschedule and deferrable mode.
 
-What waits in the triggerer is in :mod:`airflow_provider_wassly.triggers`, what a quota reading means in
-:mod:`airflow_provider_wassly.quota`.
+Their triggers are in :mod:`airflow_provider_wassly.triggers`; :mod:`airflow_provider_wassly.quota` interprets quota
+readings.
 """

@@ -1,4 +1,4 @@
-"""What the sensors share: how they wait in each mode, and which failures end the waiting."""
+"""The base of the sensors: how they wait in each mode, and which errors end the wait."""
 
 from __future__ import annotations
 
@@ -13,26 +13,33 @@ if TYPE_CHECKING:
     from airflow_provider_wassly.triggers.base import PollTrigger
 
 
-#: More than a year nobody waits, and not every database holds every date.
+#: Nobody waits for more than a year, and some databases cannot store dates too far ahead.
 _LONGEST = timedelta(days=365).total_seconds()
 
-#: After the deadline, at which a triggerer wakes the task, Airflow does so if there is none.
+#: The triggerer wakes the task at the deadline. If none is running, Airflow does so this much later.
 _GRACE = timedelta(minutes=1)
 
 
 class WasslySensor(WasslyTask, bases.BaseSensorOperator):
     """
-    A sensor that asks about a Wassly account.
+    The base of the sensors that check a Wassly account. A subclass implements :meth:`look` and :meth:`trigger`.
 
-    What may pass (Wassly unavailable, rate limit) is waited for, as what the sensor is there for is.
-    What cannot pass (bad input, credentials) ends the waiting at once.
+    .. code-block:: python
 
-    Deferred, the triggerer only finds out when it is worth to look again. Looking, and all that
-    sends, is done by the task on a worker.
+        class AnyDeviceSensor(WasslySensor):
+            def look(self):
+                devices = self.hook.list_devices()
+                return any(device.is_connected for device in devices), None
 
-    :param instance_id: the WhatsApp Web session; by default the connection's. (templated)
-    :param wassly_conn_id: the Airflow connection. (templated)
-    :param deferrable: wait in the triggerer and not on a worker; default ``[operators] default_deferrable``.
+    Temporary errors (Wassly unavailable, rate limit) do not end the wait. Errors that cannot pass (bad input, wrong
+    credentials) fail the task at once.
+
+    In deferrable mode the triggerer only finds out when the task should check again. The check itself, and any sending,
+    is done by the task on a worker.
+
+    :param instance_id: the WhatsApp Web session. Default: the connection's. (templated)
+    :param wassly_conn_id: the Airflow connection. Default: ``wassly_default``. (templated)
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("instance_id", "wassly_conn_id")
@@ -53,31 +60,31 @@ class WasslySensor(WasslyTask, bases.BaseSensorOperator):
 
     def look(self) -> tuple[bool, Any]:
         """
-        Return whether the waiting is over, and what the task returns then.
+        Check once; return whether the wait is over, and the task's return value if it is.
 
-        :raises WasslyError: what cannot pass ends the waiting.
+        :raises WasslyError: when the check fails; the wait ends unless the error may pass.
         """
         raise NotImplementedError
 
     def trigger(self, **waiting: Any) -> PollTrigger:
         """
-        Return the trigger that waits until it is worth to look again.
+        Return the trigger that waits until the task should check again.
 
-        :param waiting: its arguments that all triggers have.
+        :param waiting: the arguments that all triggers take.
         """
         raise NotImplementedError
 
     def poke(self, context: bases.Context) -> Any:
-        """Look once."""
+        """Check once."""
         from airflow_provider_wassly.client import WasslyError
 
         try:
             is_done, value = self.look()
         except WasslyError as error:
             if not error.may_pass:
-                # Not its summary: that speaks of a message, and here there is none.
+                # Not the error's summary: it mentions a message, and a sensor has none.
                 raise exceptions.fail_exception(f"{error.message}. {error.advice}".rstrip()) from error
-            self.log.warning("Looking again later: %s", error)
+            self.log.warning("Checking again later: %s", error)
             return False
         return bases.PokeReturnValue(is_done, value)
 
@@ -85,28 +92,28 @@ class WasslySensor(WasslyTask, bases.BaseSensorOperator):
         """
         Wait.
 
-        :raises AirflowSensorTimeout: when ``timeout`` is over.
-        :raises AirflowFailException: for what cannot pass.
+        :raises AirflowSensorTimeout: after ``timeout``.
+        :raises AirflowFailException: for an error that cannot pass.
         """
         if not self.deferrable:
             return super().execute(context)
         return self._look_or_defer(context, datetime.now(timezone.utc) + timedelta(seconds=min(self.timeout, _LONGEST)))
 
     def execute_complete(self, context: bases.Context, event: dict[str, Any]) -> Any:
-        """Go on after the triggerer found that it is worth to look again, or that the time is over."""
+        """Resume after the trigger fired: the task should check again, or the timeout is reached."""
         self.log.info(event["message"])
         return self._look_or_defer(context, datetime.fromisoformat(event["deadline"]))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: bases.Context) -> Any:
-        """Go on after a deferral, also one that no triggerer has ended."""
+        """Resume after a deferral, including one that no triggerer ended."""
         if exceptions.has_deferral_timed_out(next_method, next_kwargs):
-            self.log.warning("No triggerer has woken this task; is one running?")
+            self.log.warning("No triggerer woke this task; is one running?")
             return self._look_or_defer(context, datetime.now(timezone.utc))
         try:
-            # Not the base class's: after a deferral it skips for more than it does in the other modes.
+            # Not BaseSensorOperator's: after a deferral it skips on more errors than in the other modes.
             return super(bases.BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
         except exceptions.deferral_error() as error:
-            # With silent_fail too: nothing is there to wait with.
+            # Even with silent_fail: without a trigger there is no way to wait.
             if self.never_fail:
                 raise exceptions.skip_exception(f"{error} (skipped because of never_fail)") from error
             raise
@@ -117,7 +124,7 @@ class WasslySensor(WasslyTask, bases.BaseSensorOperator):
             return found.xcom_value
         left = deadline - datetime.now(timezone.utc)
         if left <= timedelta(0):
-            message = f"Sensor has timed out; it was told to wait {self.timeout:g} seconds"
+            message = f"Sensor has timed out after {self.timeout:g} seconds"
             raise (exceptions.skip_exception if self.soft_fail else exceptions.sensor_timeout)(message)
         self.defer(
             trigger=self.trigger(
@@ -132,7 +139,7 @@ class WasslySensor(WasslyTask, bases.BaseSensorOperator):
         )
 
     def _look_as_in_other_modes(self, context: bases.Context) -> Any:
-        """Poke, with what Airflow's own ``execute`` makes of each exception."""
+        """Poke, and treat each exception as Airflow's own ``execute`` does."""
         try:
             return self.poke(context)
         except exceptions.what_ends_a_sensor() as error:
@@ -143,7 +150,7 @@ class WasslySensor(WasslyTask, bases.BaseSensorOperator):
             raise
         except Exception as error:
             if self.silent_fail:
-                self.log.exception("Looking failed. Waiting on because of silent_fail")
+                self.log.exception("Check failed; still waiting because of silent_fail")
                 return False
             if self.never_fail:
                 raise exceptions.skip_exception(f"{error} (skipped because of never_fail)") from error

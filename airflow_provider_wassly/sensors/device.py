@@ -14,19 +14,28 @@ class WasslyDeviceSensor(WasslySensor):
     """
     Waits until the sending WhatsApp Web session is connected.
 
-    Asks for the account's device list, which costs nothing. Returns
-    ``{"instance_id": …, "name": …, "status": …, "last_active": …}``. An instance that the account does
-    not have fails at once.
+    .. code-block:: python
 
-    :param instance_id: the WhatsApp Web session; by default the connection's. (templated)
-    :param wassly_conn_id: the Airflow connection. (templated)
-    :param deferrable: wait in the triggerer and not on a worker; default ``[operators] default_deferrable``.
+        WasslyDeviceSensor(
+            task_id="wait_for_device",
+            deferrable=True,
+            timeout=timedelta(hours=6),
+        )
+
+    Checks the account's device list, which costs no conversation. Fails at once if the account has no such instance.
+
+    Returns the device: ``{"instance_id": …, "name": …, "status": …, "last_active": …}``.
+
+    :param instance_id: the WhatsApp Web session to wait for. Default: the connection's. (templated)
+    :param wassly_conn_id: the Airflow connection. Default: ``wassly_default``. (templated)
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param kwargs: the arguments of any sensor, such as ``timeout``, ``poke_interval`` and ``mode``.
     """
 
     def look(self) -> tuple[bool, dict[str, Any]]:
-        """Ask for the device list once."""
+        """Fetch the device list once."""
         device = self.hook.find_device(self.instance_id)
-        self.log.info("Instance %s is %s", device.instance_id, device.status or "without status")
+        self.log.info("Instance %s is %s", device.instance_id, device.status or "in an unknown state")
         return device.is_connected, {
             "instance_id": device.instance_id,
             "name": device.name,
@@ -35,7 +44,7 @@ class WasslyDeviceSensor(WasslySensor):
         }
 
     def trigger(self, **waiting: Any) -> DeviceTrigger:
-        """Return the trigger that asks for the device list."""
+        """Return the trigger that checks the device list."""
         from airflow_provider_wassly.triggers.device import DeviceTrigger
 
         return DeviceTrigger(instance_id=self.instance_id, **waiting)

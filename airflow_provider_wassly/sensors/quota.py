@@ -19,23 +19,33 @@ class WasslyQuotaSensor(WasslySensor):
     """
     Waits until enough conversations remain.
 
-    No endpoint of Wassly tells the remaining quota; only the answer to a message does. So this looks
-    at the reading that the last message of the connection left. Where that is too old or too low, a
-    **probe** can find out: one small message to a number of yours.
+    .. code-block:: python
 
-    Returns the reading, ``{"remaining_conversations": …, "read_at": …, "instance_id": …}``; ``None`` if there is none.
+        WasslyQuotaSensor(
+            task_id="wait_for_quota",
+            min_remaining_conversations=200,
+            deferrable=True,
+            timeout=timedelta(hours=24),
+        )
 
-    :param min_remaining_conversations: how many conversations must remain.
-    :param max_age: how old a reading may be to be trusted; a timedelta or seconds, default 36 hours.
-    :param probe_to: the number that probes go to; without it no probe is sent. (templated)
-    :param probe_message: the text of a probe. (templated)
-    :param probe_interval: the time between two probes of this connection, however many sensors and tries there
-        are; a timedelta or seconds, default 1 hour.
-    :param on_unknown: what happens without any reading and without ``probe_to``: ``proceed`` (the send itself will
-        tell), ``wait`` until something is sent, or ``fail``.
-    :param instance_id: the WhatsApp Web session that sends probes; by default the connection's. (templated)
-    :param wassly_conn_id: the Airflow connection. (templated)
-    :param deferrable: wait in the triggerer and not on a worker; default ``[operators] default_deferrable``.
+    Wassly has no quota endpoint; the remaining quota comes only with the reply to a message. So the sensor checks the
+    reading that the connection's last message left. If that is too old or too low, a **probe** can get a new one: a
+    short message to a number of your own, which costs a conversation.
+
+    Returns the reading, ``{"remaining_conversations": …, "read_at": …, "instance_id": …}``, or ``None`` without one.
+
+    :param min_remaining_conversations: how many conversations must remain; required, at least 1.
+    :param max_age: the age up to which a reading is trusted, as a timedelta or in seconds. Default: 36 hours.
+    :param probe_to: the number to send probes to. Default: none, which means no probes. (templated)
+    :param probe_message: the text of a probe. Default: ``Airflow checks the remaining quota.`` (templated)
+    :param probe_interval: the least time between two probes of this connection, counted over all sensors and attempts,
+        as a timedelta or in seconds. Default: 1 hour.
+    :param on_unknown: what to do if there is no reading and no ``probe_to``: ``proceed`` (default; the next send will
+        show the quota), ``wait`` until a message leaves a reading, or ``fail``.
+    :param instance_id: the WhatsApp Web session that sends probes. Default: the connection's. (templated)
+    :param wassly_conn_id: the Airflow connection. Default: ``wassly_default``. (templated)
+    :param deferrable: wait in the triggerer, without a worker slot. Default: ``[operators] default_deferrable``.
+    :param kwargs: the arguments of any sensor, such as ``timeout``, ``poke_interval`` and ``mode``.
     :raises ValueError: when the DAG is parsed and a value is wrong.
     """
 
@@ -59,27 +69,27 @@ class WasslyQuotaSensor(WasslySensor):
             or min_remaining_conversations < 1
         ):
             raise ValueError(
-                f"min_remaining_conversations must be a whole number above 0, not {min_remaining_conversations!r}"
+                f"min_remaining_conversations must be a positive integer, not {min_remaining_conversations!r}"
             )
         if on_unknown not in ("proceed", "wait", "fail"):
             raise ValueError(f"on_unknown must be 'proceed', 'wait' or 'fail', not {on_unknown!r}")
         self.min_remaining_conversations = min_remaining_conversations
-        self.max_age = _duration(max_age, "max_age")
+        self.max_age = _as_timedelta(max_age, "max_age")
         self.probe_to = probe_to
         self.probe_message = probe_message
-        self.probe_interval = _duration(probe_interval, "probe_interval")
+        self.probe_interval = _as_timedelta(probe_interval, "probe_interval")
         self.on_unknown = on_unknown
 
     def look(self) -> tuple[bool, dict[str, Any] | None]:
-        """Look at the reading; send a probe if only that can tell and one is due."""
+        """Check the reading; send a probe if one is needed and due."""
         from airflow_provider_wassly.client import WasslyConfigError
         from airflow_provider_wassly.quota import Verdict
 
         if not self.hook.settings.record_quota:
             raise WasslyConfigError(
-                f"Connection {self.wassly_conn_id!r}, field record_quota: is false, so there is no reading to wait for"
+                f"Connection {self.wassly_conn_id!r}, field record_quota: false, so there is no reading to wait for"
             )
-        # At every look: a probe that cannot be sent must not show only when the quota is low.
+        # At every check: a wrong probe_to must fail at once, not only when the quota is low.
         probe = None if self.probe_to is None else self._prepare(self.probe_to)
         reading = self.hook.get_quota()
         verdict = self._judge(reading, probing=probe is not None)
@@ -88,12 +98,12 @@ class WasslyQuotaSensor(WasslySensor):
             verdict = self._judge(reading, probing=False)
         if verdict is Verdict.FAIL:
             raise exceptions.fail_exception(
-                "There is no quota reading yet (on_unknown='fail'); probe_to can find it out"
+                "No quota reading yet (on_unknown='fail'); set probe_to to get one with a probe"
             )
         return verdict is Verdict.ENOUGH, None if reading is None else reading.as_dict()
 
     def trigger(self, **waiting: Any) -> QuotaTrigger:
-        """Return the trigger that looks at the reading."""
+        """Return the trigger that checks the reading."""
         from airflow_provider_wassly.triggers.quota import QuotaTrigger
 
         return QuotaTrigger(
@@ -129,15 +139,15 @@ class WasslyQuotaSensor(WasslySensor):
 
     def _found_by(self, probe: OutgoingMessage) -> QuotaReading | None:
         """
-        Send a probe, if none was sent lately; return what its answer said, ``None`` if that was nothing.
+        Send a probe if one is due; return the reading from its reply, or ``None`` without one.
 
-        Not what is recorded then: where the answer holds no figure, or could not be recorded, that is the old reading.
+        The stored reading would not do: it is still the old one if the reply has no figure or could not be stored.
         """
         from airflow_provider_wassly.client import WasslyError, WasslyOutcomeUnknown
         from airflow_provider_wassly.quota import Probes, QuotaReading, reading
 
         if not Probes(self.wassly_conn_id).claim(self.probe_interval):
-            self.log.info("Waiting: another probe was claimed less than %s ago", self.probe_interval)
+            self.log.info("Not probing: another probe was claimed less than %s ago", self.probe_interval)
             return None
         try:
             receipt = self.hook.send(probe)
@@ -148,21 +158,21 @@ class WasslyQuotaSensor(WasslySensor):
         else:
             if receipt.remaining_conversations is not None:
                 return QuotaReading(receipt.remaining_conversations, reading.now(), probe.instance_id)
-            why = "Wassly's answer does not say how many conversations remain."
-        self.log.warning("The probe returned no quota reading: %s The next one is due in %s", why, self.probe_interval)
+            why = "Wassly's reply does not say how many conversations remain."
+        self.log.warning("The probe returned no quota reading: %s Next probe in %s", why, self.probe_interval)
         return None
 
 
-def _duration(value: timedelta | float, name: str) -> timedelta:
+def _as_timedelta(value: timedelta | float, name: str) -> timedelta:
     if isinstance(value, timedelta):
         duration = value
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             duration = timedelta(seconds=value)
         except (ValueError, OverflowError):
-            raise ValueError(f"{name} must be a number of seconds that a timedelta can hold, not {value!r}") from None
+            raise ValueError(f"{name} must be a number of seconds that fits in a timedelta, not {value!r}") from None
     else:
         raise ValueError(f"{name} must be a timedelta or a number of seconds, not {value!r}")
     if duration <= timedelta(0):
-        raise ValueError(f"{name} must be longer than 0, not {value!r}")
+        raise ValueError(f"{name} must be greater than 0, not {value!r}")
     return duration

@@ -1,5 +1,5 @@
 """
-The triggers of the deferrable sensors, and how many of them share one look.
+The triggers of the deferrable sensors. Triggers that wait for the same thing share one check.
 
-They send nothing and fail nothing: they wake the task, which decides.
+A trigger never sends a message or fails a task. It wakes the task, which decides.
 """

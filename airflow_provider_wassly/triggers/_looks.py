@@ -1,4 +1,4 @@
-"""Looks of triggers: each in a thread of its own, and one for all that want to know the same."""
+"""Checks for triggers: each runs in its own thread, and triggers that ask the same question share one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from airflow_provider_wassly.client.clock import SYSTEM, Clock
 
 class _Threads(Executor):
     """
-    Runs each call in a daemon thread of its own.
+    Runs each call in its own daemon thread.
 
-    Not in the event loop's executor: its few threads also resolve names for every other trigger. Nor in a pool: there,
-    a Wassly that does not answer would hold up the looks at another account, and the end of the triggerer.
+    The event loop's executor would not do: its few threads also resolve host names for all other triggers. Nor would a
+    pool: calls that get no reply would block those for other accounts, and keep the triggerer from stopping.
     """
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -42,11 +42,11 @@ _THREADS: Any = _Threads()
 @dataclass(frozen=True)
 class Answer:
     """
-    What came of a look.
+    The result of a check.
 
-    :param value: what it returned.
-    :param error: what it raised, ``None`` if nothing.
-    :param came_at: when, by the clock's :meth:`~Clock.monotonic`.
+    :param value: what the check returned.
+    :param error: what it raised, or ``None``.
+    :param came_at: when it ended, by :meth:`~Clock.monotonic`, in seconds.
     """
 
     value: Any
@@ -56,9 +56,9 @@ class Answer:
 
 class Look:
     """
-    A look that many triggers share.
+    A check that many triggers share.
 
-    :param clock: what the age of an answer is counted by.
+    :param clock: the clock for the age of an answer.
     """
 
     _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Look]] = WeakKeyDictionary()
@@ -70,16 +70,17 @@ class Look:
 
     @classmethod
     def at(cls, subject: Hashable, clock: Clock) -> Look:
-        """Return the one look at ``subject`` in the running event loop."""
+        """Return the running event loop's only check of ``subject``."""
         return cls._of_loops.setdefault(asyncio.get_running_loop(), {}).setdefault(subject, cls(clock))
 
     async def newer_than(self, known_at: float, ask: Callable[[], Any]) -> Answer:
         """
-        Return an answer that came after ``known_at``: the last one, that of the look under way, or that of a new look.
+        Return an answer that came after ``known_at``: the last one, or one from a check that is running or started now.
 
-        Whoever is cancelled meanwhile does not end the look, for which others may wait.
+        Cancelling a caller does not cancel the check, because others may be waiting for it.
 
-        :param ask: looks; it may block.
+        :param known_at: a time, by :meth:`~Clock.monotonic`, in seconds.
+        :param ask: performs the check; it may block.
         """
         if self._answer is not None and self._answer.came_at > known_at:
             return self._answer
@@ -90,7 +91,7 @@ class Look:
     async def _look(self, ask: Callable[[], Any]) -> Answer:
         value, error = None, None
         try:
-            # Not asyncio.to_thread: Airflow's own calls go back to this event loop from a thread that asgiref knows.
+            # Not asyncio.to_thread: Airflow's own calls reach this event loop only from a thread of asgiref's.
             value = await sync_to_async(ask, thread_sensitive=False, executor=_THREADS)()
         except Exception as raised:
             error = raised

@@ -1,4 +1,4 @@
-"""What the triggers share: they look from time to time, without ever holding up the triggerer."""
+"""The base of the triggers: they check at intervals and never block the triggerer."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from airflow_provider_wassly.triggers._looks import Answer, Look
 
 class PollTrigger(BaseTrigger):
     """
-    Waits until it is worth for the task to look again, or until the time is over.
+    Waits until the task should check again, or until the deadline.
 
-    It decides nothing and sends nothing: the one event that it ends with wakes the task, which looks
-    for itself. So a trigger that runs twice, as Airflow allows, or anew after a restart, does no harm.
+    A trigger decides nothing and sends nothing: its single event wakes the task, which checks for itself. So it does no
+    harm if Airflow runs a trigger twice, or again after a restart.
 
-    Triggers that ask the same share the answer, so that a thousand of them make one call in an interval.
+    Triggers that ask the same question share the answer: a thousand of them make one call per interval.
 
     :param wassly_conn_id: the Airflow connection.
-    :param deadline: when to stop waiting, as ISO 8601 with offset.
-    :param poke_interval: seconds between two looks.
-    :param exponential_backoff: double the interval after each look.
-    :param max_wait: seconds that the interval does not grow beyond.
+    :param deadline: when to stop waiting, in ISO 8601 format with an offset.
+    :param poke_interval: the time between two checks, in seconds.
+    :param exponential_backoff: whether to double the interval after each check. Default: no.
+    :param max_wait: the maximum interval, in seconds. Default: none.
     """
 
-    #: Of the class: a trigger is made anew from what :meth:`serialize` returns.
+    #: A class attribute, because Airflow recreates triggers from what :meth:`serialize` returns.
     clock: ClassVar[Clock] = SYSTEM
 
     def __init__(
@@ -49,7 +49,7 @@ class PollTrigger(BaseTrigger):
         self.max_wait = max_wait
 
     def arguments(self) -> dict[str, Any]:
-        """Return what makes this trigger again, from JSON."""
+        """Return the arguments that recreate this trigger, ready for JSON."""
         return {
             "wassly_conn_id": self.wassly_conn_id,
             "deadline": self.deadline,
@@ -59,51 +59,51 @@ class PollTrigger(BaseTrigger):
         }
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class and arguments."""
+        """Return the class path and the arguments."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
 
     def subject(self) -> Hashable:
-        """Return what :meth:`ask` depends on; triggers of this class for which it is equal share the answer."""
+        """Return what the answer depends on; triggers of this class with an equal subject share it."""
         return self.wassly_conn_id
 
     def ask(self) -> Any:
-        """Find out what :meth:`judge` has to know. Runs in a thread."""
+        """Fetch what :meth:`judge` needs. Runs in a thread."""
         raise NotImplementedError
 
     def judge(self, answer: Any) -> str | None:
         """
-        Return why it is worth for the task to look again, ``None`` if it is not.
+        Return why the task should check again, or ``None`` to keep waiting.
 
-        :param answer: what :meth:`ask` has returned, of this trigger or of another one.
+        :param answer: the result of :meth:`ask`, called on this trigger or on another with the same subject.
         """
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and end with one event."""
+        """Wait, then yield one event."""
         deadline = datetime.fromisoformat(self.deadline)
         look = Look.at((type(self), self.subject()), self.clock)
         interval = self.poke_interval
-        # The task has just looked.
+        # The task has just checked.
         known_at = self.clock.monotonic()
         while (left := (deadline - self.clock.now()).total_seconds()) > 0:
             due = max(0.0, known_at + interval - self.clock.monotonic())
             await self.clock.pause(min(due, left))
             if due >= left:
-                continue  # the task itself looks once more
+                continue  # the task itself makes the last check
             try:
                 answer = await asyncio.wait_for(look.newer_than(known_at, self.ask), left - due)
             except asyncio.TimeoutError:
                 continue
-            if (message := self._worth(answer)) is not None:
+            if (message := self._reason_to_wake(answer)) is not None:
                 yield self._event(message)
                 return
-            # From then, and not from now: so all that share answers soon wait for the same one.
+            # Count the interval from the answer, not from now: triggers that share answers then fall into step.
             known_at = answer.came_at
             if self.exponential_backoff:
                 interval = min(interval * 2, self.max_wait or interval * 2)
-        yield self._event("The time is over")
+        yield self._event("Timeout reached")
 
-    def _worth(self, answer: Answer) -> str | None:
+    def _reason_to_wake(self, answer: Answer) -> str | None:
         error = answer.error
         if error is None:
             try:
@@ -111,11 +111,11 @@ class PollTrigger(BaseTrigger):
             except Exception as raised:
                 error = raised
         if isinstance(error, WasslyError) and error.may_pass:
-            self.log.warning("Looking again later: %s", error)
+            self.log.warning("Checking again later: %s", error)
             return None
-        # What cannot pass is worth it too: the task then fails with it.
+        # An error that cannot pass: wake the task, which fails with it.
         return f"{type(error).__name__}: {error}"
 
     def _event(self, message: str) -> TriggerEvent:
-        # The deadline is here and not in the deferral's kwargs: "airflow dags test" drops those.
+        # The deadline is in the event, because "airflow dags test" drops the deferral's kwargs.
         return TriggerEvent({"message": message, "deadline": self.deadline})  # type: ignore[no-untyped-call]

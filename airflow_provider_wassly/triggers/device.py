@@ -8,7 +8,7 @@ from airflow_provider_wassly.client import Device
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.triggers.base import PollTrigger
 
-#: What fails is tried again at the next look, so that no look lasts.
+#: Short, because a failed call is repeated at the next check anyway.
 _CLIENT_OPTIONS = {"connect_timeout": 5.0, "read_timeout": 10.0, "max_attempts": 1}
 
 
@@ -16,8 +16,8 @@ class DeviceTrigger(PollTrigger):
     """
     Waits until the sending WhatsApp Web session is connected.
 
-    :param instance_id: the WhatsApp Web session; by default the connection's.
-    :param kwargs: see :class:`PollTrigger`.
+    :param instance_id: the WhatsApp Web session to wait for. Default: the connection's.
+    :param kwargs: the arguments of :class:`PollTrigger`.
     """
 
     def __init__(self, *, instance_id: str | None = None, **kwargs: Any) -> None:
@@ -25,12 +25,12 @@ class DeviceTrigger(PollTrigger):
         self.instance_id = instance_id
 
     def arguments(self) -> dict[str, Any]:
-        """Return what makes this trigger again, from JSON."""
+        """Return the arguments that recreate this trigger, ready for JSON."""
         return {**super().arguments(), "instance_id": self.instance_id}
 
     def ask(self) -> tuple[list[Device], str | None]:
         """Return the account's device list and the connection's instance."""
-        # A new one at each look: the connection may have been edited.
+        # A new hook for each check: the connection may have been edited.
         hook = WasslyHook(self.wassly_conn_id, client_options=_CLIENT_OPTIONS)
         with hook.get_conn() as client:
             return client.list_devices(), hook.settings.instance_id
@@ -41,6 +41,6 @@ class DeviceTrigger(PollTrigger):
         wanted = self.instance_id or instance_of_connection
         device = next((device for device in devices if device.instance_id == wanted), None)
         if device is None:
-            return f"The account's device list does not have the instance {wanted!r}"
-        self.log.info("Instance %s is %s", device.instance_id, device.status or "without status")
+            return f"Instance {wanted!r} is not in the account's device list"
+        self.log.info("Instance %s is %s", device.instance_id, device.status or "in an unknown state")
         return f"Instance {device.instance_id} is connected" if device.is_connected else None

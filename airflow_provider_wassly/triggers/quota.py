@@ -12,13 +12,13 @@ from airflow_provider_wassly.triggers.base import PollTrigger
 
 class QuotaTrigger(PollTrigger):
     """
-    Waits until the recorded reading is enough, or a probe is due; the probe is sent by the task.
+    Waits until the stored reading shows enough quota, or a probe is due. The task sends the probe.
 
     :param needed: how many conversations must remain.
-    :param max_age: seconds that a reading may be old.
-    :param probe_interval: seconds between two probes, ``None`` if there is no probing.
+    :param max_age: the age up to which a reading is trusted, in seconds.
+    :param probe_interval: the least time between two probes, in seconds; ``None`` for no probes.
     :param on_unknown: see :class:`~airflow_provider_wassly.sensors.quota.WasslyQuotaSensor`.
-    :param kwargs: see :class:`PollTrigger`.
+    :param kwargs: the arguments of :class:`PollTrigger`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class QuotaTrigger(PollTrigger):
         self.on_unknown = on_unknown
 
     def arguments(self) -> dict[str, Any]:
-        """Return what makes this trigger again, from JSON."""
+        """Return the arguments that recreate this trigger, ready for JSON."""
         return {
             **super().arguments(),
             "needed": self.needed,
@@ -47,16 +47,16 @@ class QuotaTrigger(PollTrigger):
         }
 
     def subject(self) -> Hashable:
-        """Return the connection, and whether its probes matter."""
+        """Return the connection, and whether there is probing."""
         return super().subject(), self.probe_interval is None
 
     def ask(self) -> tuple[QuotaReading | None, datetime | None]:
-        """Return the reading and, if there is probing, when the last probe was."""
+        """Return the reading and, if there is probing, the time of the last probe."""
         last_probe = None if self.probe_interval is None else Probes(self.wassly_conn_id).last()
         return Quota(self.wassly_conn_id).read(), last_probe
 
     def judge(self, answer: tuple[QuotaReading | None, datetime | None]) -> str | None:
-        """Decide what the reading means."""
+        """Return why the task should check again; ``None`` if it would only wait: quota too low, no probe due."""
         reading, last_probe = answer
         verdict, text, level = judge(
             reading,

@@ -1,8 +1,8 @@
 """
-Measures what users have, beside peers in the same run, and prints one table.
+Measures speed and memory as users get them, compares with peers in the same run, and prints a table.
 
-Usage: ``python -m tests.benchmarks [part …]``; all parts by default. A target that is missed is marked, and fails
-nothing: where others use the machine too, even ratios vary. Only a part that crashes does.
+Usage: ``python -m tests.benchmarks [part …]``. Default: all parts. A missed target is marked but does not fail the run,
+because even ratios vary on a shared machine. Only a crash does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> int:
                 crashed = True
             print(f"{name}: {time.monotonic() - begun:.0f} s", file=sys.stderr)
     print(f"\n{table(figures)}\n")
-    # Nobody can judge a rate without it.
+    # A rate means nothing without it.
     print(
         f"Load of the machine: {load_before:.1f} before, {os.getloadavg()[0]:.1f} after; it has {os.cpu_count()} cores"
     )
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def use_environment(home: str) -> None:
-    """Give all processes an Airflow of their own, and byte code, as users have it."""
+    """Give all processes a separate Airflow and, as for users, compiled bytecode."""
     for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
         del os.environ[name]
     os.environ["AIRFLOW_HOME"] = home

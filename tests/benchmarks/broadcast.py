@@ -1,4 +1,4 @@
-"""The rate of a broadcast in a real Airflow, beside what is possible and beside mapped tasks, and its pace."""
+"""The rate and the pace of a broadcast in a real Airflow, compared with the ideal and with mapped tasks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tests.support.airflow_server import AirflowServer
 
 WORKERS = 10
-#: By the milliseconds that the service takes for an answer: how many are sent to, and the least share of the ideal.
+#: Milliseconds that the service takes to answer -> number of recipients, and the minimum share of the ideal rate.
 RECIPIENTS = {20: 2500, 100: 1000, 500: 200}
 LEAST = {20: 0.8, 100: 0.97}
-#: What is compared with mapped tasks.
+#: The case to compare with mapped tasks.
 COMPARED = 100
 MAPPED = 30
 PACE = 300
@@ -61,14 +61,14 @@ with DAG(
 
 ENVIRONMENT = {
     "AIRFLOW__CORE__PARALLELISM": str(WORKERS),
-    # So many mapped tasks that start at once keep two cores busy for longer than Airflow would wait.
+    # This many mapped tasks starting at once keep two cores busy for longer than Airflow waits by default.
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300",
 }
 
 
 def measure() -> list[Figure]:
-    """Measure inside of a real Airflow, with its scheduler and LocalExecutor."""
+    """Measure inside a real Airflow with scheduler and LocalExecutor."""
     from tests.support.airflow_server import AirflowServer
 
     with contextlib.ExitStack() as stack:
@@ -111,7 +111,7 @@ def measure() -> list[Figure]:
 
 
 def run(airflow: AirflowServer) -> None:
-    """Wait for the end of the DAG run; fail unless it is a success."""
+    """Wait for the DAG run to end; fail unless it succeeds."""
     ended: list[tuple[Any, ...]] = []
 
     def is_over() -> bool:

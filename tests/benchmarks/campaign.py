@@ -27,7 +27,7 @@ def write_list(path: Path, recipients: int) -> str:
 
 
 def send(port: int, recipients: int, workers: int, context: Any) -> float:
-    """Run one in this process; return how many messages it sent in a second."""
+    """Run a broadcast in this process; return the messages sent per second."""
     from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 
     os.environ["AIRFLOW_CONN_WASSLY_DEFAULT"] = connection(port)

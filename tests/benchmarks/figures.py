@@ -1,4 +1,4 @@
-"""What was measured, and the table of it."""
+"""The measurements and their table."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Figure:
     One row of the table.
 
     :param what: what was measured.
-    :param measured: what came of it.
-    :param beside: what it is compared with, of the same run.
-    :param must_be: its target, if it has one.
-    :param is_met: whether it meets that.
+    :param measured: the result.
+    :param beside: the comparison value from the same run.
+    :param must_be: the target, if there is one.
+    :param is_met: whether the target is met.
     """
 
     what: str
@@ -26,7 +26,7 @@ class Figure:
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """Return one row for each, as Markdown."""
+    """Return the figures as a Markdown table, one row each."""
     marks = {None: "", True: "yes", False: "NO"}
     rows = [(each.what, each.measured, each.beside, each.must_be, marks[each.is_met]) for each in figures]
     headings = ("what", "measured", "beside", "must be", "ok?")

@@ -1,7 +1,7 @@
 """
-Imports modules one after the other as a DAG file does, after Airflow's SDK. Prints what each took, as JSON.
+Imports modules one after another, after Airflow's SDK, as a DAG file does. Prints the time for each, as JSON.
 
-Usage: ``python tests/benchmarks/import_time.py MODULE…``. By its path and not with ``-m``, which would put the checkout
+Usage: ``python tests/benchmarks/import_time.py MODULE…``. Run it by its path: with ``-m``, the checkout would come
 before the wheel.
 """
 

@@ -1,4 +1,4 @@
-"""What importing the operator from an installed wheel costs a DAG file, beside peers."""
+"""The import time that the operator, installed from a wheel, adds to a DAG file, compared with peers."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def measure() -> list[Figure]:
         install_wheel(folder)
         for _ in range(ROUNDS):
             for peer in PEERS.values():
-                # Ours comes first, so that what both load counts for it.
+                # Ours is imported first, so that shared dependencies count towards it.
                 ours, theirs = import_in_new_process(folder, OURS, peer)
                 imports[OURS].append(ours)
                 imports[peer].append(theirs)
         for result in imports[OURS]:
             assert Path(result["path"]).is_relative_to(folder), f"{result['path']} is not from the wheel"
-    # The fastest: whatever else a machine does can only add to it.
+    # The fastest run: other load on the machine can only add time.
     times = {module: min(each["milliseconds"] for each in results) for module, results in imports.items()}
     heavy = {module: ", ".join(results[0]["heavy"]) or "none" for module, results in imports.items()}
     return [
@@ -61,7 +61,7 @@ def measure() -> list[Figure]:
 
 
 def install_wheel(folder: str) -> None:
-    """Build this checkout's wheel and install it, with byte code."""
+    """Build this checkout's wheel and install it, with compiled bytecode."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--no-deps", "--target", folder, str(HERE.parents[1])], check=True)
     for path in Path(folder).rglob("*.py"):
@@ -71,7 +71,7 @@ def install_wheel(folder: str) -> None:
 def import_in_new_process(wheel: str, *modules: str) -> Any:
     done = subprocess.run(
         [sys.executable, str(HERE / "import_time.py"), *modules],
-        # Before the checkout, which is installed too.
+        # Takes precedence over the checkout, which is installed too.
         env={**os.environ, "PYTHONPATH": wheel},
         check=True,
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""How the memory of a broadcast grows with its list, and how fast it is when Wassly takes no time."""
+"""How a broadcast's memory grows with its list, and how fast it runs when Wassly answers instantly."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.benchmarks.processes import alone, server
 WORKERS = 4
 #: More than the operator reads at once.
 FEW = 2500
-#: Flat but for the numbers: they are remembered, so that none that is in the list twice gets two messages.
+#: Constant except for the numbers, which are remembered to find duplicates.
 MOST = 256
 
 
 def broadcast(port: int, recipients: int) -> tuple[int, float]:
-    """Return the peak of memory in bytes, and messages a second."""
+    """Return the peak memory in bytes, and the messages per second."""
     rate = campaign.send(port, recipients, WORKERS, {})
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, rate
 

@@ -1,4 +1,4 @@
-"""Processes of their own: what is measured, and the servers that it talks to."""
+"""Separate processes: for what is measured, and for the servers that it talks to."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ T = TypeVar("T")
 
 
 def alone(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Call a function in a new process: what it has loaded, and its peak of memory, are its own."""
+    """Call a function in a new process, so that imports and peak memory are its own."""
     with ProcessPoolExecutor(1, get_context("spawn"), _print_nothing) as pool:
         return pool.submit(function, *arguments, **options).result()
 
 
 def _print_nothing() -> None:
-    # Airflow logs there.
+    # Airflow logs to standard output.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def server(name: str, *arguments: str) -> Iterator[int]:
-    """Run a server of this folder, which prints its port; give the port."""
+    """Run a server from this folder, and yield the port that it prints."""
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

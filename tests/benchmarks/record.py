@@ -1,4 +1,4 @@
-"""What the record of a broadcast writes into Airflow's store for each recipient."""
+"""How much a broadcast's record writes to Airflow's store for each recipient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 1024
 
 
 class CountingStore:
-    """The shape of Airflow's ``task_state_store``; counts what it is given."""
+    """Has the interface of Airflow's ``task_state_store``; counts what is written."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -32,7 +32,7 @@ class CountingStore:
 
 
 def written(port: int, workers: int) -> tuple[int, int]:
-    """Return how many bytes and in how many calls."""
+    """Return the number of bytes written, and the number of calls."""
     store = CountingStore()
     ti = SimpleNamespace(dag_id="campaign", run_id="a run", task_id="send", map_index=-1, try_number=1, max_tries=0)
     campaign.send(port, RECIPIENTS, workers, {"ti": ti, "task_state_store": store})

@@ -1,8 +1,8 @@
 """
-A server that answers each request as Wassly does, after a time. Prints its port.
+A server that answers each request as Wassly does, after a delay. Prints its port.
 
-Usage: ``python -m tests.benchmarks.service [SECONDS]``. It costs little, so that what is measured is the client.
-Any GET tells how many seconds lay between the first message and the last.
+Usage: ``python -m tests.benchmarks.service [SECONDS]``. It needs little CPU time, so that the client is measured.
+Any GET returns the seconds between the first message and the last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SENT = (
     b'{"message_type": "text", "conversation_id": %d, "remaining_conversations": 1000000}}'
 )
 
-#: As long as those of an account that has sent a lot: the record of a broadcast keeps them.
+#: As many digits as for an account that has sent a lot, because a broadcast's record stores them.
 conversation_ids = itertools.count(1_000_000)
 arrivals: list[float] = []
 

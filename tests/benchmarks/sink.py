@@ -1,8 +1,7 @@
 """
-A server that swallows request bodies as fast as it can and answers as Wassly does. Prints its port.
+A server that discards request bodies as fast as it can and answers as Wassly does. Prints its port.
 
-Usage: ``python -m tests.benchmarks.sink [FOLDER]``: over TLS if a folder is named, in which it then leaves
-``certificate.pem``.
+Usage: ``python -m tests.benchmarks.sink [FOLDER]``. With a folder it uses TLS, and writes ``certificate.pem`` there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Throughput and memory of a large attachment through the operator, over plain HTTP and TLS, beside peers."""
+"""Throughput and memory of a large upload by the operator, over plain HTTP and TLS, compared with peers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MOST_MEBIBYTES = 8
 @dataclass(frozen=True)
 class Target:
     """
-    Where files are sent.
+    The target of the uploads.
 
-    :param url: of the server.
-    :param verify: as requests has it.
+    :param url: the server's URL.
+    :param verify: as in requests.
     """
 
     url: str
@@ -84,12 +84,12 @@ def encoder_default_blocks(target: Target, path: Path) -> float:
 @dataclass(frozen=True)
 class Uploads:
     """
-    What came of uploads of one kind.
+    The results for one kind of upload.
 
     :param seconds: the median.
-    :param of_curl: the same in parts of what curl reaches, each beside one of curl's.
-    :param growth: by how many bytes the peak of memory was above that of a small file.
-    :param peak: of memory, in bytes.
+    :param of_curl: the throughput as a fraction of curl's, each compared with a curl upload right next to it.
+    :param growth: how many bytes the peak memory was above that for a small file.
+    :param peak: the peak memory, in bytes.
     """
 
     seconds: float
@@ -99,7 +99,7 @@ class Uploads:
 
 
 def upload(send: Send, rounds: int, target: Target, large: Path, small: Path) -> Uploads:
-    # The first call also pays for imports and look-ups; what is measured is the upload.
+    # The first call also includes imports and look-ups, which are not to be measured.
     send(target, small)
     before = peak_of_memory()
     pairs = [(curl(target, large), send(target, large)) for _ in range(rounds)]
@@ -132,7 +132,7 @@ def measure(mebibytes: int) -> list[Figure]:
 
 def over(protocol: str, target: Target, large: Path, small: Path) -> list[Figure]:
     ours = alone(upload, operator, ROUNDS, target, large, small)
-    # They are so far off that one round shows it.
+    # These are so much slower that one round is enough.
     peers = {
         "requests files=": alone(upload, requests_files, 1, target, large, small),
         "MultipartEncoder, default blocks": alone(upload, encoder_default_blocks, 1, target, large, small),

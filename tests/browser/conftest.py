@@ -7,33 +7,22 @@ On Debian: ``apt-get install chromium chromium-driver fonts-noto-core``, and ``p
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from airflow_provider_wassly.sandbox import Sandbox
+from tests.browser import chromium as browsers
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
     from tests.browser.page import Page
 
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
 
 def _missing(what: str) -> NoReturn:
-    """Skip; but where all is meant to be there, fail."""
+    """Skip the test; in CI, where nothing may be missing, fail it."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} is missing", pytrace=False)
     pytest.skip(f"{what} is missing")
@@ -42,20 +31,12 @@ def _missing(what: str) -> NoReturn:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     """One browser for all tests."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
+    found = browsers.programs()
+    if found is None:
         _missing("Chromium or chromedriver (apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
+    options = browsers.options(str(tmp_path_factory.mktemp("chromium")))
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # With the path of the driver, selenium looks for none on the net.
-    browser = webdriver.Chrome(options=options, service=Service(driver))
+    browser = browsers.start(found, options)
     yield browser
     browser.quit()
 
@@ -69,7 +50,7 @@ def shared() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def box(shared: Sandbox) -> Sandbox:
-    """The sandbox as at the start."""
+    """The sandbox in its initial state."""
     shared.reset()
     return shared
 
@@ -83,5 +64,5 @@ def page(chromium: WebDriver, box: Sandbox) -> Iterator[Page]:
     page.complaints()
     yield page
     broken = [text for text in page.complaints() if "Content Security Policy" in text or "Uncaught" in text]
-    page.leave()  # or it would see, and complain of, what happens to the sandbox before the next test
+    page.leave()  # otherwise it would report what happens to the sandbox between the tests
     assert broken == []

@@ -1,4 +1,4 @@
-"""The inbox page as somebody sees it who has it open, and what is sent to it meanwhile."""
+"""The inbox page as its user sees it, and helpers that send messages to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ try:
     from selenium.webdriver.remote.webelement import WebElement
     from selenium.webdriver.support.ui import WebDriverWait
 except ModuleNotFoundError:
-    # No other module of these tests imports it, so all of them are skipped.
+    # Only this module imports selenium, so without it all of these tests are skipped.
     if os.environ.get("CI"):
         raise
     pytest.skip("selenium is missing (pip install selenium)", allow_module_level=True)
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 ANN = "+447700900123"
 BEN = "+447700900456"
-#: Seconds that a page gets to show something; a loaded machine may need some.
+#: Seconds that the page may take to show something; long enough for a loaded machine.
 PATIENCE = 20
 
 
@@ -74,7 +74,7 @@ class Page:
         )
 
     def leave(self) -> None:
-        """Load nothing; otherwise an address that differs in its chat alone would be no new page."""
+        """Leave the page. Otherwise, opening another chat's URL would not load a new page."""
         self.driver.get("about:blank")
 
     def js(self, script: str, *arguments: Any) -> Any:
@@ -99,7 +99,7 @@ class Page:
         return self.find(selector).text
 
     def texts(self, selector: str) -> list[str]:
-        # As it stands in the page: what is scrolled out of sight is not laid out, and has no other text.
+        # Not the rendered text: elements scrolled out of view are not rendered.
         found: list[str] = self.js(
             "return [...document.querySelectorAll(arguments[0])].map((found) => found.textContent)", selector
         )
@@ -120,7 +120,7 @@ class Page:
                 found[0].click()
             return bool(found)
 
-        # As a whole: the page may draw anew what was found and is to be clicked.
+        # Find and click in one script: the page may redraw the element in between.
         self.wait(clicked)
 
     def press(self, *keys: str) -> None:
@@ -132,16 +132,16 @@ class Page:
         field.send_keys(value)
 
     def resize(self, width: int, height: int) -> None:
-        """Give the page itself this size."""
+        """Set the size of the page, without the window's frame."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def prefer(self, **features: str) -> None:
-        """Set media features, with ``_`` for ``-``."""
+        """Set media features; write ``_`` for ``-``."""
         values = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": values})
 
     def complaints(self) -> list[str]:
-        """What the browser has complained of since it was last asked."""
+        """Return the browser's warnings and errors since the last call."""
         log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
         return [entry["message"] for entry in log if entry["level"] == "SEVERE"]

@@ -73,7 +73,7 @@ def test_sound_can_be_played(page: Page, box: Sandbox) -> None:
 
 
 def test_a_film_has_a_player(page: Page, box: Sandbox) -> None:
-    # So large that it is not read before somebody plays it: the page cannot know that it is none.
+    # So large that it is not preloaded, so the page cannot know that it is not a valid file.
     send(box, media=attached("film.mp4", b"\0" * 2_000_001, "video/mp4"))
     page.open(ANN)
     film = page.wait(lambda: page.find("video"))
@@ -140,6 +140,6 @@ def test_a_file_with_a_script_does_nothing_when_it_is_opened(
     page.open(ANN)
     page.js("location.href = arguments[0]", f"/sandbox/messages/{box.messages[0].id}/document")
     page.wait(lambda: (tmp_path / name).exists())
-    time.sleep(0.3)  # a script would have had the time
+    time.sleep(0.3)  # long enough for a script to run
     assert len(box.messages) == 1
     assert page.bubbles() == ["Look"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 IN_ONE_CHAT = 5000
 CONTACTS = 5000
 MOST_BUBBLES = 300
-#: Seconds; on a machine that does nothing else it is a tenth of that.
+#: Seconds; an idle machine needs a tenth of it.
 CEILING = 10
 
 
@@ -42,7 +42,7 @@ def post(url: str, pairs: list[tuple[str, str]]) -> None:
 
 
 def keep(box: Sandbox, number: str, text: str) -> None:
-    """Have the sandbox keep a message, without the time that HTTP would take."""
+    """Store a message in the sandbox directly, which is faster than over HTTP."""
     box._store.accept(
         contact_mobile_number=number,
         contact_name=None,
@@ -55,7 +55,7 @@ def keep(box: Sandbox, number: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 def many() -> Iterator[Sandbox]:
-    """A sandbox with 10,000 messages, half of them in one chat, the others to a contact each."""
+    """A sandbox with 10,000 messages: half in one chat, the other half to one contact each."""
     with Sandbox(conversations=10**6, max_messages=20_000) as box:
         for number in range(IN_ONE_CHAT):
             keep(box, ANN, f"Message {number}")
@@ -66,7 +66,7 @@ def many() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def big(chromium: WebDriver, many: Sandbox) -> Iterator[Page]:
-    """Its page. What a test sends must not go to the chat that others look at."""
+    """Its page. Tests must not send to the chat that other tests look at."""
     page = Page(chromium, many)
     yield page
     page.leave()
@@ -115,7 +115,7 @@ def test_scrolling_up_loads_older_messages_and_keeps_the_place(big: Page) -> Non
         big.js("document.getElementById('log').scrollTop = 0")
         big.wait(lambda first=first: oldest_shown(big) < first)  # type: ignore[misc]
     assert bubbles(big) <= MOST_BUBBLES
-    # The newest ones made room; scrolling down brings them back.
+    # The newest ones were removed from the page; scrolling down loads them again.
     assert newest_shown(big) != f"Message {IN_ONE_CHAT - 1}"
     deadline = time.monotonic() + 20
     while newest_shown(big) != f"Message {IN_ONE_CHAT - 1}" and time.monotonic() < deadline:

@@ -68,7 +68,7 @@ def test_a_switch_can_be_for_a_share_of_the_calls_of_another_endpoint(page: Page
     assert (rule.name, rule.share, rule.times, rule.endpoint) == ("http_429", 1.0, None, "login")
     for _ in range(2):
         assert requests.post(f"{box.url}/api/login", timeout=10).status_code == 429
-    assert page.texts("#rules .details") == ["100 % of login calls"]
+    assert page.texts("#rules .details") == ["100% of login calls"]
 
 
 def test_switching_off_removes_the_rule(page: Page, box: Sandbox) -> None:
@@ -101,7 +101,7 @@ def test_what_cannot_be_asked_for_says_why(page: Page) -> None:
     page.fill("#to", ANN)
     early = page.find("[aria-labelledby=kind-reset_before_body]")
     assert not early.is_enabled()
-    assert "Strikes before the recipient is known" in page.text("#kinds li:has(#kind-reset_before_body)")
+    assert "Acts before the recipient is known" in page.text("#kinds li:has(#kind-reset_before_body)")
     page.fill("#to", " ")
     page.wait(early.is_enabled)
 

@@ -63,7 +63,7 @@ def box_of_texts() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def chat(chromium: WebDriver, box_of_texts: Sandbox) -> Page:
-    """A chat that all of the texts come to; it stays open from one to the next."""
+    """A chat that receives all of the texts and stays open throughout."""
     page = Page(chromium, box_of_texts)
     if not chromium.current_url.startswith(box_of_texts.url):
         page.open(ANN)
@@ -89,7 +89,7 @@ def test_a_text_of_marks_without_end_does_not_hold_up_the_page(chat: Page) -> No
     chat.wait(
         lambda: len(chat.js("return document.querySelector(arguments[0]).textContent", f"{newest} .text")) == len(text)
     )
-    assert time.monotonic() - began < 10  # a second, where it is not quadratic
+    assert time.monotonic() - began < 10  # a second, unless the time is quadratic
 
 
 def test_markup_stays_text_wherever_it_stands(page: Page, box: Sandbox) -> None:
@@ -120,7 +120,7 @@ def test_arabic_reads_from_right_to_left(page: Page, box: Sandbox) -> None:
     assert (arabic.value_of_css_property("direction"), english.value_of_css_property("direction")) == ("rtl", "ltr")
     bold = page.find(".bubble strong")
     box_of_line, box_of_bold = arabic.rect, bold.rect
-    # The line begins at the right: its first word stands there, and the second, bold one left of it.
+    # The line starts at the right: the first word is there, and the second, bold one to its left.
     line_end = page.js(
         "const range = document.createRange(); range.selectNodeContents(arguments[0]);"
         "return range.getBoundingClientRect().right",

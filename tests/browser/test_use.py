@@ -1,4 +1,4 @@
-"""The page on a phone, in the dark, by keyboard; and what it may not do."""
+"""The page on a phone, in dark mode and by keyboard; and what it must not do."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_contacts_are_reached_and_opened_by_keyboard(page: Page, box: Sandbox) -
     assert focused() == "Ann"
     page.press(Keys.ARROW_UP)
     assert focused() == "Ben"
-    send(box, "Again to Ben", to=BEN, contact_name="Ben")  # which moves the row that has the focus
+    send(box, "Again to Ben", to=BEN, contact_name="Ben")  # which moves the focused row
     page.wait(lambda: page.names() == ["Ben", "Cem", "Ann"])
     assert focused() == "Ben"
     page.press(Keys.END)
@@ -104,7 +104,7 @@ def test_the_panel_is_used_by_keyboard(page: Page, box: Sandbox) -> None:
 
 
 def test_new_messages_are_announced(page: Page) -> None:
-    with Sandbox() as box:  # that never had a message
+    with Sandbox() as box:  # which never received a message
         page.box = box
         page.open()
         send(box, "Hello", contact_name="Ann")

@@ -1,4 +1,4 @@
-"""A real Airflow whose tasks run on Celery workers, with Redis between them and PostgreSQL for everything else."""
+"""A real Airflow whose tasks run on Celery workers, with Redis as the broker and PostgreSQL as the database."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.support.airflow_server import AirflowServer
 WORKERS = ("one", "two")
 #: How many tasks each worker runs at the same time.
 SLOTS = 2
-#: Redis hands a task out a second time when no worker has confirmed it for so many seconds, as after a day by default.
+#: Redis redelivers a task that no worker has confirmed within this many seconds; the default is a day.
 VISIBILITY_TIMEOUT = 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Try:
     """
-    One try of a task, as its process has noted it.
+    One try of a task, as its process recorded it.
 
     :param worker: the process of the Celery worker that it ran on.
     """
@@ -55,10 +55,10 @@ class CeleryCluster(AirflowServer):
                 "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{postgresql.address}",
                 "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(SLOTS),
                 f"{transport}VISIBILITY_TIMEOUT": str(VISIBILITY_TIMEOUT),
-                # How often Redis is asked for such tasks: every second.
+                # Check for such tasks every second.
                 f"{transport}UNACKED_RESTORE_INTERVAL": "1",
                 f"{transport}UNACKED_RESTORE_THROTTLE": "1",
-                # For a worker that is killed while it asks.
+                # In case a worker is killed during the check.
                 f"{transport}UNACKED_MUTEX_EXPIRE": "5",
             },
         )
@@ -66,7 +66,7 @@ class CeleryCluster(AirflowServer):
         self._engine = sqlalchemy.create_engine(f"postgresql+psycopg2://{postgresql.address}")
 
     def start(self) -> None:
-        """Start it; returns when it works."""
+        """Start it; return once it works."""
         super().start()
         for worker in WORKERS:
             self.start_component(worker)
@@ -89,12 +89,12 @@ class CeleryCluster(AirflowServer):
         return name
 
     def replace_worker(self, worker: str) -> None:
-        """Kill a worker with its tasks, and start it anew."""
+        """Kill a worker and its tasks, and restart it."""
         self.kill_component(worker)
         self.start_component(worker)
 
     def worker_logs(self) -> str:
-        """Return what the workers have said."""
+        """Return the workers' output."""
         return "\n".join((self.home / f"{worker}.log").read_text(errors="replace") for worker in WORKERS)
 
     def query(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -114,7 +114,7 @@ class CeleryCluster(AirflowServer):
         self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None})
 
     def wait_for_end(self, dag_id: str, *, seconds: float) -> None:
-        """Wait until the only run of a DAG is over."""
+        """Wait until a DAG's only run has ended."""
 
         def is_over() -> bool:
             return self.query("select state from dag_run where dag_id = ?", dag_id)[0][0] in ("success", "failed")
@@ -122,14 +122,14 @@ class CeleryCluster(AirflowServer):
         self.wait_for(is_over, f"the end of {dag_id}", seconds=seconds)
 
     def outcomes(self, dag_id: str) -> list[tuple[str, int, str, int]]:
-        """Return name, map index, state and last try of each of a DAG's tasks."""
+        """Return the name, map index, state and latest try of each task of a DAG."""
         rows = self.query(
             "select task_id, map_index, state, try_number from task_instance where dag_id = ? order by 1, 2", dag_id
         )
         return [(task, index, state, tries) for task, index, state, tries in rows]
 
     def returned(self, dag_id: str, task_id: str) -> Any:
-        """Return what a task has returned."""
+        """Return a task's return value."""
         ((run_id,),) = self.query("select run_id from dag_run where dag_id = ?", dag_id)
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.call("GET", path)["value"]
@@ -145,5 +145,5 @@ class CeleryCluster(AirflowServer):
 
 
 def tries_in_vain(tries: list[Try]) -> Counter[int]:
-    """Return how often each mapped task was tried in vain."""
+    """Return the number of failed tries of each mapped task."""
     return Counter(one.map_index for one in tries) - Counter({one.map_index: 1 for one in tries})

@@ -1,4 +1,4 @@
-"""The DAGs of these tests. Copied into the DAG folder of the cluster, beside whose home they find their data."""
+"""The DAGs of these tests. They are copied into the cluster's DAG folder and find their data next to its home."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ HOME = Path(__file__).parent.parent
 
 
 def note_try(context: Any) -> None:
-    """Write down which worker runs this."""
+    """Record which worker runs this."""
     ti = context["ti"]
     note = {
         "task_id": ti.task_id,
         "map_index": ti.map_index,
         "try_number": ti.try_number,
-        "worker": os.getsid(0),  # the leader of the session, however many processes lie between
+        "worker": os.getsid(0),  # the session leader, however many processes are in between
     }
     with (HOME / f"{ti.dag_id}.tries").open("a") as notes:
         notes.write(json.dumps(note) + "\n")
@@ -46,14 +46,14 @@ RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=1), "p
 
 @task
 def shards(dag_run: Any = None) -> list[list[dict[str, str]]]:
-    """Stand for the query that says who is sent to."""
+    """Return the list of recipients."""
     people: list[list[dict[str, str]]] = json.loads((HOME / f"{dag_run.dag_id}.json").read_text())
     return people
 
 
 @task(trigger_rule="all_done")
 def add_up(summaries: list[dict[str, Any]]) -> dict[str, int]:
-    """Add up what came of all shards."""
+    """Add up the results of all shards."""
     total: Counter[str] = Counter()
     for summary in summaries:
         total.update({name: value for name, value in summary.items() if isinstance(value, int)})

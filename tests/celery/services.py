@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL for one test run: processes of its own, on free loopback ports, which keep nothing."""
+"""Redis and PostgreSQL for one test run: separate processes on free loopback ports that keep no data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import sqlalchemy
 
 
 def missing_programs() -> str:
-    """Say what these services need and this machine does not have; empty when all is there."""
+    """Return what these services need and this machine lacks; empty if nothing is missing."""
     missing = []
     if shutil.which("redis-server") is None:
         missing.append("redis-server (Debian: redis-server)")
@@ -31,10 +31,10 @@ def missing_programs() -> str:
 
 
 class Service:
-    """A server process with a folder of its own, which goes when it stops."""
+    """A server process with its own folder, which is deleted when it stops."""
 
     def __init__(self) -> None:
-        # Not pytest's, which another user cannot enter.
+        # Not in pytest's folder, which other users cannot enter.
         self.folder = Path(tempfile.mkdtemp(prefix="wassly-service-"))
         self.password = secrets.token_hex(16)
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -44,7 +44,7 @@ class Service:
     def stop(self) -> None:
         """End the process and remove the folder."""
         if self._process is not None:
-            # For PostgreSQL: end now, with or without clients.
+            # For PostgreSQL this means: stop now, even with clients connected.
             self._process.send_signal(signal.SIGINT)
             try:
                 self._process.wait(20)
@@ -62,7 +62,7 @@ class Service:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                # In a session of its own, Ctrl-C in the terminal does not end it before those that need it.
+                # In its own session, so that Ctrl-C in the terminal does not stop it before the processes that need it.
                 start_new_session=True,
                 **_as_user(user),
             )
@@ -78,7 +78,7 @@ class Service:
 
 
 class Redis(Service):
-    """A Redis, for Celery's messages."""
+    """A Redis, as Celery's broker."""
 
     @property
     def url(self) -> str:
@@ -95,7 +95,7 @@ class Redis(Service):
             "save": '""',
             "appendonly": "no",
         }
-        # By the standard input, so that no list of processes shows the password.
+        # Through standard input, so that the process list does not show the password.
         config = "".join(f"{name} {value}\n" for name, value in settings.items())
         self._run("redis-server", "-", config=config, works=self._answers)
 
@@ -109,11 +109,11 @@ class Redis(Service):
 
 
 class PostgreSQL(Service):
-    """A PostgreSQL with an empty database, faster than safe."""
+    """A PostgreSQL with an empty database, tuned for speed rather than durability."""
 
     @property
     def address(self) -> str:
-        """User, password, host and database, as an URL has them."""
+        """User, password, host and database, as in a URL."""
         return f"airflow:{self.password}@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
@@ -163,7 +163,7 @@ class PostgreSQL(Service):
 
 
 def _postgresql_folder() -> Path | None:
-    """Return the folder of PostgreSQL's programs, of the newest version; Debian has them outside of the PATH."""
+    """Return the folder with the newest version's PostgreSQL programs; Debian does not put them on the PATH."""
     found = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]), reverse=True
     )
@@ -180,5 +180,5 @@ def _has_user(name: str) -> bool:
 
 
 def _as_user(name: str | None) -> dict[str, Any]:
-    """Return the arguments of subprocess that run something as another user."""
+    """Return the arguments for subprocess that run a program as another user."""
     return {} if name is None else {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}

@@ -1,4 +1,4 @@
-"""A list that is cut into shards for two workers, one of which loses its power on the way."""
+"""A list split into shards for two workers, one of which is killed on the way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def box() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def killed(cluster: CeleryCluster, box: Sandbox) -> list[Try]:
-    """Run the broadcast to its end; return the tries that were in the midst of sending when their worker was killed."""
+    """Run the broadcast to its end; return the tries that were sending when their worker was killed."""
     people = [{"contact_mobile_number": number(row), "name": f"Ann {row}"} for row in range(RECIPIENTS)]
     (cluster.home / "campaign.json").write_text(json.dumps([people[shard::SHARDS] for shard in range(SHARDS)]))
     cluster.add_connection("wassly_default", box)
@@ -130,7 +130,7 @@ def test_no_record_is_left_of_what_has_succeeded(killed: list[Try], cluster: Cel
 
 def test_each_process_of_a_task_logs_in_once(killed: list[Try], cluster: CeleryCluster, box: Sandbox) -> None:
     processes = len(cluster.tries("campaign"))
-    # One that was killed may not have come to it.
+    # A killed one may not have got that far.
     assert processes - tries_in_vain(cluster.tries("campaign")).total() <= box.logins <= processes
 
 
@@ -142,7 +142,7 @@ def test_the_quota_that_the_workers_have_recorded_is_the_last(
         reading: dict[str, Any] = json.loads(value)
         return reading
 
-    # Two tasks that end at the same moment can leave the older reading: here at most that of a second before.
+    # If two tasks end at the same moment, the older reading may stay: here, from at most a second before.
     late = recorded()["remaining_conversations"] - box.conversations
     assert 0 <= late <= MAX_WORKERS / box.latency
     cluster.trigger("one_more")

@@ -1,4 +1,4 @@
-"""One message whose worker loses its power, and a task that Redis hands out a second time."""
+"""A message whose worker is killed, and a task that Redis delivers a second time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def box() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def single(cluster: CeleryCluster, box: Sandbox) -> CeleryCluster:
-    """The cluster after it has run both tasks, on workers that were killed after the messages had left."""
+    """The cluster after running both tasks; their workers were killed after the messages had left."""
     cluster.add_connection("single", box, read_timeout=300)
     cluster.trigger("single")
 

@@ -1,4 +1,4 @@
-"""Sensors that wait in the triggerer, and go on when something has changed."""
+"""Sensors that wait in the triggerer and resume when something changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_they_wait_without_a_worker_and_go_on_after_a_change(cluster: CeleryClus
         cluster.wait_for(lambda: states()["device"] == "success", "the device sensor", seconds=60)
         assert states() == deferred | {"device": "success"}
 
-        # The account is topped up, which only the answer to a message of another DAG tells.
+        # The account is topped up, which shows only in the reply to another DAG's message.
         box.conversations = 1000
         cluster.trigger("top_up")
         cluster.wait_for_end("waiting", seconds=90)

@@ -1,4 +1,4 @@
-"""One Airflow for all plays that can share it, from the first of these tests on."""
+"""One Airflow for all plays that can share it, started with the first of these tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.airflow_server import AirflowServer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests without a play before all that have one, and so beside the plays. The others have to wait for long."""
+    """Run tests without a play first, in parallel with the plays; the tests of a play wait for it to end."""
 
     def waits(item: pytest.Item) -> bool:
         return "play" in getattr(item, "fixturenames", ())
@@ -27,10 +27,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def plays(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[type[Play], Future[Play]]]:
-    """The plays of all modules that take part in this run, on their way."""
+    """The plays of all modules in this test run, started."""
     modules = (item.getparent(pytest.Module) for item in request.session.items)
     kinds = dict.fromkeys(module.obj.PLAY for module in modules if module and hasattr(module.obj, "PLAY"))
-    # Most tasks just wait for something.
+    # Most tasks only wait for something.
     server = AirflowServer(tmp_path_factory.mktemp("airflow"), {"AIRFLOW__CORE__PARALLELISM": "12"})
     with ExitStack() as ending:
         threads = ending.enter_context(ThreadPoolExecutor(len(kinds) + 1))
@@ -52,5 +52,5 @@ def plays(
 
 @pytest.fixture(scope="module")
 def play(request: pytest.FixtureRequest, plays: dict[type[Play], Future[Play]]) -> Play:
-    """The play of a module, when it is over."""
+    """The module's play, once it has ended."""
     return plays[request.module.PLAY].result()

@@ -1,4 +1,4 @@
-"""What happens in Airflow while the tests wait: all of it at the same time."""
+"""Plays: what happens in Airflow while the tests wait. All of them run at the same time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.support.airflow_server import AirflowServer
 
-#: How long a play may take, on a machine that has much else to do.
+#: Seconds that a play may take, on a busy machine.
 SECONDS = 500
 #: Held by a play that needs the triggerer alive, and by one that kills it.
 TRIGGERER = threading.Lock()
@@ -17,12 +17,12 @@ TRIGGERER = threading.Lock()
 
 class Play:
     """
-    DAGs, what they send to and what befalls them. A module of tests names its own as ``PLAY``.
+    DAGs, the services they send to, and what happens to them. A test module names its own as ``PLAY``.
 
-    :param server: runs the DAGs. It is not started yet: now is the time to add DAGs and connections.
+    :param server: the Airflow to run the DAGs. It is not started yet, so DAGs and connections can still be added.
     """
 
-    #: Whether it is in the Airflow that all share. If not, it has to start and to stop one of its own.
+    #: Whether it runs in the shared Airflow. If not, it has to start and stop its own.
     shares = True
 
     def __init__(self, server: AirflowServer) -> None:
@@ -33,24 +33,24 @@ class Play:
         self._boxes: list[Sandbox] = []
 
     def add_dags(self, code: str) -> None:
-        """Add a DAG file, whose name is the play's. It finds the files of the play in ``HOME``."""
+        """Add a DAG file with the play's name. In the file, ``HOME`` is the folder with the play's files."""
         lines = f"from pathlib import Path\n\nHOME = Path({str(self.home)!r})\n"
         (self.server.dags / f"{self.name}.py").write_text(lines + code)
 
     def start_sandbox(self, conn_id: str, *, extra: dict[str, Any] | None = None, **arguments: Any) -> Sandbox:
-        """Start a sandbox for this play; ``extra`` is for the connection's."""
+        """Start a sandbox for this play; ``extra`` is added to the connection's extra."""
         box = Sandbox(**arguments).start()
         self._boxes.append(box)
         self.server.add_connection(conn_id, box, **extra or {})
         return box
 
     def perform(self) -> None:
-        """Let it happen; returns when it is over. It has a thread of its own."""
+        """Run the play to its end. Called in a separate thread."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Stop whatever it has started."""
-        # Each takes a moment.
+        """Stop everything that the play started."""
+        # In parallel, because each takes a moment.
         with ThreadPoolExecutor(len(self._boxes)) as threads:
             for box in self._boxes:
                 threads.submit(box.stop)

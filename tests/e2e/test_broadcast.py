@@ -22,7 +22,7 @@ from tests.support.airflow_server import IS_AIRFLOW_2, AirflowServer
 RECIPIENTS = 300 if IS_AIRFLOW_2 else 2000
 WORKERS = 8
 KILLS = 3
-#: What goes wrong with one recipient in so many, by turns.
+#: One recipient in this many fails, with each fault in turn.
 EVERY = 12
 
 DAG_FILE = """
@@ -58,7 +58,7 @@ with DAG("campaign", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=ti
     )
 """.replace("=WORKERS", f"={WORKERS}")
 
-#: None of these leaves a message with the sandbox.
+#: With these, the sandbox records no message.
 NOT_ACCEPTED = [
     {"name": "http_429", "times": 1, "retry_after": "0"},
     {"name": "maintenance", "times": 2, "retry_after": "0"},
@@ -67,7 +67,7 @@ NOT_ACCEPTED = [
     {"name": "unauthorized", "times": 1},
     {"name": "token_expired", "times": 1},
 ]
-#: After these nobody knows.
+#: After these the outcome is unknown.
 UNKNOWN = [
     {"name": "http_500", "times": 1},
     {"name": "http_500", "times": 1, "record": True},
@@ -83,13 +83,13 @@ def number(row: int) -> str:
 
 
 class Campaign(Play):
-    """The broadcast runs to its end, against all odds."""
+    """Run the broadcast to its end, despite the kills."""
 
     def __init__(self, server: AirflowServer) -> None:
         super().__init__(server)
         self.add_dags(DAG_FILE)
         self.box = self.start_sandbox("campaign", extra={"read_timeout": 5}, conversations=10 * RECIPIENTS)
-        # Slow enough for every kill to strike in the midst of it.
+        # Slow enough for every kill to happen while it is sending.
         self.box.latency = 0.1 if IS_AIRFLOW_2 else 0.02
         faults = [*NOT_ACCEPTED, *UNKNOWN]
         for turn, row in enumerate(range(5, RECIPIENTS, EVERY)):
@@ -100,7 +100,7 @@ class Campaign(Play):
             writer.writerow(["contact_mobile_number", "name", "invoice"])
             for row in range(1, RECIPIENTS + 1):
                 writer.writerow([number(row), f"Ann {row}", row])
-            # One invalid, and one that stands in the list already.
+            # An invalid number and a duplicate.
             writer.writerow(["2.01E+11", "Nobody", 0])
             writer.writerow([f"00{number(7)[1:]}", "Ann again", 7])
 
@@ -209,12 +209,12 @@ def test_the_summary_agrees_with_the_report(
     assert {outcome: summary[outcome] for outcome in outcomes} == {outcome: counts[outcome] for outcome in outcomes}
     assert summary["recipients"] == RECIPIENTS + 2
     assert summary["report"] == str(home / "report.csv")
-    # The last answers may be among those that never came.
+    # The last replies may never have arrived.
     assert box.conversations <= summary["remaining_conversations"] <= box.conversations + counts["unknown"]
 
 
 def test_nothing_is_left_behind_and_nothing_was_told(server: AirflowServer) -> None:
-    # Those of other modules' broadcasts come and go.
+    # Other modules' broadcasts add and remove records too.
     names = ("dag_id", "run_id", "task_id", "map_index")
     instances = server.query(f"select {', '.join(names)} from task_instance where dag_id = 'campaign'")
     ours = [VariableStore(SimpleNamespace(**dict(zip(names, values, strict=True))), "%")._key for values in instances]

@@ -1,7 +1,7 @@
 """
-Each failure, in a real Airflow with retries: how the task ends, after how many tries, and with how many messages.
+Every failure, in a real Airflow with retries: the task's final state, its number of tries, and the messages sent.
 
-Every scenario is a DAG of its own with a sandbox of its own. All of them run at the same time.
+Every scenario has its own DAG and sandbox. All of them run at the same time.
 """
 
 from __future__ import annotations
@@ -92,21 +92,21 @@ for name, arguments in json.loads((HOME / "scenarios.json").read_text()).items()
 @dataclasses.dataclass
 class Scenario:
     """
-    One failure and what has to come of it.
+    A failure and its expected result.
 
     :param faults: what the sandbox does, as arguments of ``fail_next``.
     :param arguments: more arguments of the operator.
-    :param kill: with which signal the task's process is hit, once ``when`` holds.
+    :param kill: the signal to send to the task's process once ``when`` holds.
     :param state: how the task must end.
-    :param tries: how many tries that must take.
+    :param tries: how many tries it must take.
     :param messages: how many messages the service must have recorded.
     :param outcome: what the task must return, if anything.
-    :param says: what the task's log must say.
-    :param process_suffix: which of a mapped task's processes is meant by ``kill``.
-    :param supervisor_too: whether the process that watches the task's is hit as well, as when a machine dies.
-    :param latency: seconds that the service takes for each answer.
-    :param read_timeout: seconds that the client waits for an answer. Default: long enough for a busy machine, and to be
-        killed in, where that is the point.
+    :param says: what the task's log must contain.
+    :param process_suffix: which of a mapped task's processes to ``kill``.
+    :param supervisor_too: whether to kill the supervisor of the task's process too, as when a machine fails.
+    :param latency: the service's delay before each answer, in seconds.
+    :param read_timeout: how long the client waits for an answer, in seconds. Default: long enough for a busy machine,
+        and for a kill during the wait.
     """
 
     state: str
@@ -126,7 +126,7 @@ class Scenario:
 
 @dataclasses.dataclass
 class Running:
-    """A scenario under way."""
+    """A running scenario."""
 
     name: str
     scenario: Scenario
@@ -144,7 +144,7 @@ class Running:
         return (self.home / f"{self.name}.sent").exists()
 
     def step(self) -> None:
-        """Do what is due."""
+        """Do what is due now."""
         scenario = self.scenario
         if scenario.kill and scenario.when and not self.killed and self.process and scenario.when(self):
             self.killed = True
@@ -177,19 +177,19 @@ def fault(name: str, times: int = 1, **more: Any) -> dict[str, Any]:
     return {"name": name, "times": times, **more}
 
 
-#: Half of it is more than the buffers of a connection hold, of which the service's is kept small.
+#: Half of it exceeds the connection's buffers; the service's buffer is kept small.
 LARGE_SIZE = 24 * 2**20
 BUFFER_SIZE = 2**18
 LARGE: dict[str, Any] = {"message": None, "document": "large"}
 UNKNOWN = "UNKNOWN whether Wassly accepted it"
 NO = "NOT accepted by Wassly"
 HANG = [fault("hang_after_accept")]
-#: For a task that waits on after a signal, which therefore has to come before.
+#: For a task that keeps waiting after a signal: the timeout has to come after the signal.
 AFTER_SIGNAL = 15.0
 
 SCENARIOS = {
     "plain": Scenario("success", 1, 1, outcome="accepted"),
-    # What cannot be known: one try, and a person decides.
+    # Unknown outcomes: one try, then a person decides.
     "http_500": Scenario("failed", 1, 0, [fault("http_500", ALWAYS)], says=UNKNOWN),
     "http_500_recorded": Scenario("failed", 1, 1, [fault("http_500", ALWAYS, record=True)], says=UNKNOWN),
     "http_502_html": Scenario("failed", 1, 0, [fault("http_502_html", ALWAYS)], says=UNKNOWN),
@@ -198,11 +198,11 @@ SCENARIOS = {
     "short_body": Scenario("failed", 1, 1, [fault("short_body", ALWAYS)], says=UNKNOWN),
     "hang_after_accept": Scenario("failed", 1, 1, [fault("hang_after_accept", ALWAYS)], says=UNKNOWN),
     "reset_after_body": Scenario("failed", 1, 1, [fault("reset_after_body", ALWAYS)], says=UNKNOWN),
-    # What cannot pass: one try.
+    # Permanent errors: one try.
     "unauthorized": Scenario("failed", 1, 0, [fault("unauthorized", ALWAYS)], says=NO),
     "redirect_to_login": Scenario("failed", 1, 0, [fault("redirect_to_login", ALWAYS)], says=NO),
     "http_413": Scenario("failed", 1, 0, [fault("http_413", ALWAYS)], says=NO),
-    # What may pass and was not accepted: Airflow's retries. The client itself makes three calls in each try.
+    # Temporary errors without acceptance: Airflow's retries. The client itself makes three calls in each try.
     "http_429": Scenario("success", 2, 1, [fault("http_429", 3)], outcome="accepted", says=NO),
     "http_429_always": Scenario("failed", 1 + RETRIES, 0, [fault("http_429", ALWAYS, retry_after="0")], says=NO),
     "maintenance": Scenario("success", 2, 1, [fault("maintenance", 3)], outcome="accepted", says=NO),
@@ -213,17 +213,17 @@ SCENARIOS = {
     "hang_before_body": Scenario("success", 2, 1, [fault("hang_before_body", 3)], LARGE, outcome="accepted", says=NO),
     "hang_mid_body": Scenario("success", 2, 1, [fault("hang_mid_body", 3)], LARGE, outcome="accepted", says=NO),
     "reset_before_body": Scenario("success", 2, 1, [fault("reset_before_body", 3)], LARGE, outcome="accepted", says=NO),
-    # What passes within one try.
+    # Errors that pass within one try.
     "token_expired": Scenario("success", 1, 1, [fault("token_expired")], outcome="accepted"),
     "drops_attachment": Scenario(
         "success", 1, 1, [fault("drops_attachment")], LARGE, outcome="accepted", says="DROPPED"
     ),
-    # What the user chose for the unknown.
+    # What the user chose for unknown outcomes.
     "unknown_retry": Scenario("success", 2, 2, HANG, {"on_outcome_unknown": "retry"}, outcome="accepted", says=UNKNOWN),
     "unknown_ignore": Scenario(
         "success", 1, 1, HANG, {"on_outcome_unknown": "ignore"}, outcome="unknown", says=UNKNOWN
     ),
-    # The task is stopped. After the message left it is unknown, before that it is sent by the next try.
+    # The task is stopped. After the message left, the outcome is unknown; before that, the next try sends it.
     "timeout_in_flight": Scenario("failed", 2, 1, HANG, {"execution_timeout": 20}, says=UNKNOWN),
     "timeout_in_upload": Scenario(
         "success", 2, 1, [fault("hang_mid_body")], {**LARGE, "execution_timeout": 20}, outcome="accepted"
@@ -231,7 +231,7 @@ SCENARIOS = {
     "timeout_in_wait": Scenario(
         "success", 2, 1, [fault("http_429", retry_after="45")], {"execution_timeout": 20}, outcome="accepted"
     ),
-    # Airflow 3 lets the task go on after the signal, so that it still learns that there is no answer.
+    # Airflow 3 lets the task continue after the signal, so it still notices that no answer comes.
     "sigterm_in_flight": Scenario(
         "failed", 2 if IS_AIRFLOW_2 else 1, 1, HANG, {}, signal.SIGTERM, message_is_recorded, says=UNKNOWN,
         read_timeout=AFTER_SIGNAL,
@@ -257,7 +257,7 @@ SCENARIOS = {
     "machine_dies": Scenario(
         "failed", 2, 1, HANG, {}, signal.SIGKILL, message_is_recorded, says=UNKNOWN, supervisor_too=True
     ),
-    # Airflow 2 runs success callbacks before it has written down the success.
+    # Airflow 2 runs success callbacks before it stores the success.
     "success_callback_dies": Scenario(
         "success", 2 if IS_AIRFLOW_2 else 1, 1, arguments={"on_success_callback": "die_once"}, outcome="accepted"
     ),
@@ -267,7 +267,7 @@ SCENARIOS = {
     ),
 }  # fmt: skip
 
-#: Whatever Airflow makes of the task then, the record keeps it from sending again.
+#: Whatever state Airflow then gives the task, the record prevents a second message.
 CALLBACK_HANGS = Scenario(
     "failed", None, 1, HANG, {"on_failure_callback": "callback_that_hangs", "retries": 1}, says=UNKNOWN, read_timeout=5
 )
@@ -279,13 +279,13 @@ MAPPED = Scenario(
     signal.SIGKILL, lambda running: any(call.fault for call in running.box.calls), process_suffix=".1",
 )  # fmt: skip
 
-#: They begin first, so that all end at about the same time.
+#: These start first, so that all end at about the same time.
 LONGEST = {
     "callback_hangs", "machine_dies", "hang_before_body", "hang_mid_body", "timeout_in_flight", "timeout_in_upload",
     "timeout_in_wait", "http_429_always", "rejected_always", "device_disconnected",
 }  # fmt: skip
 
-#: SequentialExecutor, which is all that Airflow 2.11 has with SQLite, runs one after the other.
+#: With SQLite, Airflow 2.11 has only the SequentialExecutor, which runs one task after another.
 ON_AIRFLOW_2 = {
     "plain", "hang_after_accept", "rejected", "timeout_in_flight", "timeout_in_upload", "sigterm_in_flight",
     "kill_before_request", "kill_in_upload", "kill_before_answer", "kill_before_answer_ignore", "kill_after_answer",
@@ -378,7 +378,7 @@ def test_mapped_tasks_are_apart(server: AirflowServer, boxes: dict[str, Sandbox]
 
 
 def test_clearing_an_ended_task_sends_again_exactly_once(server: AirflowServer, boxes: dict[str, Sandbox]) -> None:
-    cleared = ("kill_after_answer", "kill_before_answer")  # one that succeeded, one that failed as unknown
+    cleared = ("kill_after_answer", "kill_before_answer")  # one succeeded, one failed with an unknown outcome
     for name in cleared:
         server.clear(name, "send")
 
@@ -398,27 +398,27 @@ def test_a_record_costs_few_calls_and_is_gone_when_the_outcome_is_known(
     in_doubt = {name for name, scenario in ALL.items() if (scenario.state, scenario.says) == ("failed", UNKNOWN)}
     cleared = {"kill_before_answer"}
     if IS_AIRFLOW_2:
-        # Encrypted, as all Variables, and of all plays; their number tells that few tasks left one.
+        # Variables are encrypted and include those of all plays. The count shows that few tasks left one.
         ((records,),) = server.query("select count(*) from variable where key like 'wassly_send__%'")
         left = len((in_doubt - cleared) | {"mapped"})
         assert left <= records <= left + 3
         return
     ((ti_id,),) = server.query("select id from task_instance where dag_id = 'plain'")
     output = (server.home / "api-server.log").read_text(errors="replace")
-    # One that the database was too busy for is repeated by Airflow. The first finds nothing. Before the last one
-    # Airflow is asked whether it knows of the end.
+    # Airflow repeats a call if the database is busy. The first one finds nothing. Before the last one,
+    # the task asks Airflow whether it knows that the task has ended.
     path = f"/execution/store/ti/{uuid.UUID(ti_id)}/"
     calls = re.findall(rf"method=(\w+) path={path}.* status_code=(?:2\d\d|404)", output)
-    # Where Airflow runs a try again, a first one looks for a record of the first version too.
+    # Where Airflow can run a try again, a first try also looks for a record in the format of the first version.
     assert calls == [*(["GET"] if VERSION >= (3, 4) else []), "GET", "PUT", "PUT", "DELETE"]
     dead = {"success_callback_dies"}  # before it could remove anything
-    # That of a cleared one's earlier chain may be there or not.
+    # The record of a cleared task's earlier chain may or may not exist.
     left_over = {*in_doubt, *dead, "mapped"} - cleared
 
     def kept() -> set[str]:
         return {dag_id for dag_id, _ in records_in(server)} - cleared
 
-    # One is removed right after its task's success was written down, which is what was waited for.
+    # A record is removed right after the task's success is stored, which the play waited for.
     server.wait_for(lambda: kept() == left_over, f"only records of {sorted(left_over)}", seconds=30)
 
 

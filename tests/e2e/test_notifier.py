@@ -1,4 +1,4 @@
-"""The notifier as callback of tasks and DAGs and as deadline alert, in a real Airflow: what people get to read."""
+"""The notifier's texts in a real Airflow, as a task callback, a DAG callback and a deadline alert."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HAS_DEADLINES = VERSION >= (3, 1)
 LOGICAL_DATE = "Logical date: 2026-01-01 00:00 UTC"
 ENDED = ("success", "failed")
 
-#: One number for each callback, so that its message is known by it.
+#: One number for each callback, to identify its message.
 NUMBERS = {
     name: f"+4477009001{number:02}"
     for number, name in enumerate(
@@ -125,7 +125,7 @@ class Callbacks(Play):
         self.working, self.broken = self.start_sandbox("wassly_default"), self.start_sandbox("broken")
         self.broken.fail_next("hang_after_accept", times=99)
         left_out = set() if HAS_DEADLINES else {"deadline"}
-        if VERSION == (3, 0):  # which neither retries nor calls back when a task's process was killed
+        if VERSION == (3, 0):  # which neither retries nor runs callbacks when a task's process is killed
             left_out.add("killed")
         self.numbers = {name: number for name, number in NUMBERS.items() if name not in left_out}
         (self.home / "numbers.json").write_text(json.dumps(self.numbers))
@@ -149,7 +149,7 @@ class Callbacks(Play):
         dag_ids = {"of_tasks", "fine_dag", "many", "broken", *(["late"] if HAS_DEADLINES else [])}
         states = dict(self.server.query("select dag_id, state from dag_run"))
         ended = all(states.get(dag_id) in ENDED for dag_id in dag_ids)
-        # A failed task sends two. Of the broken one: a task that succeeds, one that fails, and the DAG.
+        # A failed task sends two. The broken DAG: a task that succeeds, one that fails, and the DAG itself.
         return ended and len(self.working.messages) >= len(self.numbers) + 1 and len(self.broken.messages) >= 3
 
 
@@ -168,7 +168,7 @@ def server(play: Callbacks) -> AirflowServer:
 
 
 def told(boxes: tuple[Sandbox, Sandbox], name: str) -> list[str]:
-    """Return what one callback has sent, without the address of the page."""
+    """Return the text that a callback sent, without the link."""
     texts = [message.message or "" for message in boxes[0].messages if is_for(message, name)]
     return [re.sub(r"after \d+ s", "after N s", text) for text in texts]
 
@@ -276,7 +276,7 @@ def test_a_missed_deadline_is_told_once(server: AirflowServer, boxes: tuple[Sand
     (text,) = told(boxes, "deadline")
     lines, url = split(text)
     assert lines[0] == "⏰ *Deadline missed*: `late`"
-    assert re.fullmatch(r"Due 20\d\d-\d\d-\d\d \d\d:\d\d UTC, the run is running", lines[1])
+    assert re.fullmatch(r"Due 20\d\d-\d\d-\d\d \d\d:\d\d UTC, run state: running", lines[1])
     assert lines[2:] == [LOGICAL_DATE, f"Run: `{run_of(server, 'late')}`"]
     assert url.startswith(f"{server.url}/dags/late/runs/")
 

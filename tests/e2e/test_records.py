@@ -1,7 +1,7 @@
 """
-Tasks that run again in every way that Airflow has: who gets a message, and how many.
+Tasks that run again, in every way that Airflow has: how many messages each recipient gets.
 
-Every scenario is a DAG of its own with a sandbox of its own. All of them run at the same time.
+Every scenario has its own DAG and sandbox. All of them run at the same time.
 """
 
 from __future__ import annotations
@@ -172,17 +172,17 @@ with dag_of("changed_list"):
 @dataclasses.dataclass
 class Case:
     """
-    A scenario under way.
+    A running scenario.
 
-    :param name: that of the DAG, whose task with the operator is ``send``.
-    :param home: the play's files.
+    :param name: the DAG's id; its sending task is called ``send``.
+    :param home: the folder with the play's files.
     """
 
     name: str
     server: AirflowServer
     box: Sandbox
     home: Path
-    #: What the service had recorded when the run ended for the first time.
+    #: The messages that the service had recorded when the run first ended.
     before: list[str] = dataclasses.field(default_factory=list)
 
     @property
@@ -193,7 +193,7 @@ class Case:
 
     @property
     def tasks(self) -> list[tuple[int, str, int]]:
-        """Map index, state and number of tries of each."""
+        """Return the map index, state and number of tries of each task instance."""
         statement = "select map_index, state, try_number from task_instance where dag_id = ? and task_id = 'send'"
         return sorted(self.server.query(statement, self.name))
 
@@ -212,7 +212,7 @@ class Case:
         self.server.call(method, f"/api/v2/dags/{self.name}/{path}", body)
 
 
-#: What is done to a scenario; it yields where it has to wait.
+#: Does something to a scenario, and yields where it has to wait.
 Story = Callable[[Case], Iterator[None]]
 
 
@@ -241,7 +241,7 @@ def gets_its_device_back(case: Case) -> Iterator[None]:
 
 def waits_for_its_device(case: Case) -> Iterator[None]:
     case.box.disconnect_device(case.box.devices[0].instance_id)
-    # More than once in vain.
+    # More than one failed try.
     yield from until(lambda: sum(call.endpoint == "send" for call in case.box.calls) >= 3)
     yield from gets_its_device_back(case)
 
@@ -262,21 +262,21 @@ def is_made_again(case: Case) -> Iterator[None]:
     yield from until(lambda: case.all_are("up_for_retry", "failed"))
     case.before = case.reached
     server.set_run_state(case.name, "once", "failed")
-    # The scheduler may be at the run just now, and dies if that is gone meanwhile: with SQLite it locks nothing.
+    # With SQLite the scheduler locks nothing, and it dies if a run that it is processing disappears.
     over = time.monotonic() + 10
     yield from until(lambda: time.monotonic() > over)
     (case.home / f"{case.name}.again").touch()
     if case.name == "deleted_task":
         case.call("DELETE", "dagRuns/once/taskInstances/send")
         assert case.tasks == []
-        # With the run's latest version, Airflow makes what is missing.
+        # For the run's latest version, Airflow creates what is missing.
         clear = {"dag_run_id": "once", "task_ids": ["other"], "dry_run": False, "only_failed": False}
         case.call("POST", "clearTaskInstances", clear | {"run_on_latest_version": True})
     else:
         server.delete_run(case.name, "once")
         server.start_run(case.name, "once")
     while not case.all_are("up_for_retry"):
-        if case.has_ended:  # 3.4.0b2 ends the run now and then before it has seen the task
+        if case.has_ended:  # 3.4.0b2 sometimes ends the run before it has seen the task
             server.set_run_state(case.name, "once", "queued")
         yield
     server.retry_now(case.name)
@@ -304,7 +304,7 @@ STORIES: dict[str, Story] = {
     "changed_number": gets_other_numbers,
     "changed_list": gets_other_numbers,
 }
-#: What the service does in each.
+#: What the service does in each scenario.
 FAULTS: dict[str, list[dict[str, Any]]] = {
     "rescheduled_unknown": [{"name": "hang_after_accept"}],
     "rescheduled_timeout": [{"name": "hang_after_accept"}],
@@ -355,7 +355,7 @@ def cases(play: Records) -> dict[str, Case]:
 
 
 def check(case: Case, *, state: str, tries: int, reached: dict[str, int], says: str = "") -> str:
-    """Check how the task has ended and who has got how many messages; return its log."""
+    """Check the task's final state and how many messages each recipient got; return the task's log."""
     log = case.server.task_logs(case.name)
     assert (case.tasks, Counter(case.reached)) == ([(-1, state, tries)], reached), log
     assert says in log

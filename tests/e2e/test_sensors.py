@@ -1,4 +1,4 @@
-"""Deferred sensors in a real Airflow: they wait without a worker, and over the death of the triggerer."""
+"""Deferred sensors in a real Airflow: they wait without a worker, and survive the death of the triggerer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ with DAG("waiting", schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=tim
 
 
 class Waiting(Play):
-    """They wait, and meanwhile the triggerer dies twice."""
+    """The sensors wait, and the triggerer is killed twice meanwhile."""
 
     def __init__(self, server: AirflowServer) -> None:
         super().__init__(server)
@@ -62,8 +62,8 @@ class Waiting(Play):
         self.server.wait_for(lambda: self.state(task) == state, f"the task {task}, {state}", seconds=SECONDS)
 
     def wait_for_the_executor(self, task: str) -> None:
-        """Wait until the scheduler knows that the process has ended; a task that is queued again before, it fails."""
-        # Airflow 3.4 puts the id of the task instance in between.
+        """Wait until the scheduler knows that the process has ended; it fails a task that is queued before that."""
+        # Airflow 3.4 inserts the id of the task instance.
         key = re.escape(f"TaskInstanceKey(dag_id='waiting', task_id='{task}'")
         event = re.compile(f"Received executor event with state success for task instance .*{key}")
         log = self.server.home / "scheduler.log"
@@ -87,7 +87,7 @@ class Waiting(Play):
             self.server.start_component("triggerer")
             self.wait_for_task("device", "success")
 
-            # The reading of the first message is too low, and so is that of the probe.
+            # The readings from the first message and from the probe are too low.
             self.server.wait_for(lambda: self.texts() == ["before", "probe"], "the first probe", seconds=SECONDS)
             self.wait_for_task("quota", "deferred")
             self.check_that_no_worker_is_busy()

@@ -1,4 +1,4 @@
-"""``make up``: a whole Airflow and the sandbox, until Ctrl-C."""
+"""``make up``: a complete Airflow and the sandbox, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Up:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A copy, so that the user's own is not touched."""
+    """A copy, so that the user's ``.up`` is not touched."""
     for folder in ("scripts", "example_dags"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
@@ -95,11 +95,11 @@ def up(home: Path, ports: tuple[ReservedPort, ReservedPort]) -> Iterator[Up]:
 
 
 def test_both_are_there_until_ctrl_c(up: Up, home: Path) -> None:
-    up.wait_until(lambda: "Ctrl-C stops all" in up.output)
-    assert f"{up.airflow}/" in up.output
-    assert f"The inbox: {up.sandbox}/" in up.output
+    up.wait_until(lambda: "Press Ctrl-C to stop" in up.output)
+    assert f"Airflow: {up.airflow}/" in up.output
+    assert f"Inbox:   {up.sandbox}/" in up.output
     assert ("user admin, password" in up.output) == IS_AIRFLOW_2
-    # The connection is in place: what a DAG sends arrives, once it is switched on.
+    # The connection works: once a DAG is unpaused, its message arrives.
     up.wait_until(lambda: switch_on("wassly_daily_report", home))
     up.wait_until(up.messages)
     assert len(up.messages()) == 1
@@ -110,7 +110,7 @@ def test_both_are_there_until_ctrl_c(up: Up, home: Path) -> None:
 
 
 def switch_on(dag_id: str, home: Path) -> bool:
-    """Do what the switch in Airflow's pages does; tell whether the DAG is known already."""
+    """Unpause a DAG, as the switch in Airflow's UI does; return whether Airflow already knows the DAG."""
     (path,) = home.glob(".up/airflow-*/airflow.db")
     with closing(sqlite3.connect(path, timeout=30)) as database, database:
         return database.execute("update dag set is_paused = false where dag_id = ?", (dag_id,)).rowcount == 1

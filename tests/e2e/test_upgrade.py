@@ -1,4 +1,4 @@
-"""The package is replaced by a newer one while tasks are between two tries."""
+"""An upgrade of the package while tasks are between two tries."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ with DAG(
 
 
 class UpgradedServer(AirflowServer):
-    """An Airflow whose Python has a package of its own in place of the one under test."""
+    """An Airflow whose Python has a separate copy of the package."""
 
-    #: Only what tasks need.
+    #: Only the components that tasks need.
     components = {name: arguments for name, arguments in AirflowServer.components.items() if name != "triggerer"}
 
     def __init__(self, home: Path) -> None:
@@ -90,9 +90,9 @@ class UpgradedServer(AirflowServer):
         )
 
     def start(self) -> None:
-        """Start it with the older version."""
+        """Start Airflow with the older version."""
         venv.create(self.venv, symlinks=True)
-        # All else is that of the environment of the tests.
+        # Everything else comes from the tests' environment.
         (self._site / "others.pth").write_text(sysconfig.get_path("purelib"))
         command = self.venv / "bin" / "airflow"
         command.write_text(f"#!{self.venv / 'bin' / 'python'}\nfrom airflow.__main__ import main\nmain()\n")
@@ -101,13 +101,13 @@ class UpgradedServer(AirflowServer):
         super().start()
 
     def install(self, version: str) -> None:
-        """Replace the package, as pip does: by the one as it is, but for its version."""
+        """Replace the package, as pip does, with this checkout under a newer version number."""
         for folder in self._site.glob("airflow_provider_wassly*"):
             shutil.rmtree(folder)
         package = self._site / "airflow_provider_wassly"
         shutil.copytree(ROOT / package.name, package, ignore=shutil.ignore_patterns("__pycache__"))
         (package / "__init__.py").write_text(f'__version__ = "{version}"\n')
-        # The scheduler has imported the package itself, for what it says to Airflow, and its tasks are forks of it.
+        # The scheduler has imported the package for its provider info, and its tasks are forks of the scheduler.
         with (package / "operators" / "send_message.py").open("a") as module:
             module.write(f'\nBUILT_AS = "{version}"\n')
         info = self._site / f"{package.name}-{version}.dist-info"
@@ -123,7 +123,7 @@ class UpgradedServer(AirflowServer):
 
 
 class Upgrade(Play):
-    """All first tries with the older version, and the second ones with the newer version."""
+    """Run all first tries with the older version, and the second tries with the newer one."""
 
     shares = False
 
@@ -141,7 +141,7 @@ class Upgrade(Play):
         self.server.start()
         self.server.wait_for(self.all_are_killed, "the first tries", seconds=SECONDS)
         self.upgraded.install(NEWER)
-        # As of now Airflow knows the DAG as the newer version makes it.
+        # From here on, Airflow knows the DAG as parsed with the newer version.
         self.server.wait_for(lambda: self.description() == NEWER, "the newer version", seconds=SECONDS)
         self.server.wait_for(self.all_are_to_be_retried, "the end of the first tries", seconds=SECONDS)
         self.server.retry_now("upgraded")
@@ -212,5 +212,5 @@ def test_each_goes_on_from_what_the_older_version_has_noted(server: AirflowServe
 def test_nobody_got_two_messages(box: Sandbox) -> None:
     numbers = [message.contact_mobile_number for message in box.messages]
     assert len(set(numbers)) == len(numbers)
-    # Of the broadcast, those that were on the way when it was killed may have got none.
+    # Recipients whose messages were on the way when the broadcast was killed may have got none.
     assert 100 <= len(numbers) <= 102

@@ -12,9 +12,9 @@ from tests.integration.sandbox.wire import eventually
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Sandbox]:
     """
-    One sandbox for all tests that do not stop it; starting one for each would take most of the time.
+    One sandbox for all tests that do not stop it; starting one for each test would take most of the time.
 
-    It is as the test before has left it. A test that uses it, and not ``box``, resets it.
+    It is in the state that the previous test left it in. A test that uses it instead of ``box`` has to reset it.
     """
     with Sandbox() as sandbox:
         yield sandbox
@@ -22,11 +22,11 @@ def shared() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def box(shared: Sandbox) -> Iterator[Sandbox]:
-    """The sandbox as at the start; no token of an earlier test is known."""
+    """The sandbox in its initial state; tokens of earlier tests are forgotten."""
     Tokens.forget_all()
     shared.reset()
     yield shared
-    # What comes of a call that goes on would be found by the next test; nothing comes of one that hangs.
+    # A call that is still running would affect the next test; one that hangs would not.
     assert eventually(
         lambda: all(call.finished_at or (call.fault or "").startswith("hang") for call in shared.calls), seconds=20
     ), "calls go on"
@@ -34,7 +34,7 @@ def box(shared: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def own_box() -> Iterator[Sandbox]:
-    """A sandbox for one test: to stop it, or to leave calls behind that would reach another test's."""
+    """A sandbox for one test, which stops it or leaves calls running that would affect other tests."""
     Tokens.forget_all()
     with Sandbox() as sandbox:
         yield sandbox

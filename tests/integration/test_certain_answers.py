@@ -1,4 +1,4 @@
-"""What Wassly has answered is certain, whatever becomes of the calls that follow it."""
+"""Once Wassly has answered, the outcome is known, whatever happens to the calls that follow."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tests.support.variables import Variables
 
 TO, OTHER = "+447700900301", "+447700900302"
 
-#: How Wassly says no, and what is then asked and does not answer.
+#: How Wassly refuses, and the endpoint that is called next and does not answer.
 ANSWERS = [("rejected", "devices"), ("device_disconnected", "devices"), ("unauthorized", "login")]
 
 
 @pytest.fixture
 def wassly(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """The sandbox as the connection ``wassly_default``, which has logged in."""
+    """The sandbox as the connection ``wassly_default``, already logged in."""
     connection = json.loads(box.connection)
     connection["extra"]["read_timeout"] = 3
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", json.dumps(connection))
@@ -53,7 +53,7 @@ def log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture(params=["state", "variables"] if HAS_TASK_STATE_STORE else ["variables"])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task]:
-    """Make a task, with each kind of store that this Airflow can have."""
+    """Return a function that creates a task; for each kind of store that this Airflow can have."""
     Variables(monkeypatch)
     listeners: list[Callable[[Any, bool], None]] = []
     monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
@@ -63,7 +63,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def stopped_while_it_hangs(box: Sandbox, task: Task, answer: str, then: str) -> Ended:
-    """Run a try that is told no and is stopped, as by ``execution_timeout``, in the call after that."""
+    """Run a try that is refused and then stopped, as by ``execution_timeout``, during the next call."""
 
     def stop() -> None:
         raise Stopped
@@ -101,7 +101,7 @@ def test_a_broadcast_that_is_stopped_after_a_no_sends_to_everybody_when_it_is_tr
         messages_per_minute=None,
     )
     if then == "login":
-        # A broadcast asks for the devices before it believes that its credentials are wrong.
+        # A broadcast lists the devices before it concludes that its credentials are wrong.
         wassly.fail_next("unauthorized", endpoint="devices")
     ended = stopped_while_it_hangs(wassly, task, answer, then)
     assert ended.counts == {"not_sent": 2}
@@ -131,7 +131,7 @@ def test_a_notification_whose_time_is_over_after_a_no_was_not_accepted(
 
 
 class Witness(SendObserver):
-    """Remembers which calls the sandbox had had when it was told something."""
+    """Records which calls the sandbox had received at each notification."""
 
     def __init__(self, box: Sandbox) -> None:
         self.told: list[tuple[str, list[str]]] = []

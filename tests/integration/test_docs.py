@@ -49,7 +49,7 @@ OPTIONS = dict(schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.ut
 
 
 def for_this_airflow(source: str) -> str:
-    """Replace Airflow 3's imports where they are not there."""
+    """Replace Airflow 3's imports on Airflow 2."""
     try:
         import airflow.sdk  # noqa: F401
     except ImportError:
@@ -78,7 +78,7 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
     data.mkdir()
     command_line = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection})
     today = datetime.now(timezone.utc).date()
-    # Before midnight, it can be the next day when the run starts.
+    # Just before midnight, the run can start on the next day.
     days = {"2026-11-24"} if is_dated else {str(today), str(today + timedelta(days=1))}
     for day in days:
         (data / f"{day}.pdf").write_bytes(b"%PDF")
@@ -98,7 +98,7 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
             continue  # Airflow has retry_policy since 3.3 and RetryAction.RESCHEDULE since 3.4, as the text says
         if "DeadlineAlert" in snippet:
             continue  # below
-        # The folders of the snippets are those of another machine.
+        # The folders in the snippets do not exist on this machine.
         snippet = re.sub("/data/(reports|invoices|campaigns)/", f"{data}/", snippet)
         snippet = snippet.replace("s3://invoices/2026-11", f"file://{data}")
         snippet = snippet.replace('    attachment_conn_id="aws_default",\n', "")
@@ -197,7 +197,7 @@ def test_the_sandbox_fails_on_demand(box: Sandbox) -> None:
 
 
 def exported(snippet: str) -> str:
-    """Return what a shell makes of an assignment of the connection."""
+    """Return the connection that a shell reads from an assignment."""
     script = f'{snippet}\nprintf %s "$AIRFLOW_CONN_WASSLY_DEFAULT"'
     return subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True).stdout
 
@@ -244,7 +244,7 @@ def test_the_documented_receipt_has_the_keys_of_a_real_one(wassly_default: Sandb
 
 
 def test_it_says_what_is_tested() -> None:
-    # Whether that passes is what "make test-matrix" tells.
+    # "make test-matrix" shows whether these pass.
     assert matrix.table() in PAGES["docs/supported-versions.md"]
 
 

@@ -1,4 +1,4 @@
-"""The example DAGs, as Airflow's DAG processor takes them."""
+"""The example DAGs, as Airflow's DAG processor parses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ImportError:  # Airflow before 3.2
     from airflow.models.dagbag import DagBag  # type: ignore[no-redef]
 
 FILES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
-# Airflow 3.2 has taken reading and writing apart.
+# Airflow 3.2 has separated reading from writing.
 WRITER: Any = getattr(serialized_objects, "DagSerialization", None) or vars(serialized_objects)["SerializedDAG"]
 
 

@@ -1,4 +1,4 @@
-"""Every failure of the sandbox over real sockets: what the client says, against what the service recorded."""
+"""Every fault of the sandbox over real sockets: compares the client's verdict with what the service recorded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_wassly.sandbox import FAULTS, Sandbox
 NUMBER = "+491701234567"
 ROWS: list[tuple[str, ...]] = []
 
-#: What is said of a fault, if it is always the same; a tuple where it depends on how much had left.
+#: The error for each fault; a tuple where it depends on how much had been sent.
 EXPECTED: dict[str, type[WasslyError] | tuple[type[WasslyError], ...] | None] = {
     "http_500": WasslyOutcomeUnknown,
     "http_502_html": WasslyOutcomeUnknown,
@@ -54,7 +54,7 @@ EXPECTED: dict[str, type[WasslyError] | tuple[type[WasslyError], ...] | None] = 
 
 
 def cases() -> Iterator[tuple[str, bool, bool | None]]:
-    """Yield fault, whether it strikes early, whether the message is recorded in spite of it."""
+    """Yield each fault, whether it is early, and whether the message is recorded despite it."""
     for name, kind in FAULTS.items():
         yield name, False, None
         if kind.can_be_early:
@@ -72,7 +72,7 @@ def test_every_fault_has_an_expectation() -> None:
 @pytest.fixture
 def wassly(box: Sandbox, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[WasslyClient]:
     params = request.node.callspec.params if hasattr(request.node, "callspec") else {}
-    # Short where no answer comes, and else long enough for a machine that has much else to do.
+    # Short where no answer comes, otherwise long enough for a busy machine.
     hangs = params.get("fault", "").startswith("hang")
     monkeypatch.setattr(client, "_BACKOFF", tenacity.wait_none())
     with WasslyClient(
@@ -114,7 +114,7 @@ def test_what_is_said_is_true(
     if kept_alive:
         wassly.send_message(contact_mobile_number=NUMBER, instance_id="sandbox-instance", message="before")
     before = len(box.messages)
-    # As often as the client may repeat, so that what it says is about the fault.
+    # As many times as the client may repeat, so that its error is about the fault.
     box.fail_next(fault, times=1 if fault in {"token_expired", "close_idle"} else 2, early=early, record=record)
     said: WasslyError | None = None
     try:
@@ -148,7 +148,7 @@ def test_what_is_said_is_true(
     if expected is None:
         assert said is None
     elif early and expected is WasslyOutcomeUnknown:
-        # The answer came before the body had left: nothing can have been accepted.
+        # The answer came before the body had been sent, so nothing can have been accepted.
         assert isinstance(said, (WasslyUnavailable, WasslyOutcomeUnknown))
     else:
         assert isinstance(said, expected)

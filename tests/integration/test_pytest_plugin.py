@@ -1,4 +1,4 @@
-"""The plugin in somebody else's test run: each test here starts a pytest of its own."""
+"""The plugin in a user's test run: each test here starts a separate pytest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def send(box, message):
 
 def run_tests(folder: Path, source: str, *options: str, **environment: str) -> str:
     (folder / "test_it.py").write_text(HEAD + source)
-    # Without a plugin that takes longer to start than most of these tests.
+    # Without a plugin that takes longer to start than most of these tests run.
     return run_in_shell(folder, " ".join(["python -m pytest -p no:hypothesispytest", *options]), **environment)
 
 
@@ -81,7 +81,7 @@ def test_it(around, wassly_sandbox, monkeypatch):
 
 
 def test_a_token_of_an_earlier_sandbox_is_not_tried(tmp_path: Path) -> None:
-    # The second sandbox gets the port of the first, as may happen by chance.
+    # The second sandbox gets the same port as the first, as can happen by chance.
     source = """
 import functools
 
@@ -175,7 +175,7 @@ INSTALL, EXPORT, MIGRATE = SCRIPT.splitlines()
 
 @pytest.fixture(scope="module")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Airflow's database, as the page has it made."""
+    """A folder with Airflow's database, set up as on the page."""
     folder = tmp_path_factory.mktemp("project")
     assert INSTALL.startswith("pip install ")
     run_in_shell(folder, f"{EXPORT}\n{MIGRATE}")
@@ -184,7 +184,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(migrated: Path) -> Path:
-    """What somebody has who did what the page says."""
+    """The files of a user who has followed the page."""
     dag, *tests = blocks("python", PAGE)
     (migrated / "dags").mkdir(exist_ok=True)
     (migrated / "tests").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What rights an account needs in a real S3: no others than to read what it sends, and to write what it reports."""
+"""The rights that an account needs in a real S3: only to read what it sends, and to write its reports."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ RIGHTS = {
 
 @pytest.fixture(scope="module")
 def accounts() -> Iterator[Mapping[str, Any]]:
-    """Return each account's view of one bucket; to Airflow, an account's name is a connection's."""
+    """Return each account's view of one bucket; the account's name is the Airflow connection's id."""
     with pytest.MonkeyPatch.context() as patch:
-        # Nothing of the user's, and no question to the machine's cloud for credentials.
+        # Use none of the user's settings, and do not ask the cloud's metadata service for credentials.
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -85,7 +85,7 @@ def _fill(url: str) -> dict[str, Any]:
             skip_instance_cache=True,
         )
         attach("s3", name, accounts[name])
-    # From now on, every call is held to the rights of its account.
+    # From here on, every call is limited to its account's rights.
     requests.post(f"{url}/moto-api/reset-auth", data="0", timeout=30).raise_for_status()
     return accounts
 

@@ -1,4 +1,4 @@
-"""A run that fails in each way, and then a search for the secrets in everything that it left behind."""
+"""A run with every kind of failure, followed by a search for secrets in everything that it left behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRETS = (APIKEY, TOKEN, PASSWORD, PROXY_PASSWORD, WRONG, FAKE_OPENAI_API_KEY)
 
 
 class Gossip(BaseHTTPRequestHandler):
-    """A service that tells everything that it was told, as debug pages do. The first part of the path is the status."""
+    """A service that echoes everything it receives, as debug pages do. The first part of the path is the status."""
 
     def do_POST(self) -> None:
         status = int(self.path.split("/")[1])
@@ -61,7 +61,7 @@ def gossip() -> Iterator[str]:
 
 
 def spellings(secret: str) -> set[str]:
-    """Return the forms in which a secret could be written."""
+    """Return the encodings in which a secret could appear."""
     escaped = json.dumps(secret)[1:-1]
     return {
         secret,
@@ -87,7 +87,7 @@ GOSSIP = (200, 302, 401, 404, 422, 429, 500, 503)
 
 @pytest.fixture
 def issued(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tokens that sandboxes give out from now on."""
+    """The tokens that sandboxes issue from here on."""
     tokens: list[str] = []
     login = ServiceState.login
 
@@ -108,7 +108,7 @@ def test_no_secret_is_left_anywhere(tmp_path: Path, gossip: str, issued: list[st
     }
     connections["hang_after_accept"]["extra"] = {**extra, "read_timeout": 0.3}
     for name in FAULTS:
-        # As often as the client tries, and with a wait that it does not accept, so that it ends soon.
+        # As many times as the client tries, with a wait that it does not accept, so that it ends soon.
         boxes[name].fail_next(name, times=3, retry_after="120" if name in ("http_429", "maintenance") else None)
     here = {**right, "host": boxes["ok"].url}
     connections |= {
@@ -187,7 +187,7 @@ with DAG("failing", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezo
         for spelling in spellings(secret):
             for where, content in left.items():
                 assert spelling.encode() not in content, (spelling, where)
-    # They stand in the DAG itself, and so in what Airflow keeps of it, but in no log.
+    # They are part of the DAG itself, and so of what Airflow stores, but must not be in any log.
     assert NUMBER not in output
     assert NUMBER[1:] not in output
     assert TEXT not in output

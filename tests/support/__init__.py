@@ -1,1 +1,1 @@
-"""What tests of several kinds share: a task, what Airflow keeps of it, a service, a clock, a real Airflow."""
+"""Helpers shared by several kinds of tests: a task, Airflow's stores, a service, a clock, a real Airflow."""

@@ -1,4 +1,4 @@
-"""A real Airflow of a test's own, used through its command line."""
+"""A real Airflow for a test, used through its command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import airflow
 from tests.support.airflow_database import query
 from tests.support.airflow_forks import UNDATED
 
-#: Of the Airflow that is installed.
+#: The version of the installed Airflow.
 VERSION = tuple(map(int, airflow.__version__.split(".")[:2]))
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @functools.cache
 def _started(settings: frozenset[tuple[str, str]]) -> subprocess.Popen[str]:
-    """An Airflow that has been started with these settings, for all tests of this process that want the same."""
+    """A running Airflow with these settings, shared by all tests of this process that need the same ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN")}
     command = [sys.executable, "-m", "tests.support.airflow_forks"]
     return subprocess.Popen(
@@ -34,10 +34,10 @@ def _started(settings: frozenset[tuple[str, str]]) -> subprocess.Popen[str]:
 
 class AirflowCli:
     """
-    An Airflow with its own home, database and folder of DAGs.
+    An Airflow with its own home, database and DAG folder.
 
     :param home: an empty folder.
-    :param environment: variables that its processes get, connections for instance.
+    :param environment: environment variables for its processes, such as connections.
     """
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
@@ -61,10 +61,10 @@ class AirflowCli:
 
     def test_dag(self, *dag_ids: str, is_dated: bool = True) -> str:
         """
-        Run DAGs once each, as ``airflow dags test`` does, and return what is printed.
+        Run each DAG once, as ``airflow dags test`` does, and return the output.
 
-        :param is_dated: whether the runs have a logical date. Without one, as those that an asset starts: from
-            Airflow 3 on.
+        :param is_dated: whether the runs have a logical date. Runs without one, such as those that an asset starts,
+            exist from Airflow 3 on.
         """
         self._environment[UNDATED] = "" if is_dated else "1"
         return self.run(*(shlex.join(["dags", "test", dag_id, "2026-11-24"]) for dag_id in dag_ids))

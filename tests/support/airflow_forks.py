@@ -1,8 +1,8 @@
 """
-Airflow, started once: it runs commands in forks of this process, as starting it takes longer than most of them.
+Starts Airflow once and runs commands in forks, because starting it takes longer than most commands.
 
-It reads requests from the standard input, a line of JSON each, and answers with what was printed, in a line of JSON
-too. It ends with its input, and so with the tests.
+It reads requests from standard input, one line of JSON each, and answers each with a line of JSON that holds the
+output. It ends when its input ends, and so with the tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-#: What running a DAG imports. Not every version of Airflow has all of it.
+#: Modules that running a DAG imports. Not every version of Airflow has all of them.
 MODULES = (
     "airflow.__main__",
     "airflow.api_fastapi.execution_api.app",
@@ -31,26 +31,26 @@ MODULES = (
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
 )
-#: Seconds for one request.
+#: Seconds that one request may take.
 PATIENCE = 300
-#: With this variable, ``dags test`` gives a run no logical date: a person can do so, but not with the command.
+#: With this variable, ``dags test`` creates a run without a logical date. A user can trigger one, but not by command.
 UNDATED = "WASSLY_TESTS_UNDATED"
 
 
 def run(commands: Iterable[str], environment: Mapping[str, str], output: Path) -> None:
-    """Run commands such as ``dags list`` with this environment, and add what they print to a file."""
+    """Run commands such as ``dags list`` with this environment, and append their output to a file."""
     printed = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
     os.environ.clear()
     os.environ.update(environment)
-    tempfile.tempdir = None  # that of the environment before
+    tempfile.tempdir = None  # from the previous environment
     import airflow
     from airflow import settings
     from airflow.__main__ import main
 
     if airflow.__version__.startswith("3.0."):
-        # Its "dags test" leaves out what sets up the log of a real task, and so shows every secret.
+        # Its "dags test" does not set up the log of a real task, and so shows every secret.
         from airflow.sdk.log import configure_logging
 
         configure_logging(enable_pretty_log=False, output=sys.stdout)
@@ -62,7 +62,7 @@ def run(commands: Iterable[str], environment: Mapping[str, str], output: Path) -
         sys.argv = ["airflow", *shlex.split(command)]
         with contextlib.suppress(SystemExit):
             main()  # type: ignore[no-untyped-call]
-    settings.dispose_orm()  # at the end of a fork nobody else does, and the database would not be whole in its file
+    settings.dispose_orm()  # nothing else does so at the end of a fork, and the database file would be incomplete
 
 
 def test_undated(dag: Any, test: Callable[..., object], logical_date: object, **options: object) -> object:
@@ -70,7 +70,7 @@ def test_undated(dag: Any, test: Callable[..., object], logical_date: object, **
 
 
 def start_airflow() -> None:
-    """Do once what each process of Airflow does before its first task."""
+    """Do, once for all forks, what every Airflow process does before its first task."""
     for module in MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
@@ -79,11 +79,11 @@ def start_airflow() -> None:
     except ImportError:  # before Airflow 3, tasks need no API
         return
     transport = in_process_api_server().atransport
-    # The client has to be of the transport's library: httpx, and httpx2 from 3.4 on.
+    # The client has to match the transport's library: httpx, or httpx2 from 3.4 on.
     http = importlib.import_module(type(transport).__module__.partition(".")[0])
 
     async def ask() -> None:
-        # With its first request it makes its routes; there is no such path.
+        # The first request makes it build its routes; this path does not exist.
         async with http.AsyncClient(transport=transport) as client:
             await client.get("http://airflow/no/such/path")
 
@@ -100,8 +100,8 @@ def fork(*arguments: object) -> None:
 
 def serve(folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what Airflow prints when it starts is no answer
-    # Airflow keeps paths that it read when it started. So its home is a link, that leads to the home of each request.
+    os.dup2(2, 1)  # discard what Airflow prints when it starts
+    # Airflow caches paths when it starts. So its home is a link, which points to the home of the current request.
     link, template, output = folder / "home", folder / "template", folder / "output"
     template.mkdir()
     link.symlink_to(template)

@@ -21,14 +21,14 @@ from typing import Any
 from airflow_provider_wassly.sandbox import Sandbox
 from tests.support.airflow_database import query
 
-#: Airflow itself takes seconds to import.
+#: Read from the metadata, because importing Airflow takes seconds.
 _AIRFLOW = version("apache-airflow")
 VERSION = tuple(map(int, _AIRFLOW.split(".")[:2]))
 IS_AIRFLOW_2 = VERSION < (3, 0)
 
-#: The scheduler of 3.4.0b2 dies of an IntegrityError when the process of a task is killed that has a callback and a
-#: retry left, and of any that has a retry left when the machine dies: asking for the callback closes the session from
-#: which it then wants to write down the next try.
+#: The scheduler of 3.4.0b2 dies with an IntegrityError if a killed task has a callback and a retry left, or if the
+#: machine fails under any task with a retry left: requesting the callback closes the session in which the scheduler
+#: then wants to store the next try.
 _SETTINGS_OF_BETA = """
 from airflow import settings
 from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
@@ -48,7 +48,7 @@ DatabaseCallbackSink.send = send
 
 
 class ReservedPort:
-    """A port that is given to nobody who asks for any free one. A server can listen on it."""
+    """A port that the kernel does not hand out as a free one, but that a server can listen on."""
 
     def __init__(self) -> None:
         self._socket = socket.socket()
@@ -58,7 +58,7 @@ class ReservedPort:
         self.url = f"http://127.0.0.1:{self.number}"
 
     def close(self) -> None:
-        """Give it back."""
+        """Release the port."""
         self._socket.close()
 
 
@@ -67,11 +67,11 @@ class AirflowServer:
     Runs every DAG in its folder as soon as it is parsed.
 
     :param home: an empty folder.
-    :param environment: variables that its processes get.
+    :param environment: environment variables for its processes.
     """
 
-    #: Its processes with their arguments, in the order of their start: the scheduler's first tasks need the API. The
-    #: port for logs is always the same one, and here all share a disk.
+    #: Its processes and their arguments, in the order of starting: the scheduler's first tasks need the API. The
+    #: log server would always use the same port, and is not needed because all processes share a disk.
     components: dict[str, tuple[str, ...]] = {
         **({} if IS_AIRFLOW_2 else {"api-server": ("--apps", "execution"), "dag-processor": ()}),
         "triggerer": ("--skip-serve-logs",),
@@ -91,7 +91,7 @@ class AirflowServer:
         self.url = self._port.url
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         self._environment = kept | {
-            # Airflow looks for its own command there.
+            # Airflow starts its own command from the PATH.
             "PATH": f"{Path(sys.executable).parent}:{kept['PATH']}",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.dags),
@@ -106,19 +106,19 @@ class AirflowServer:
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that all of its processes share, for tests only",
-            # On a busy machine a call takes its time; one that is given up and repeated can end a task.
+            # On a busy machine calls are slow, and a call that is abandoned and repeated can end a task.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             # The files do not change.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__SCHEDULER__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            # So long after the death of a triggerer, the next one takes over.
+            # This long after a triggerer dies, the next one takes over.
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
             "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-            # A task that calls back has no heartbeat any more. The beta's API server can keep a report waiting for a
-            # minute: that of a task's end must be there before the task is taken for dead.
+            # A task sends no heartbeats while it runs callbacks. The beta's API server can delay a report for a
+            # minute, and the report of a task's end must arrive before the task is considered dead.
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "100" if _AIRFLOW == "3.4.0b2" else "40",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
             "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": "15",
@@ -129,13 +129,13 @@ class AirflowServer:
         self._starting_pages = threading.Lock()
 
     def add_connection(self, conn_id: str, box: Sandbox, **extra: Any) -> None:
-        """Make a sandbox known to the processes that will be started."""
+        """Add a sandbox as a connection, for processes that are started later."""
         connection = json.loads(box.connection)
         connection["extra"] |= extra
         self._environment[f"AIRFLOW_CONN_{conn_id.upper()}"] = json.dumps(connection)
 
     def start(self) -> None:
-        """Start it; returns when it works."""
+        """Start it; return once it works."""
         self._run("db", "migrate")
         for component in self.components:
             if component == "scheduler" and not IS_AIRFLOW_2:
@@ -152,16 +152,16 @@ class AirflowServer:
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # A session of its own, so that no other process can be meant when it is ended.
+                # In its own session, so that stopping it cannot hit another process.
                 start_new_session=True,
             )
 
     def kill_component(self, component: str) -> None:
-        """Kill one of its processes and all that it has started, as a machine that loses its power does."""
+        """Kill one of its processes and all their children, as a power failure would."""
         _kill_session(self._processes.pop(component))
 
     def stop(self) -> None:
-        """End all of its processes, and any waiting for something of it."""
+        """Stop all of its processes, and everything that waits for it."""
         self._stopped = True
         while self._processes:
             _kill_session(self._processes.popitem()[1])
@@ -169,7 +169,7 @@ class AirflowServer:
         self._pages_port.close()
 
     def wait_for(self, condition: Callable[[], object], what: str, *, seconds: float) -> None:
-        """Wait until a condition holds; fail with Airflow's own output if it never does."""
+        """Wait until a condition holds; if it never does, fail with Airflow's output."""
         deadline = time.monotonic() + seconds
         while not condition():
             ended = [process for process in list(self._processes.values()) if process.poll() is not None]
@@ -186,8 +186,8 @@ class AirflowServer:
         """
         Call the REST API (Airflow 3).
 
-        It has a process of its own: with SQLite, which lets only one write at a time, a call can wait for that of a
-        task, and that of the task for the process.
+        The API server runs in a separate process: SQLite allows only one writer at a time, so this call can wait for a
+        task's write, which in turn can wait for this process.
         """
         with self._starting_pages:
             if "pages" not in self._processes:
@@ -204,7 +204,7 @@ class AirflowServer:
             return json.loads(answer.read() or "null")
 
     def clear(self, dag_id: str, task_id: str) -> None:
-        """Clear a task as a person does in Airflow's pages."""
+        """Clear a task as a user does in Airflow's UI."""
         ((run_id,),) = self.query("select run_id from dag_run where dag_id = ?", dag_id)
         if IS_AIRFLOW_2:
             self._run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
@@ -216,7 +216,7 @@ class AirflowServer:
             )
 
     def start_run(self, dag_id: str, run_id: str) -> None:
-        """Start a run as a person does."""
+        """Trigger a run as a user does."""
         date = "2026-01-01T00:00:00Z"
         if IS_AIRFLOW_2:
             self._run("dags", "trigger", "--run-id", run_id, "--exec-date", date, dag_id)
@@ -224,21 +224,21 @@ class AirflowServer:
             self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": date})
 
     def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
-        """Mark a run as a person does."""
+        """Mark a run as a user does."""
         if IS_AIRFLOW_2:
             self._with_run(dag_id, run_id, f"runs.one().set_state({state!r})")
         else:
             self.call("PATCH", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}", {"state": state})
 
     def delete_run(self, dag_id: str, run_id: str) -> None:
-        """Delete a run as a person does."""
+        """Delete a run as a user does."""
         if IS_AIRFLOW_2:
             self._with_run(dag_id, run_id, "runs.delete()")
         else:
             self.call("DELETE", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
 
     def _with_run(self, dag_id: str, run_id: str, statement: str) -> None:
-        """Do what the pages of Airflow 2 do; they are not among the processes."""
+        """Do what Airflow 2's UI does; its webserver is not running here."""
         code = f"""
 from airflow.models import DagRun
 from airflow.utils.session import create_session
@@ -250,7 +250,7 @@ with create_session() as session:
         subprocess.run([sys.executable, "-c", code], env=self._environment, check=True, capture_output=True)
 
     def retry_now(self, dag_id: str) -> None:
-        """Let the delay before the next try be over for all of a DAG's tasks."""
+        """End the delay before the next try for all of a DAG's tasks."""
         statement = "update task_instance set end_date = datetime(end_date, '-1 day') where dag_id = ? and state = ?"
         with contextlib.closing(sqlite3.connect(self._database, timeout=60)) as database, database:
             database.execute(statement, (dag_id, "up_for_retry"))
@@ -274,7 +274,7 @@ with create_session() as session:
 
 
 def _answers(url: str) -> bool:
-    # The first answer takes seconds, longer than a task would wait for it by default.
+    # The first answer takes seconds, longer than a task waits by default.
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             return bool(200 <= answer.status < 300)
@@ -283,7 +283,7 @@ def _answers(url: str) -> bool:
 
 
 def _kill_session(leader: subprocess.Popen[bytes]) -> None:
-    # Not the process group: each task has one of its own.
+    # Not by process group: each task has its own.
     while members := _session(leader.pid):
         for member in members:
             with contextlib.suppress(ProcessLookupError):
@@ -300,7 +300,7 @@ def _session(leader: int) -> list[int]:
         try:
             state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the process has ended meanwhile
         if int(session) == leader and state != "Z":
             members.append(int(path.parent.name))
     return members

@@ -1,4 +1,4 @@
-"""Broadcasts without an Airflow and without a Wassly: with both in memory, on a clock of the test's own."""
+"""Broadcasts with Airflow and Wassly in memory, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def people(total: int) -> list[dict[str, Any]]:
 
 @dataclass
 class Snapshot:
-    """What is left of the world if the process is killed at this moment."""
+    """What remains if the process is killed at this moment."""
 
     values: dict[str, str]
     delivered: list[str]
-    #: Those whose messages are on the way and will be accepted, if they arrive.
+    #: Recipients whose messages are on the way and will be accepted if they arrive.
     on_the_way: list[str]
 
 
 class World(Service):
     """
-    Wassly, and what Airflow keeps of a task.
+    Wassly, and what Airflow stores for a task.
 
-    Whatever happens in it is a moment at which other threads can go on.
+    At every event in it, other threads can run.
 
-    :param snapshot: what an earlier one has left.
-    :param clock: a virtual one by default.
+    :param snapshot: the remains of an earlier world.
+    :param clock: the clock. Default: a virtual one.
     """
 
     def __init__(self, snapshot: Snapshot | None = None, clock: Clock | None = None) -> None:
@@ -70,7 +70,7 @@ class World(Service):
             self.clock.let_others_go_on()
 
     def outcomes(self) -> str:
-        """Return what the record says, one character for each row that is in it."""
+        """Return the record's contents, one character for each row in it."""
         return outcomes_in(self.kept.values)
 
 
@@ -92,7 +92,7 @@ def outcomes_in(values: dict[str, str]) -> str:
 
 
 class Hook:
-    """The shape of the hook."""
+    """Has the interface of the hook."""
 
     def __init__(self, world: Any) -> None:
         self._world = world
@@ -113,7 +113,7 @@ class Hook:
 
 
 class Lines:
-    """The shape of a report."""
+    """Has the interface of a report."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -136,7 +136,7 @@ def hello_to(row: Row) -> OutgoingMessage:
 
 
 class Broadcast:
-    """One try, as the operator makes it."""
+    """One try, run as the operator runs it."""
 
     def __init__(
         self,
@@ -176,10 +176,10 @@ class Broadcast:
 
     def go(self, seconds_after_kill: float = 10.0) -> Broadcast:
         self.run.run(seconds_after_kill)
-        # Everybody is told of exactly once.
+        # Every recipient is reported exactly once.
         told = Counter(self.report.outcomes())
         assert told == +self.run.tally.outcomes
-        told["not_sent"] += self.total - told.total()  # in a stop, there may be no time to tell of the rest
+        told["not_sent"] += self.total - told.total()  # during a stop, there may be no time to report the rest
         assert +told == +Counter(self.run.tally.counts)
         return self
 

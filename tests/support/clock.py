@@ -1,4 +1,4 @@
-"""A clock of the tests' own: time passes only when nothing else can happen, and chance is a seed."""
+"""A virtual clock: time passes only when no thread can run, and a seed decides which thread runs next."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _TICK = 1e-6
 
 
 class NothingCanHappen(AssertionError):
-    """Raised where everybody waits for something that nobody will do."""
+    """Raised when all threads wait for something that none of them will do."""
 
 
 class VirtualClock(Clock):
     """
-    Runs all threads of a test in the one of the test, each until it waits; the seed decides who goes on then.
+    Runs all threads of a test within the test's own thread, each until it waits; the seed decides which one runs next.
 
-    Time stands still as long as anybody can go on, and then jumps to the next moment that somebody waits for. So a
-    day takes no longer than what is done in it, and the same seed gives the same order of events.
+    Time stops while any thread can run, then jumps to the next moment that a thread waits for. So a simulated day takes
+    only as long as the work done in it, and the same seed gives the same order of events.
 
-    :param seed: shown when a test fails; by default from :mod:`random`, which pytest-randomly seeds.
+    :param seed: shown when a test fails. Default: from :mod:`random`, which pytest-randomly seeds.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -37,11 +37,11 @@ class VirtualClock(Clock):
         self._random = random.Random(seed)
         self._time = 1000.0
         self._main = getcurrent()
-        #: Who waits, for what, and until when at the latest.
+        #: The waiting threads, what each waits for, and its deadline.
         self._waiting: dict[greenlet, tuple[Callable[[], bool], float]] = {}
 
     def monotonic(self) -> float:
-        # Of two moments, one is the later one.
+        # Two readings are never the same.
         self._time += _TICK
         return self._time
 
@@ -49,7 +49,7 @@ class VirtualClock(Clock):
         return datetime(2026, 11, 24, tzinfo=timezone.utc) + timedelta(seconds=self._time)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass although somebody could go on, as on a machine that is busy."""
+        """Let time pass although a thread could run, as on a busy machine."""
         self._time += seconds
 
     def sleep(self, seconds: float) -> None:
@@ -59,13 +59,13 @@ class VirtualClock(Clock):
         self._time += seconds
 
     def let_others_go_on(self) -> None:
-        """Stop here for a moment, in which anything can happen but time cannot pass."""
+        """Let other threads run here, without time passing."""
         self.wait(lambda: True)
 
     def start(self, work: Callable[[], object], name: str) -> None:
         def live(*_: object) -> None:
             work()
-            # Who dies hands over to its parent.
+            # A greenlet that ends continues in its parent.
             getcurrent().parent = self._next()
 
         self._waiting[greenlet(live, parent=self._main)] = (lambda: True, math.inf)
@@ -77,14 +77,14 @@ class VirtualClock(Clock):
         return _Queue(self)
 
     def wait(self, is_over: Callable[[], bool], seconds: float = math.inf) -> None:
-        """Wait until something is the case, or a time is over."""
+        """Wait until a condition holds, or for a time."""
         me = getcurrent()
         self._waiting[me] = (is_over, self._time + max(0.0, seconds))
         if (other := self._next()) is not me:
             other.switch()
 
     def _next(self) -> greenlet:
-        """Return who goes on."""
+        """Return the thread to run next."""
         while True:
             ready = [
                 who for who, (is_over, until) in self._waiting.items() if until <= self._time or (is_over() is True)
@@ -101,7 +101,7 @@ class VirtualClock(Clock):
 
 
 class _Event:
-    """The shape of :class:`threading.Event`."""
+    """Has the interface of :class:`threading.Event`."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -120,7 +120,7 @@ class _Event:
 
 
 class _Queue:
-    """The shape of :class:`queue.SimpleQueue`."""
+    """Has the interface of :class:`queue.SimpleQueue`."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -140,6 +140,6 @@ class _Queue:
         return self.get_nowait() if timeout is not None else self._wait_for_one()
 
     def _wait_for_one(self) -> Any:
-        while not self._items:  # somebody else was faster
+        while not self._items:  # another thread was faster
             self._clock.wait(lambda: bool(self._items))
         return self._items.popleft()

@@ -1,4 +1,4 @@
-"""Hooks of a connection that a test makes up."""
+"""Hooks with a connection that the test defines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakeHook = Callable[..., "WasslyHook"]
 
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> MakeHook:
-    """Return the hook of a connection ``wassly_test``; ``extra`` is added to a valid one, a ``None`` taken out."""
+    """Return the hook of the connection ``wassly_test``; ``extra`` updates a valid one, and ``None`` removes a key."""
 
     def make(extra: dict[str, Any] | str | None = None, **fields: Any) -> WasslyHook:
         connection: dict[str, Any] = {"conn_type": "wassly", "login": "me@example.com", "password": "pass-word"}
@@ -26,7 +26,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> MakeHook:
             values = {"apikey": "the-api-key", "instance_id": "one"} | (extra or {})
             connection["extra"] = {name: value for name, value in values.items() if value is not None}
         monkeypatch.setenv("AIRFLOW_CONN_WASSLY_TEST", json.dumps(connection | fields))
-        # Here, because the process that only hands out the tests needs no Airflow.
+        # Imported here, because the process that only distributes the tests needs no Airflow.
         from airflow_provider_wassly.hooks.wassly import WasslyHook
 
         return WasslyHook("wassly_test")

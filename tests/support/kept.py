@@ -1,4 +1,4 @@
-"""What Airflow keeps for a task, in memory, with writes that fail."""
+"""What Airflow stores for a task, in memory, with writes that can fail."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ HAS_TASK_STATE_STORE = versions.VERSION >= (3, 3)
 
 class Kept:
     """
-    Values by their keys, as text: as if they had been in a database.
+    Values by key, stored as text as in a database.
 
-    Seen from the package it is a store (:meth:`store`), the ``task_state_store`` of a context
-    (:meth:`task_state_store`), or Airflow's Variables (:class:`tests.support.variables.Variables`).
+    The package sees it as a store (:meth:`store`), as a context's ``task_state_store`` (:meth:`task_state_store`) or as
+    Airflow's Variables (:class:`tests.support.variables.Variables`).
     """
 
     def __init__(self, values: dict[str, str] | None = None) -> None:
         self.values = dict(values or {})
-        #: The keys of all accesses, in their order.
+        #: The keys of all accesses, in order.
         self.reads: list[str] = []
         self.writes: list[str] = []
-        #: What every access raises.
+        #: An exception for every access to raise.
         self.failure: Exception | None = None
-        #: By the place of a write among all writes: whether it has an effect although it fails.
+        #: The writes that fail, by number -> whether they take effect anyway.
         self.failing_writes: dict[int, bool] = {}
-        #: Called with ``read``, ``write`` (before it has its effect) and ``written``.
+        #: Called with ``read``, ``write`` (before it takes effect) and ``written``.
         self.on_event: Callable[[str], None] = lambda what: None
-        #: Whether other attempts can write to it, as to Variables.
+        #: Whether other attempts can write here too, as with Variables.
         self.is_shared = False
 
     def get(self, key: str) -> str | None:
@@ -58,7 +58,7 @@ class Kept:
         return _Store(self, name)
 
     def task_state_store(self) -> TaskState:
-        """Return it in the shape of what a context of Airflow 3.3 holds."""
+        """Return it with the interface of the one in Airflow 3.3's context."""
         return TaskState(self)
 
     def _begin_to_write(self, key: str) -> tuple[bool, bool]:
@@ -79,7 +79,7 @@ class Kept:
 
 
 class TaskState:
-    """The shape of Airflow 3.3's ``task_state_store``, which is one for each task instance."""
+    """Has the interface of Airflow 3.3's ``task_state_store``, of which each task instance has its own."""
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept

@@ -1,4 +1,4 @@
-"""What the record of a message may hold."""
+"""What a message's record may contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FIELDS = {
 
 
 def check_record(text: str, private: Iterable[str]) -> None:
-    """Check that a record has the fields that it is to have, and holds nothing private."""
+    """Check that a record has the expected fields and nothing private."""
     assert json.loads(text).keys() == _FIELDS
     for secret in private:
         assert secret not in text

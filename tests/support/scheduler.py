@@ -1,4 +1,4 @@
-"""Airflow's scheduler and the processes that it starts, one step at a time: a test decides what befalls them."""
+"""Airflow's scheduler and the processes that it starts, run step by step; the test decides what happens to them."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from tests.support.clock import VirtualClock
 
 class Process:
     """
-    An attempt of a task: it goes on by steps, can be left where it is, and then is as good as killed.
+    A task's attempt, run in steps. One that is no longer run is as good as killed.
 
-    :param attempt: what it does.
-    :param instance: the id of its task instance.
+    :param attempt: the function to run.
+    :param instance: the task instance's id.
     """
 
     def __init__(self, attempt: Callable[[], Any], instance: str) -> None:
         self.instance = instance
         self.chain: Any = None
-        #: How often the task had been cleared when it began.
+        #: How often the task had been cleared when the attempt began.
         self.clears = 0
-        #: Its task instance as it was when it began.
+        #: The task instance when the attempt began.
         self.ti: dict[str, Any] = {}
         self._attempt = attempt
         self._outer = getcurrent()
         self._inner = greenlet(self._live)
         self.is_over = False
-        #: Set by what it does: nobody else is to come in between.
+        #: Set by the attempt while nothing else may run in between.
         self.is_in_one_piece = False
-        #: Whether it has seen what an earlier attempt has left.
+        #: Whether it has read the record of an earlier attempt.
         self.has_looked = False
         self.ended: Any = None
-        #: What the test remembers of it.
+        #: The test's notes about it.
         self.arguments: dict[str, Any] = {}
-        #: How many of its writes fail.
+        #: How many of its next writes fail.
         self.failing = 0
         self.wassly: Any = None
-        #: So many calls it had made when it was killed or given up.
+        #: How many calls it had made when it was killed or given up.
         self.lost_after: int | None = None
         self.listeners: list[Callable[[Any, bool], None]] = []
 
@@ -53,7 +53,7 @@ class Process:
         Process.unfinished.remove(self)
 
     def step(self) -> None:
-        """Let it go on until something happens outside of it."""
+        """Run it until its next event."""
         self._outer = getcurrent()
         self._inner.parent = self._outer
         Process.running, before = self, Process.running
@@ -63,26 +63,26 @@ class Process:
             Process.running = before
 
     def pause(self) -> None:
-        """Called inside of it when something happens."""
+        """Called inside the attempt at each event."""
         self._inner = getcurrent()
         self._outer.switch()
 
-    #: All that are not over. They are kept: what is done with is ended by Python, and then puts its affairs in order,
-    #: in the midst of what another one does.
+    #: All unfinished processes. Without a reference, Python would end them, and their cleanup would run
+    #: in the middle of another one's work.
     unfinished: list[Process] = []
-    #: The one whose code runs.
+    #: The one whose code is running.
     running: Process | None = None
 
 
 @dataclass
 class Kind:
     """
-    How an Airflow behaves.
+    The behaviour of an Airflow version.
 
-    :param has_instances: task instances have ids.
-    :param keeps_state: there is a ``task_state_store``.
-    :param clears_state: clearing a task throws it away.
-    :param runs_again: a task that failed can run again in the same try.
+    :param has_instances: whether task instances have ids.
+    :param keeps_state: whether there is a ``task_state_store``.
+    :param clears_state: whether clearing a task discards that.
+    :param runs_again: whether a failed task can run again in the same try.
     """
 
     name: str
@@ -105,7 +105,7 @@ KINDS = {
 
 @dataclass
 class TaskInstance:
-    """What Airflow's database has of a task."""
+    """A task as stored in Airflow's database."""
 
     retries: int = 1
     made: int = 1
@@ -134,7 +134,7 @@ class TaskInstance:
         self.state = "scheduled"
 
     def make_again(self, whole_run: bool) -> None:
-        """Delete it, and make one of the same names."""
+        """Delete it and create one with the same names."""
         self.made += 1
         self.run += whole_run
         self.instances += 1

@@ -1,4 +1,4 @@
-"""A Wassly in memory that records what it accepted, in the shape of the client."""
+"""A Wassly in memory that records what it accepted. It has the client's interface."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_wassly.client import (
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.client.messages import prepare
 
-#: What Wassly can do with a message, and whether it is accepted.
+#: What Wassly can do with a message -> whether it accepts it.
 FATES = {
     "accept": True,
     "accept after a new token": True,
@@ -38,10 +38,10 @@ FATES = {
     "wrong key": False,
     "device disconnected": False,
 }
-#: After these there is an answer that tells the quota.
+#: After these there is an answer with the remaining quota.
 TOLD = {"accept", "accept after a new token"}
 
-#: What is raised then.
+#: The exceptions that these raise.
 ERRORS: dict[str, Callable[[], Exception]] = {
     "a bug": lambda: RuntimeError("a bug"),
     "accept, then a bug": lambda: RuntimeError("a bug"),
@@ -58,26 +58,26 @@ ERRORS: dict[str, Callable[[], Exception]] = {
 
 class Service:
     """
-    Wassly and the client that speaks to it, usable from many threads of its clock.
+    Wassly and its client, for use from many threads of a clock.
 
-    :param clock: what its answers take their time by.
-    :param delivered: the recipients of what it has accepted already.
+    :param clock: the clock for the time that answers take.
+    :param delivered: the recipients of messages that it has already accepted.
     """
 
     default_region = None
 
     def __init__(self, clock: Clock = SYSTEM, delivered: list[str] | None = None) -> None:
         self.clock = clock
-        #: The recipient of each message that was accepted, and the message itself.
+        #: The recipients of the accepted messages, and the messages.
         self.delivered = list(delivered or [])
         self.messages: list[OutgoingMessage] = []
-        #: The recipients of messages that have left and will be accepted if they arrive.
+        #: The recipients of messages that are on the way and will be accepted if they arrive.
         self.on_the_way: list[str] = []
-        #: What it will do with the messages to a number, one after the other.
+        #: What to do with the next messages to each number, in order.
         self.fates: dict[str, list[str]] = {}
-        #: Of the next messages, whoever they go to: for how long it asks to be left alone.
+        #: The ``Retry-After`` of the next answers, to any recipient, in order.
         self.asks_to_wait: list[float] = []
-        #: The recipients of all calls, when these were made, and what has become of them.
+        #: All calls: recipient, time and outcome.
         self.calls: list[str] = []
         self.called_at: list[float] = []
         self.met: list[str] = []
@@ -92,7 +92,7 @@ class Service:
         self.on_event(what)
 
     def list_devices(self) -> list[Device]:
-        raise WasslyAuthError("wrong key", status=401)  # asked only after a message was answered so
+        raise WasslyAuthError("wrong key", status=401)  # fetched only after a message got such an answer
 
     def prepare(self, parameters: MessageParameters) -> OutgoingMessage:
         return prepare(parameters)

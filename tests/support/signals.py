@@ -16,7 +16,7 @@ from tests.support.task import Stopped
 
 @contextmanager
 def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[None]:
-    """Have ``then`` called in the main thread, as Airflow's signals do, as soon as ``when`` says so."""
+    """Call ``then`` in the main thread, as Airflow's signals do, once ``when`` returns true."""
     over, lost = threading.Event(), threading.Event()
     report = sys.unraisablehook
 
@@ -34,7 +34,7 @@ def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[No
             then()
 
     def find(unraisable: Any) -> None:
-        # Python drops what is raised while it happens to call back for a weak reference: the signal comes again.
+        # Python drops an exception raised during a weak reference's callback, so the signal is sent again.
         if isinstance(unraisable.exc_value, Stopped):
             lost.set()
         else:
@@ -48,7 +48,7 @@ def signalled(when: Callable[[], bool], then: Callable[[], None]) -> Iterator[No
         try:
             yield
         finally:
-            over.set()  # a signal that comes right before may raise here
+            over.set()  # a signal right before this line may raise here
     finally:
         over.set()
         thread.join()

@@ -8,13 +8,13 @@ from fsspec import AbstractFileSystem  # type: ignore[import-untyped]
 
 
 def attach(protocol: str, conn_id: str | None, storage: Any) -> None:
-    """Let Airflow find a storage under a scheme and a connection id, as a provider package would."""
+    """Register a storage under a scheme and a connection id, as a provider package would."""
     for module in ("airflow.sdk.io.store", "airflow.io.store"):
         try:
             stores = importlib.import_module(module)
         except ImportError:
             continue
-        # Airflow keeps the first one for good, also that of another test.
+        # Airflow caches the first one for good, including one from another test.
         stores._STORE_CACHE.pop(f"{protocol}-{conn_id}" if conn_id else protocol, None)
         stores.attach(protocol, conn_id=conn_id, fs=storage)
         return
@@ -22,7 +22,7 @@ def attach(protocol: str, conn_id: str | None, storage: Any) -> None:
 
 
 class Restricted(AbstractFileSystem):  # type: ignore[misc]
-    """An object storage as an account meets it that may do nothing but read single files, or write them."""
+    """An object storage as seen by an account that may only read, or only write, single files."""
 
     cachable = False
 

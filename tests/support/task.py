@@ -1,4 +1,4 @@
-"""A task and its tries, as Airflow runs them, in the process of the test."""
+"""A task and its tries, run as Airflow does, in the test's process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ except ImportError:  # Airflow 2.11
 
 
 class Stopped(BaseException):
-    """What Airflow raises in the middle of a task: its execution timeout, or SIGTERM on 2.11."""
+    """Stands for what Airflow raises in a running task: its execution timeout, or SIGTERM on 2.11."""
 
 
 class Ended:
-    """How a try ended: what it returned, or the error with what it pushed all the same."""
+    """How a try ended: its return value, or the error and what it pushed anyway."""
 
     def __init__(self, returned: dict[str, Any] | None, error: BaseException | None, pushed: dict[str, Any]) -> None:
         self.returned = returned
@@ -45,19 +45,19 @@ class Ended:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Of a broadcast: the outcomes that there were."""
+        """Of a broadcast: the outcomes that occurred."""
         outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "not_sent")
         return {outcome: self.summary[outcome] for outcome in outcomes if self.summary[outcome]}
 
 
 class Task:
     """
-    A task of one DAG run and its tries, with what Airflow keeps of them.
+    A task of one DAG run and its tries, with what Airflow stores for them.
 
-    :param operator: its class.
-    :param state: where the task's state is kept on Airflow 3.3; ``None`` for Variables.
-    :param listeners: are told of its end.
-    :param arguments: of the operator, unless a try is given others.
+    :param operator: the operator class.
+    :param state: the task's state as on Airflow 3.3; ``None`` for Variables.
+    :param listeners: called when it ends.
+    :param arguments: the operator's arguments, unless a try overrides them.
     """
 
     def __init__(
@@ -77,19 +77,19 @@ class Task:
         self._max_tries = self.retries
         self.map_index = -1
         self.dag_options: dict[str, Any] = {}
-        #: Whether Airflow gets to know of a success, and its API answers when the task pushes something.
+        #: Whether Airflow learns of a success, and its API answers when the task pushes something.
         self.airflow_answers = True
         self.operator: Any = None
-        #: From then on, only somebody who clears it lets it run once more.
+        #: Once set, the task runs again only if it is cleared.
         self.has_succeeded = False
 
     def run(self, **arguments: Any) -> Ended:
-        """Run the first try, or the next one, as after a failure."""
+        """Run the first try, or the next one as after a failure."""
         self._try_number += 1
         return self.again(**arguments)
 
     def again(self, **arguments: Any) -> Ended:
-        """Run the same try once more, as Airflow 3.4 does when a retry policy says so."""
+        """Run the same try again, as Airflow 3.4 does when a retry policy says so."""
         with DAG(
             "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
         ) as dag:
@@ -135,29 +135,29 @@ class Task:
         self._listeners.clear()
 
     def make_again(self) -> None:
-        """Let the next run be the first try of a run that has the same names, after this one was deleted."""
+        """Delete the run: the next run is the first try of a new one with the same names."""
         self._made += 1
         self._try_number, self._max_tries = 0, self.retries
 
     def clear(self) -> None:
-        """Let the next run be that of a task which somebody has cleared."""
+        """Clear the task: the next run is its first one after that."""
         self._max_tries = self._try_number + self.retries
 
     def kill(self) -> None:
-        """Stop the task, as a signal handler of Airflow does."""
+        """Stop the task, as Airflow's signal handler does."""
         if self.operator is not None:
             self.operator.on_kill()
 
     def kept(self) -> str:
-        """What its state holds."""
+        """The contents of its state."""
         return json.dumps(self._state.values if self._state else {})
 
 
 def task_instance(**values: Any) -> Any:
-    """Return what a context holds as ``ti``: the first try of a task with two retries, but for ``values``."""
+    """Return a ``ti`` for a context: the first try of a task with two retries, updated with ``values``."""
     usual = {"dag_id": "d", "run_id": "r", "task_id": "send", "map_index": -1, "max_tries": 2, "try_number": 1}
     ti = SimpleNamespace(**{**usual, "task": SimpleNamespace(retries=2), **values})
     if "id" not in values:
-        # A try has one of its own, which it keeps when Airflow runs it again.
+        # Each try has its own, and keeps it when Airflow runs the try again.
         ti.id = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}/{ti.try_number}"
     return ti

@@ -1,4 +1,4 @@
-"""Airflow's Variables and the time of day, in memory."""
+"""Airflow's Variables and the time of day, simulated."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support.kept import Kept
 
 class Variables(Kept):
     """
-    What Airflow keeps, and what time it is.
+    Airflow's Variables, and the current time.
 
-    :param monkeypatch: puts it in the place of Airflow's own.
+    :param monkeypatch: replaces Airflow's own with it.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 """
 Airflow's scheduler as the adversary: whatever it does with a task, nobody gets a second message, nobody is forgotten.
 
-Attempts run in steps. Between any two of them they are killed, given up although they live, run again, retried, cleared
-or made again under the same names; writes fail before or after they take effect; retries, list, recipient and text
-change. Two processes do not come in between the look at who else has written and the write, or the departure of the
-message, that follows: there is no atomic operation in Airflow that could keep them apart.
+Attempts run in steps. Between any two steps, Airflow kills them, gives them up although they live, runs them again,
+retries, clears or recreates them under the same names; writes fail before or after they take effect; retries, list,
+recipient and text change. One thing is left out: no other process runs between checking who else has written and the
+write, or the departure, that follows. Airflow has no atomic operation that could prevent that.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ALIKE = settings(
     database=None,
     # The same examples each time. Others: SEED=random.
     derandomize=os.environ.get("SEED") != "random",
-    # What explains a failure traces every line, and takes minutes.
+    # Hypothesis's explain phase traces every line, which takes minutes.
     phases=[Phase.generate],
 )
 
@@ -66,11 +66,11 @@ failing: st.SearchStrategy[dict[int, bool]] = st.one_of(
 )
 
 
-#: After these nobody knows what became of a message, or a bug hides it.
+#: After these the outcome is unknown, or a bug hides it.
 DOUBTFUL = {"accept, answer lost", "lose it, answer lost", "accept, then a bug", "a bug"}
 
 
-#: That send side by side.
+#: Workers that send in parallel.
 WORKERS = 2
 
 
@@ -79,7 +79,7 @@ def number(place: int) -> str:
 
 
 class Wassly(Service):
-    """The service as one process sees it."""
+    """The service, as seen by one process."""
 
     def __init__(self, airflow: Airflow, process: Process) -> None:
         super().__init__(process.clock)
@@ -110,14 +110,14 @@ class Airflow(RuleBasedStateMachine):
         self.all: list[Process] = []
         self.accepted: list[tuple[Process, str]] = []
         self.listeners: list[Callable[[Any, bool], None]] = []
-        #: The process that is told of its end.
+        #: The process whose end is reported.
         self.ending: Process | None = None
-        #: What must not get two messages: changes when Airflow may send once more.
+        #: What must not get two messages. It changes when Airflow may send again.
         self.chain = 0
         self.clears = 0
         self.fails_after = False
         self.loses_reports = False
-        #: What the task's retry policy answers when it fails (3.4).
+        #: The answer of the task's retry policy when it fails (3.4).
         self.reschedules = False
 
     # What Airflow does
@@ -171,7 +171,7 @@ class Airflow(RuleBasedStateMachine):
     def one_that_was_given_up_goes_on(self, steps: int) -> None:
         process = self.others[0]
         if self.kind.has_instances:
-            # On Airflow 3 it has slept, or it would have been killed.
+            # On Airflow 3 it was asleep; otherwise it would have been killed.
             process.clock.advance(60)
         self._go_on(process, steps)
         if process.is_over:
@@ -200,7 +200,7 @@ class Airflow(RuleBasedStateMachine):
         if whole_run and not self.kind.has_instances and not looks:
             self._lose()
         else:
-            # Nothing tells a task instance that was made again from its second try on, so its first one has to look.
+            # From its second try on, a recreated task instance looks the same, so its first try has to check.
             self._go_on(self.live, 10_000)
 
     @rule(fails=st.booleans())
@@ -215,7 +215,7 @@ class Airflow(RuleBasedStateMachine):
     def edit_the_retries(self, retries: int) -> None:
         self.ti.retries = retries
 
-    # What the tasks are like
+    # The tasks
 
     def arguments(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -227,21 +227,21 @@ class Airflow(RuleBasedStateMachine):
         raise NotImplementedError
 
     def goes_on_with(self, process: Process, other: Process) -> bool:
-        """Tell whether an attempt may take up what another one has left."""
+        """Return whether an attempt may resume from another one's record."""
         if other.chain == process.chain:
             return True
-        # Cleared with lowered retries, which have been raised since, a chain looks like the one before.
+        # After a clear with lowered retries that were raised since, a chain looks like the previous one.
         return self._looks_like_a_retry(process, other) and not self._looks_cleared(process, other)
 
     def is_in_doubt(self, process: Process) -> bool:
-        """Tell whether anything of what it goes on with can have led to doubt."""
+        """Return whether anything that it resumes from can have caused doubt."""
         return any(
-            # Whether it may go on with what is there, it does not know.
+            # It cannot know whether it may resume from the record.
             (process.failing and other.wassly.calls and self.goes_on_with(process, other))
             or (other.wassly.calls and self._looks_like_a_retry(process, other) and self._looks_cleared(process, other))
             or (
                 self.goes_on_with(process, other)
-                # One write that fails before the message leaves costs nothing.
+                # A single failed write before the message leaves does no harm.
                 and (not other.is_over or other.failing > (not other.wassly.calls) or set(other.wassly.met) & DOUBTFUL)
             )
             for other in self.all
@@ -256,14 +256,14 @@ class Airflow(RuleBasedStateMachine):
         )
 
     def _looks_cleared(self, process: Process, other: Process) -> bool:
-        """Tell whether a clear with its retries in between would have led to the same number of tries at most."""
+        """Return whether a clear in between, with its retries, could have led to the same maximum number of tries."""
         tries = process.ti["max_tries"] - process.ti["retries"]
         return bool(other.ti["try_number"] <= tries < process.ti["try_number"])
 
     def check_copies(self) -> None:
         raise NotImplementedError
 
-    # How it comes about
+    # The moves
 
     def _let_others_come_in_between(self, what: str) -> None:
         if Process.running is not None:
@@ -274,7 +274,7 @@ class Airflow(RuleBasedStateMachine):
         if process is None:
             return
         self._let_others_come_in_between(what)
-        # It is asked of Airflow with the id of the task instance.
+        # Airflow is asked with the task instance's id.
         if what != "written" and process is not self.live and process.instance != self.ti.id:
             raise ConnectionError("404: no such task instance")
 
@@ -323,12 +323,12 @@ class Airflow(RuleBasedStateMachine):
         return returned, failure, pushed, ti
 
     def _let_it_look(self, process: Process) -> None:
-        """Airflow lets no try begin that it has given up."""
+        """Airflow starts no try that it has given up."""
         while not (process.has_looked or process.is_over):
             process.step()
 
     def _go_on(self, process: Process | None, steps: int, stops_anywhere: bool = False) -> None:
-        """Let a process go on, at least to where another one may come in between."""
+        """Run a process, at least to the next point at which another one may run in between."""
         assert process is not None
         before = self.listeners
         self.listeners = process.listeners
@@ -349,8 +349,8 @@ class Airflow(RuleBasedStateMachine):
         succeeded = failure is None and not (is_live and self.fails_after)
         is_noted = is_live and not self.loses_reports
         if not self.kind.has_instances and succeeded:
-            is_noted = True  # Airflow 2 takes down the end of one that it has given up, and kills the one that runs
-        # An attempt that was given up hears of its own end too. Airflow notes a failure only after that.
+            is_noted = True  # Airflow 2 records the end of one that it has given up, and kills the running one
+        # An attempt that was given up also learns of its own end. Airflow records a failure only after that.
         is_last = isinstance(failure, FAIL) or process.ti["try_number"] > process.ti["max_tries"]
         hears = is_last and self.ti.state in ("running", "failed") and not (is_live and self.reschedules)
         if is_noted:
@@ -373,7 +373,7 @@ class Airflow(RuleBasedStateMachine):
             self._lose()
 
     def _lose(self) -> None:
-        """Airflow finds that a process does not answer any more."""
+        """Airflow finds that a process no longer responds."""
         assert self.live is not None
         self.live.lost_after = len(self.live.wassly.calls)
         self.live = None
@@ -383,7 +383,7 @@ class Airflow(RuleBasedStateMachine):
         pass
 
     def teardown(self) -> None:
-        """Every end can be reached: without an adversary, the task succeeds sooner or later."""
+        """Without an adversary, the task succeeds eventually."""
         if self.live is not None:
             self._lose()
         self.others = []
@@ -409,7 +409,7 @@ class Airflow(RuleBasedStateMachine):
 
 
 class Fates:
-    """What Wassly does with one message after the other, whoever they go to."""
+    """What Wassly does with each message in turn, to any recipient."""
 
     def __init__(self, every: Iterator[str]) -> None:
         self._every = every
@@ -504,7 +504,7 @@ class Broadcasting(Airflow):
     @rule(place=st.integers(0, 4))
     def correct_a_row_that_was_not_sent_to(self, place: int) -> None:
         may_have = {to for process in self.all for to in process.wassly.calls}
-        # Of one that was killed, or could not write, nobody but its record knows what it was about to send.
+        # If it was killed or could not write, only its record shows what it was about to send.
         may_have_more = any(not process.is_over or process.failing for process in self.all)
         if self.live is None and not may_have_more and number(self.places[place]) not in may_have:
             self.places = [*self.places[:place], 50 + place, *self.places[place + 1 :]]
@@ -531,7 +531,7 @@ class Broadcasting(Airflow):
     def check(self, process: Process, returned: Any, error: BaseException | None, pushed: dict[str, Any]) -> None:
         summary = returned or pushed.get("return_value")
         accepted = {to for sender, to in self.accepted if sender.chain == process.chain}
-        # What was cleared with retries that make the chains look alike resumes instead of beginning anew.
+        # After a clear with retries that make the chains look alike, it resumes instead of starting over.
         ever = {to for _, to in self.accepted} if self.has_restarted else accepted
         told = error.summary if isinstance(error, WasslyError) else str(error)
         own = [to for sender, to in self.accepted if sender is process]
@@ -548,21 +548,21 @@ class Broadcasting(Airflow):
             for other in self.all
             if other.chain == process.chain and (other.lost_after is not None or other.failing)
         ]
-        # These may have announced some that they did not get to.
+        # These may have announced messages that they did not get to send.
         possible = summary["recipients"] - len(self.certain(process)) + 2 * WORKERS * len(lost)
         assert summary["unknown"] <= possible, (summary, process.wassly.calls)
         if not any(self._looks_like_a_retry(process, other) for other in self.all if other.clears != process.clears):
-            # Clearing opens what had failed for good.
+            # Clearing releases what had failed permanently.
             tried = {to for other in self.all if other.clears == process.clears for to in other.wassly.calls}
             assert summary["failed"] <= len(tried & listed), (summary, tried)
 
     def certain(self, process: Process) -> set[str]:
-        """Return those of whom it must be known what became of their messages."""
+        """Return the recipients whose outcome must be known."""
         certain: dict[str, bool] = {}
         for other in self.all:
             if other.chain == process.chain:
                 calls = list(zip(other.wassly.calls, other.wassly.met, strict=True))
-                # Of one that was lost the answers to the last ones, or their record, may be missing.
+                # A lost process may lack the answers to its last messages, or their record.
                 noted = len(calls) if other.lost_after is None else other.lost_after - 2 * WORKERS
                 for place, (to, fate) in enumerate(calls):
                     was_noted = place < noted
@@ -593,7 +593,7 @@ def one_piece() -> Iterator[None]:
 
 @pytest.fixture
 def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Airflow]], None]]:
-    """Let the package see the Airflow of a machine, and the Wassly of the process that runs."""
+    """Let the package see a machine's Airflow, and the running process's Wassly."""
 
     current: list[Airflow] = []
 
@@ -652,7 +652,7 @@ def wired(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[type[Airflow]],
                 monkeypatch.setattr(record, name, whole(getattr(record, name)))
 
     yield wire
-    # Whatever the processes that were killed still do when Python ends them, it reaches nothing.
+    # Whatever killed processes still do when Python ends them must have no effect.
     current.clear()
     Process.unfinished.clear()
 
@@ -672,14 +672,14 @@ def test_whatever_the_scheduler_does(wired: Callable[[type[Airflow]], None], tas
     run_state_machine_as_test(machine, settings=ALIKE)
 
 
-# In a small scope: all combinations, of which EXAMPLES says how many are tried.
+# Small scope: all combinations; EXAMPLES sets how many are tried.
 
-#: A write that fails, by its place and whether it takes effect all the same.
+#: A failing write: its number, and whether it takes effect anyway.
 FAILING: list[dict[int, bool]] = [{}, *({place: effect} for place in range(5) for effect in (False, True))]
-#: So many steps has an attempt at most.
+#: The maximum number of steps in an attempt.
 STEPS = {Sending: 14, Broadcasting: 90}
 TO_THE_END = 10_000
-#: What becomes of the messages of an attempt, as far as a record differs by it.
+#: The outcomes of an attempt's messages that lead to different records.
 FATES_THAT_DIFFER = (
     "accept", "accept after a new token", "accept, answer lost", "lose it, answer lost", "refuse for now", "refuse",
 )  # fmt: skip
@@ -737,7 +737,7 @@ EDITS: dict[type[Airflow], list[Callable[[Any], None]]] = {
 
 
 def ways(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """Return combinations of one of each, the same ones each time."""
+    """Return combinations of one choice from each list, the same ones every time."""
     of_each = [list(choice) for choice in choices]
     total = math.prod(map(len, of_each))
     chance = random.Random(None if ALIKE.derandomize is False else 1)
@@ -757,7 +757,7 @@ EVERYWHERE = pytest.mark.parametrize(("task", "kind"), list(itertools.product([S
 
 @pytest.fixture
 def begun(wired: Callable[[type[Airflow]], None], task: type[Airflow], kind: str) -> Callable[..., Any]:
-    """Return what gives an Airflow in which a task's first attempt has begun."""
+    """Return a function that creates an Airflow with a task's first attempt started."""
     machine = type(f"{task.__name__}On{kind}", (task,), {"kind": KINDS[kind]})
     wired(machine)
 
@@ -773,7 +773,7 @@ def begun(wired: Callable[[type[Airflow]], None], task: type[Airflow], kind: str
 
 @EVERYWHERE
 def test_three_attempts_that_die_at_every_point(begun: Callable[..., Any], task: type[Airflow]) -> None:
-    """Two of them are killed, after every number of steps, and every write fails once; the third is let alone."""
+    """Two attempts are killed, after every number of steps, and every write fails once; the third runs undisturbed."""
     for first, writes, second in ways(range(STEPS[task]), FAILING, range(STEPS[task])):
         airflow = begun([], writes, retries=3)
         airflow.kill(first)
@@ -785,7 +785,7 @@ def test_three_attempts_that_die_at_every_point(begun: Callable[..., Any], task:
 
 @EVERYWHERE
 def test_every_way_from_one_attempt_to_the_next(begun: Callable[..., Any], task: type[Airflow]) -> None:
-    """It stops anywhere, or ends; somebody edits the task; and then Airflow does what it can do."""
+    """An attempt stops anywhere, or ends; the task is edited; then Airflow makes every move that it can."""
     stops = [*range(STEPS[task]), TO_THE_END]
     every = ways(stops, FATES_THAT_DIFFER, FAILING, EDITS[task], BETWEEN, [False, True], [0, 1])
     for steps, fate, writes, edit, between, fails_after, retries in every:
@@ -799,7 +799,7 @@ def test_every_way_from_one_attempt_to_the_next(begun: Callable[..., Any], task:
 
 @EVERYWHERE
 def test_one_that_was_given_up_goes_on_at_every_point(begun: Callable[..., Any], task: type[Airflow]) -> None:
-    """It stops anywhere, another one begins, it goes on, and the other one is killed."""
+    """An attempt pauses anywhere, another one starts, the first continues, and the other is killed."""
     every = ways(range(STEPS[task]), range(STEPS[task]), [1, 2, TO_THE_END], FATES_THAT_DIFFER, [False, True])
     for first, second, third, fate, is_cleared in every:
         airflow = begun([fate], {}, retries=3)
@@ -820,7 +820,7 @@ def test_one_that_was_given_up_goes_on_at_every_point(begun: Callable[..., Any],
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("task", [Broadcasting])
 def test_a_value_of_a_record_that_is_lost_lets_nobody_get_a_second_message(begun: Callable[..., Any]) -> None:
-    """It stops anywhere, and somebody removes a Variable that is not the head."""
+    """An attempt stops anywhere, and a Variable other than the head is deleted."""
     for steps, place in ways(range(STEPS[Broadcasting]), range(5)):
         airflow = begun([], {})
         airflow.kill(steps)
@@ -837,7 +837,7 @@ def test_a_value_of_a_record_that_is_lost_lets_nobody_get_a_second_message(begun
 def test_a_long_journal_outlives_an_attempt_that_begins_in_front_of_it(
     begun: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends to the first row once more, and is killed before it has come to the rows that the journal is about."""
+    """An attempt sends to the first row again, and is killed before it reaches the rows in the journal."""
     for module in (recipients_module, record_module):
         monkeypatch.setattr(module, "CHUNK", 4)
     monkeypatch.setattr(record_module, "_JOURNAL_SIZE", 5)

@@ -1,4 +1,4 @@
-"""What a DAG file pays for importing us, in a process that has imported Airflow itself."""
+"""The cost of importing the package in a DAG file, in a process that has already imported Airflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-#: Forks for each program, so that all of them find what Airflow has imported and nothing of each other.
+#: Forks for each program, so that every one starts with Airflow imported and nothing from the others.
 FORKS = """
 import json, os, sys
 try:

@@ -1,4 +1,4 @@
-"""What the package says of itself to those who install and build it."""
+"""The package's metadata, for installing and building it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "airflow_provider_wassly"
 
-#: Imported only where they are sure to be there: by the form of Airflow 2.11, which brings them; by pytest itself; by
+#: Imported only where they are always installed: for Airflow 2.11's form, by pytest itself, or by
 #: type checkers.
 WITHOUT_DECLARATION = {
     "connection/form.py": {"flask_appbuilder", "flask_babel", "wtforms"},
@@ -32,12 +32,12 @@ def project() -> dict[str, Any]:
 
 
 def names(requirements: list[str]) -> set[str]:
-    """Return the names of the distributions, in one spelling."""
+    """Return the normalised names of the distributions."""
     return {re.split(r"[^A-Za-z0-9._-]", text)[0].lower().replace("_", "-") for text in requirements}
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the top-level names that a file imports, wherever in it."""
+    """Yield the top-level names that a file imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -46,7 +46,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def distribution(name: str) -> str:
-    """Return the distribution that brings what is imported under this name."""
+    """Return the distribution that provides this import name."""
     return {"airflow": "apache-airflow", "phonenumbers": "phonenumberslite"}.get(name, name.replace("_", "-"))
 
 

@@ -1,4 +1,4 @@
-"""What Airflow reads about the package."""
+"""The provider info that Airflow reads."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_is_required_stands_first_and_the_rest_is_marked_as_advanced() -> N
     assert list(fields)[:4] == ["apikey", "instance_id", "token", "default_region"]
     assert [section[name] for name in list(fields)[:4]] == [None] * 4
     assert {section[name] for name in list(fields)[4:]} == {"Advanced"}
-    # The page of Airflow 3.2+ takes a type that may not be null for a field to be filled in.
+    # Airflow 3.2+ treats a field whose type does not allow null as required.
     required = {name for name, field in fields.items() if "null" not in field["schema"]["type"]}
     assert required == {"apikey"}
     labels = connection_type["ui-field-behaviour"]["relabeling"]
@@ -101,6 +101,6 @@ def test_what_is_required_stands_first_and_the_rest_is_marked_as_advanced() -> N
 
 
 def test_the_form_is_valid_under_the_schema_for_providers_of_the_installed_airflow() -> None:
-    """Airflow checks only its own providers with it; what it forbids a version may not show."""
+    """Airflow validates only its own providers with this schema; a version may ignore what the schema forbids."""
     schema = json.loads((Path(airflow.__file__).parent / "provider.yaml.schema.json").read_text())
     jsonschema.validate(get_provider_info()["connection-types"], schema["properties"]["connection-types"])

@@ -1,4 +1,4 @@
-"""What users import can be imported from where it has always been."""
+"""Public names can be imported from where they have always been."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import airflow_provider_wassly
 
-#: By module: what documentation, provider info, DAGs and except clauses name. Listed before the modules were moved.
+#: Module -> names used in documentation, provider info, DAGs and except clauses. Listed before the modules were moved.
 NAMES = {
     "broadcast.record": "WasslyListChanged",
     "broadcast.run": "WasslyBroadcastIncomplete",
@@ -51,7 +51,7 @@ NAMES = {
     "triggers.quota": "QuotaTrigger",
 }
 
-#: All that may lie beside the folders.
+#: The only files allowed next to the folders.
 AT_THE_ROOT = {"get_provider_info", "pytest_plugin"}
 
 

@@ -116,16 +116,16 @@ def test_only_a_build_needs_hatchling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PROBLEMS = {
-    '<a href="docs/a.md">a</a>': ["a link that leads nowhere: docs/a.md"],
-    '<a href="/docs/a.md">a</a>': ["a link that leads nowhere: /docs/a.md"],
-    '<a href="#user-content-b">a</a><h2 id="user-content-a">A</h2>': ["a link to a heading that it lacks: b"],
-    '<img src="docs/a.png">': ["a picture without an address: docs/a.png"],
-    '<img src="http://example.com/a.png">': ["a picture without an address: http://example.com/a.png"],
-    "<img>": ["a picture without an address: "],
-    "<p>[a](docs/a b.md)</p>": ["a link that is none: [a](docs/a b.md)"],
+    '<a href="docs/a.md">a</a>': ["a dead link: docs/a.md"],
+    '<a href="/docs/a.md">a</a>': ["a dead link: /docs/a.md"],
+    '<a href="#user-content-b">a</a><h2 id="user-content-a">A</h2>': ["a link to a missing heading: b"],
+    '<img src="docs/a.png">': ["a picture without an https URL: docs/a.png"],
+    '<img src="http://example.com/a.png">': ["a picture without an https URL: http://example.com/a.png"],
+    "<img>": ["a picture without an https URL: "],
+    "<p>[a](docs/a b.md)</p>": ["an unrendered link: [a](docs/a b.md)"],
     '<p><code>x</code> [a](b c)</p><img src="d">': [
-        "a picture without an address: d",
-        "a link that is none:  [a](b c)",
+        "a picture without an https URL: d",
+        "an unrendered link:  [a](b c)",
     ],
     '<a href="https://example.com">a</a> <a href="mailto:a@example.com">a</a>': [],
     '<a href="#user-content-a">a</a><h2 id="user-content-a">A</h2>': [],
@@ -149,7 +149,7 @@ def test_the_check_follows_the_links_between_the_files_of_an_sdist(monkeypatch: 
     }
     check_package.check_links_between_files("x.tar.gz", files)
     for missing, page in {"docs/a b.png": "docs/a.md", "docs/a.md": "README.md"}.items():
-        with pytest.raises(SystemExit, match=rf"^x\.tar\.gz lacks {missing}, to which {page} links$"):
+        with pytest.raises(SystemExit, match=rf"^missing from x\.tar\.gz: {missing}, which {page} links to$"):
             check_package.check_links_between_files("x.tar.gz", {n: c for n, c in files.items() if n != missing})
 
 
@@ -166,14 +166,14 @@ CHANGELOG = "# Changelog\n\n## 1.2.3 (2026-12-01)\n\n- New.\n\n## 1.2.2 (2026-11
         (
             "v1.2.3",
             CHANGELOG.replace("2026-12-01", "unreleased"),
-            "CHANGELOG.md begins with '1.2.3 (unreleased)', not with 1.2.3 and the day of the release",
+            "CHANGELOG.md starts with '1.2.3 (unreleased)', not with 1.2.3 and the release date",
         ),
         (
             "v1.2.3",
             CHANGELOG.replace("## 1.2.3 (2026-12-01)\n\n- New.\n\n", ""),
-            "CHANGELOG.md begins with '1.2.2 (2026-11-01)', not with 1.2.3 and the day of the release",
+            "CHANGELOG.md starts with '1.2.2 (2026-11-01)', not with 1.2.3 and the release date",
         ),
-        ("v1.2.3", "# Changelog\n", "CHANGELOG.md begins with '', not with 1.2.3 and the day of the release"),
+        ("v1.2.3", "# Changelog\n", "CHANGELOG.md starts with '', not with 1.2.3 and the release date"),
     ],
 )
 def test_a_release_needs_one_version_everywhere(tag: str, changelog: str, expected: str) -> None:

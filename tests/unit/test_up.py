@@ -1,4 +1,4 @@
-"""``make up``, as far as it needs no Airflow that runs."""
+"""The part of ``make up`` that needs no running Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests' own clock: what stands on it is worth no more than it is."""
+"""The virtual clock itself: the tests that use it are only as reliable as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes of the control API, and who may use them."""
+"""The routes of the control API, and the guard in front of them."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ MAX_LIMIT = 1000
 MAX_ID = 10**18
 CONTACT = ("contact_mobile_number", "contact_name", "messages")
 HEARTBEAT_SECONDS = 15
-#: Seconds; what changes faster is told at once.
+#: Seconds between two events; faster changes are combined into one.
 SHORTEST_GAP = 0.1
 
 
 class Guard:
     """
-    Keep out what a page in the browser may send to this machine (CSRF, DNS rebinding).
+    Blocks requests that other web pages make the browser send to this machine (CSRF, DNS rebinding).
 
-    :param app: what is guarded.
+    :param app: the application to guard.
     :param host: the name or address that the sandbox listens on.
-    :param allow_remote: whether other names than this machine's own may stand in ``Host``.
+    :param allow_remote: whether ``Host`` may name another machine.
     """
 
     def __init__(self, app: ASGIApp, host: str, allow_remote: bool) -> None:
@@ -53,16 +53,16 @@ class Guard:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self.is_own(host):
-            refused = "This Host is not this machine; see --allow-remote"
+            refused = "The Host header does not name this machine; see --allow-remote"
         elif origin is not None and origin.partition("://")[2] != host:
-            refused = "Pages of another origin may not use the control API"
+            refused = "Pages from another origin cannot use the control API"
         else:
             await self.app(scope, receive, send)
             return
         await JSONAnswer({"message": refused}, 403)(scope, receive, send)
 
     def is_own(self, host_header: str) -> bool:
-        """Tell whether a ``Host`` header names this machine."""
+        """Return whether a ``Host`` header names this machine."""
         try:
             host = urlsplit(f"//{host_header}").hostname or ""
         except ValueError:
@@ -71,7 +71,7 @@ class Guard:
 
 
 def message_json(message: Message) -> dict[str, Any]:
-    """A message as the control API shows it."""
+    """Return a message as the control API shows it."""
     return {
         **{field.name: getattr(message, field.name) for field in dataclasses.fields(message)},
         "received_at": message.received_at.isoformat(),
@@ -81,7 +81,7 @@ def message_json(message: Message) -> dict[str, Any]:
 
 
 def attachment_json(message_id: int, attachment: ReceivedFile | None) -> dict[str, Any] | None:
-    """An attachment as the control API shows it: not with its path on this machine, but with its address."""
+    """Return an attachment as the control API shows it: with its URL, not its path on this machine."""
     if attachment is None:
         return None
     return {
@@ -94,7 +94,7 @@ def attachment_json(message_id: int, attachment: ReceivedFile | None) -> dict[st
 
 
 def fault_json(rule_id: int, fault: Fault) -> dict[str, Any]:
-    """A rule as the control API shows it."""
+    """Return a rule as the control API shows it."""
     return {"id": rule_id, **dataclasses.asdict(fault)}
 
 
@@ -102,7 +102,7 @@ async def read_object(request: Request) -> dict[str, Any]:
     """
     Read a JSON object from a request's body.
 
-    :raises HTTPException: 400 when it is none.
+    :raises HTTPException: 400 when the body is something else.
     """
     try:
         given = json.loads(await request.body())
@@ -115,7 +115,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def refusing_bad_values() -> Iterator[None]:
-    """Answer 422 with the text of a :class:`ValueError`, which names the field."""
+    """Turn a :class:`ValueError`, whose text names the field, into a 422."""
     try:
         yield
     except ValueError as error:
@@ -124,33 +124,33 @@ def refusing_bad_values() -> Iterator[None]:
 
 def refuse_unknown(given: dict[str, Any], known: set[str]) -> None:
     """
-    Refuse keys that mean nothing, since they are most often misspelt.
+    Refuse unknown keys, which are usually typos.
 
     :raises ValueError: when there is one.
     """
     if unknown := sorted(given.keys() - known):
-        raise ValueError(f"unknown field {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+        raise ValueError(f"unknown field {unknown[0]!r}; choose from {', '.join(sorted(known))}")
 
 
 def whole_number(request: Request, name: str, default: T) -> int | T:
     """
-    Read a number from the query.
+    Read a number from the query string.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when it is not a number.
     """
     text = request.query_params.get(name)
     if text is None:
         return default
     if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise ValueError(f"{name} must be a whole number from 0 up")
+        raise ValueError(f"{name} must be an integer of 0 or more")
     return int(text)
 
 
 def page_length(request: Request) -> int:
     """
-    Read how much is asked for.
+    Read ``limit`` from the query string.
 
-    :raises ValueError: when it is no number, none or too many.
+    :raises ValueError: when it is not a number, or out of range.
     """
     limit = whole_number(request, "limit", 100)
     if not 1 <= limit <= MAX_LIMIT:
@@ -162,8 +162,8 @@ class Control:
     """
     The handlers of the control API.
 
-    :param store: what they show and set.
-    :param faults: the rules they show and add to.
+    :param store: the state to show and change.
+    :param faults: the rules to show and change.
     """
 
     def __init__(self, store: ServiceState, faults: Faults) -> None:
@@ -171,7 +171,7 @@ class Control:
         self.faults = faults
 
     def router(self) -> Router:
-        """The paths, below ``/sandbox``."""
+        """Return the routes, relative to ``/sandbox``."""
         message = "/messages/{id}"
         return Router(
             [
@@ -196,7 +196,11 @@ class Control:
         )
 
     def find(self, request: Request) -> Message:
-        """The message that a path names."""
+        """
+        Return the message that the path names.
+
+        :raises HTTPException: 404 without one.
+        """
         text = request.path_params["id"]
         message = self.store.inbox.message(int(text)) if re.fullmatch(r"[0-9]{1,18}", text) else None
         if message is None:
@@ -210,7 +214,7 @@ class Control:
             before = whole_number(request, "before", None)
             limit = page_length(request)
         number = request.query_params.get("number")
-        # One more than asked for tells whether there are more.
+        # Ask for one extra, to know whether there are more.
         found = self.store.inbox.messages(after=after, before=before, number=number, limit=limit + 1)
         page = found[:limit] if before is None else found[-limit:]
         return JSONAnswer({"messages": [message_json(message) for message in page], "more": len(found) > limit})
@@ -244,9 +248,9 @@ class Control:
             raise HTTPException(404, f"Message {request.path_params['id']} has no {field}")
         if not attachment.path.exists():
             raise HTTPException(
-                404, f"The {field} of message {request.path_params['id']} went when the sandbox stopped"
+                404, f"The {field} of message {request.path_params['id']} was deleted when the sandbox stopped"
             )
-        # The type comes from a stranger: a header must stay one header, and a browser must not guess.
+        # The type is untrusted: it must not break out of its header, and the browser must not guess another one.
         plain_type = re.fullmatch(r"[\w.+-]+/[\w.+-]+", attachment.content_type, re.ASCII)
         return FileResponse(
             attachment.path,
@@ -254,7 +258,7 @@ class Control:
             filename=attachment.name,
             headers={
                 "X-Content-Type-Options": "nosniff",
-                # Opened as a page it stands alone: no script, and an origin of its own.
+                # If the browser opens the file as a page, it gets no scripts and a separate origin.
                 "Content-Security-Policy": "sandbox; default-src 'none'",
                 "Cross-Origin-Resource-Policy": "same-origin",
             },
@@ -285,7 +289,7 @@ class Control:
             if "name" not in given:
                 raise ValueError("name is required")
             fault = Fault(**given)
-        rule = dataclasses.replace(fault)  # as it is now; a call may take the other at any time
+        rule = dataclasses.replace(fault)  # a copy for the answer, because a call can use up the original at any time
         return JSONAnswer(fault_json(self.faults.add(fault), rule), 201)
 
     async def clear_faults(self, request: Request) -> Response:
@@ -297,7 +301,7 @@ class Control:
         """``DELETE faults/ID``."""
         text = request.path_params["id"]
         if not (re.fullmatch(r"[0-9]{1,18}", text) and self.faults.remove(int(text))):
-            raise HTTPException(404, f"No fault {text} waits to strike")
+            raise HTTPException(404, f"There is no active fault {text}")
         return Response(status_code=204)
 
     async def events(self, request: Request) -> Response:
@@ -315,7 +319,7 @@ class Control:
                             await asyncio.wait_for(changed.wait(), HEARTBEAT_SECONDS)
                             break
                         except asyncio.TimeoutError:
-                            yield ":\n\n"  # so that a connection that is lost shows, on both sides
+                            yield ":\n\n"  # lets both sides notice a lost connection
 
         return StreamingResponse(
             stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -331,7 +335,7 @@ class Control:
         with refusing_bad_values():
             refuse_unknown(given, {"latency", "conversations"})
             for name, value in given.items():
-                if value is None:  # which would say "as it is" to the store
+                if value is None:  # which would mean "unchanged" to the store
                     raise ValueError(f"{name} must be a number, not null")
             self.store.configure(**given)
         return JSONAnswer(self.store.state())

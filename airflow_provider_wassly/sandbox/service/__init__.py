@@ -1,5 +1,5 @@
 """
-The stand-in service itself: its API, its faults, what it has received, and the server that it runs on.
+The simulated service: its API, its faults, the messages it has received, and its server.
 
-How tests and people ask it is in the folders beside this one.
+The neighbouring folders hold the ways for tests and people to inspect it.
 """

@@ -1,8 +1,8 @@
 """
-The three documented endpoints, and how a fault changes what they do.
+The three documented endpoints, and how a fault changes their behaviour.
 
-Only the answers to good requests are documented for the real service (and, for login, some statuses). All
-error answers here are the sandbox's assumption: what a Laravel application would say, as Wassly looks like one.
+Wassly documents only the answers to valid requests, and a few statuses for login. All error answers here are
+assumptions: they imitate a Laravel application, which Wassly appears to be.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAKE_OPENAI_API_KEY = "sk-sandbox-openai-key-that-nobody-may-leak"
-"""The real login answer can hold a secret that is none of our business; so this one does."""
+"""The real login answer can contain a secret that the client must ignore, so this one does too."""
 
 HTML = "text/html; charset=utf-8"
 JSON = "application/json"
 IDLE_SECONDS = 0.05
 
-# What needs no more than a status and a text: name -> status, content type, body.
+# Faults whose answer is just a status and a text: name -> status, content type, body.
 PLAIN_ANSWERS = {
     "http_500": (500, JSON, '{"message": "Server Error"}'),
     "http_502_html": (502, HTML, "<html><body><h1>502 Bad Gateway</h1><hr>nginx</body></html>"),
@@ -54,7 +54,7 @@ PLAIN_ANSWERS = {
 
 @dataclass(frozen=True)
 class Account:
-    """The credentials that are right."""
+    """The valid credentials."""
 
     apikey: str
     email: str
@@ -62,62 +62,72 @@ class Account:
 
 
 class JSONAnswer(Response):
-    """JSON in pure ASCII: what came in may hold code points that cannot be encoded as UTF-8."""
+    """JSON in pure ASCII: a message can contain code points that cannot be encoded as UTF-8."""
 
     media_type = JSON
 
     def render(self, content: Any) -> bytes:
-        """Write the content as JSON."""
+        """Encode the content as JSON."""
         return json.dumps(content).encode("ascii")
 
 
 class RefusedError(Exception):
-    """The call is refused with this answer."""
+    """
+    Raised to refuse a call.
+
+    :param answer: the answer to send.
+    """
 
     def __init__(self, answer: Response) -> None:
         super().__init__(answer.status_code)
         self.answer = answer
 
+    @classmethod
+    def because(cls, reason: str, *, status: int, **more: Any) -> RefusedError:
+        """
+        Return a refusal in the service's usual JSON.
 
-def refusal(status: int, message: str, **more: Any) -> RefusedError:
-    """Refuse with a status and a reason."""
-    return RefusedError(JSONAnswer({"success": False, "message": message, **more}, status))
+        :param reason: the answer's ``message``.
+        :param status: the HTTP status.
+        :param more: more members of the JSON object.
+        """
+        return cls(JSONAnswer({"success": False, "message": reason, **more}, status))
 
 
 def connection_of(scope: Scope) -> Connection:
-    """The connection that a call came by."""
+    """Return the connection that a call came in on."""
     connection: Connection = scope["state"]["connection"]
     return connection
 
 
-# Answers that are none, or not only an answer. Like every answer they are ASGI applications.
+# No answer at all (hang, reset), or a damaged one. Like every answer, these are ASGI applications.
 
 
 async def hang(scope: Scope, receive: Receive, send: Send) -> None:
-    """Say nothing, after a body was read, until the client goes away or the sandbox stops."""
+    """After the body was read, stay silent until the client disconnects or the sandbox stops."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def hang_unread(scope: Scope, receive: Receive, send: Send) -> None:
     """
-    Neither read nor say anything until the client goes away, if that shows, or the sandbox stops.
+    Read and send nothing until the client visibly disconnects or the sandbox stops.
 
-    As long as ``receive`` is not called, uvicorn leaves in the socket all but the little it took already.
+    While nothing calls ``receive``, uvicorn leaves the rest of the body in the socket.
     """
     await connection_of(scope).wait_lost()
 
 
-async def reset(scope: Scope, receive: Receive, send: Send) -> None:
-    """End the connection with a TCP reset."""
-    await connection_of(scope).reset()
+async def reset_connection(scope: Scope, receive: Receive, send: Send) -> None:
+    """Close the connection with a TCP reset."""
+    await connection_of(scope).close_with_reset()
 
 
 class ShortBody(Response):
-    """Announce the whole body, send half of it and close."""
+    """Announce the whole body, send half of it and close the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Send the answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         half = bytes(self.body)[: len(self.body) // 2]
         await send({"type": "http.response.body", "body": half, "more_body": True})
@@ -125,19 +135,19 @@ class ShortBody(Response):
 
 
 class CloseIdle:
-    """Answer, and close the connection a moment later without having said so."""
+    """Answer normally, then close the connection a moment later without announcing it."""
 
     def __init__(self, answer: ASGIApp) -> None:
         self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Send the answer."""
         await self.answer(scope, receive, send)
         connection_of(scope).close_soon(IDLE_SECONDS)
 
 
 def plain_answer(fault: Fault) -> Response:
-    """Build the answer of a fault that needs no more than a status and a text."""
+    """Build the answer for a fault that is just a status and a text."""
     status, content_type, text = PLAIN_ANSWERS[fault.name]
     answer = Response(text, status, media_type=content_type)
     if status == 302:
@@ -152,11 +162,11 @@ def plain_answer(fault: Fault) -> Response:
 @dataclass
 class Body:
     """
-    A request's body, as far as an endpoint needs it.
+    A request's body, in the form that the endpoint needs.
 
-    :param raw: the bytes, where they are few.
-    :param form: the form, ``None`` when it did not parse.
-    :param keep_files: whether the files of the form are to be kept.
+    :param raw: the bytes, for an endpoint with small bodies.
+    :param form: the parsed form; ``None`` if it is not valid.
+    :param keep_files: whether to store the form's files.
     """
 
     raw: bytes = b""
@@ -164,13 +174,13 @@ class Body:
     keep_files: bool = True
 
     def text(self, field: str) -> str | None:
-        """A field of the form that was sent as text."""
+        """Return a form field that was sent as text, ``None`` without one."""
         value = self.form.get(field) if self.form is not None else None
         return value if isinstance(value, str) else None
 
 
 class Endpoint:
-    """One endpoint of the API, as an ASGI application: notes the call, lets faults strike, works, answers."""
+    """An endpoint of the API, as an ASGI application: records the call, applies faults, does its work and answers."""
 
     name: ClassVar[str]
 
@@ -185,14 +195,14 @@ class Endpoint:
 
     async def work(self, request: Request, body: Body) -> Response:
         """
-        Do what the endpoint is there for.
+        Do the endpoint's work.
 
-        :raises RefusedError: when the call is refused.
+        :raises RefusedError: to refuse the call.
         """
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one call."""
+        """Handle one call."""
         length = Request(scope).headers.get("content-length")
         call = self.store.begin_call(self.name, int(length) if length is not None else None)
 
@@ -202,7 +212,7 @@ class Endpoint:
             return message
 
         async def noting_send(message: Message) -> None:
-            # Noted before it is handed over: who has the answer in hand must find the call complete.
+            # Record before sending: a client that has the answer must find the call complete.
             if message["type"] == "http.response.start":
                 call.status = message["status"]
             elif not message.get("more_body", False):
@@ -216,53 +226,53 @@ class Endpoint:
                 await connection_of(scope).wait_lost(self.store.latency)
             await answer(scope, counting_receive, noting_send)
         except ClientDisconnect:
-            pass  # nobody is there to be answered
+            pass  # nobody is left to answer
         finally:
             call.finish()
             await request.close()
 
     async def answer(self, request: Request, call: Call) -> ASGIApp:
-        """Find the answer to a call: the true one, or that of the fault whose turn it is."""
+        """Return the answer to a call: the normal one, or that of the fault that applies."""
         fault = self.faults.take_at_headers(self.name)
         if fault and fault.reads != "all":
             call.fault = fault.name
-            return await self.strike_before_end_of_body(fault, request, call)
+            return await self.fail_before_end_of_body(fault, request, call)
         try:
             body = await self.read(request)
         except OSError as error:
-            return cannot_keep(error)
+            return storage_failed(error)
         fault = fault or self.faults.take_after_body(self.name, body.text("contact_mobile_number"))
         if fault is None:
-            return await self.true_answer(request, body)
+            return await self.normal_answer(request, body)
         call.fault = fault.name
-        return await self.strike(fault, request, body)
+        return await self.fail_after_body(fault, request, body)
 
-    async def true_answer(self, request: Request, body: Body) -> Response:
-        """Work, and answer with what came of it."""
+    async def normal_answer(self, request: Request, body: Body) -> Response:
+        """Do the work and return its answer."""
         try:
             return await self.work(request, body)
         except RefusedError as refused:
             return refused.answer
-        except OSError as error:  # a full disk, a data folder that went away
-            return cannot_keep(error)
+        except OSError as error:  # for example a full disk, or a deleted data folder
+            return storage_failed(error)
 
-    async def strike_before_end_of_body(self, fault: Fault, request: Request, call: Call) -> ASGIApp:
-        """Find the answer of a fault that leaves the body, or half of it, unread."""
+    async def fail_before_end_of_body(self, fault: Fault, request: Request, call: Call) -> ASGIApp:
+        """Return the answer of a fault that leaves all or half of the body unread."""
         if fault.reads == "half":
-            # Without a Content-Length nobody knows where the half is: the first piece will do.
+            # Without a Content-Length the half is unknown; stop after the first chunk.
             async for _ in request.stream():
                 if call.bytes_received * 2 >= (call.content_length or 0):
                     break
         if fault.name.startswith("hang"):
             return hang_unread
         if fault.name.startswith("reset"):
-            return reset
+            return reset_connection
         return plain_answer(fault)
 
-    async def strike(self, fault: Fault, request: Request, body: Body) -> ASGIApp:
-        """Find the answer of a fault, after the whole body was read."""
+    async def fail_after_body(self, fault: Fault, request: Request, body: Body) -> ASGIApp:
+        """Return the answer of a fault that acts after the whole body was read."""
         body.keep_files = fault.name != "drops_attachment"
-        done = await self.true_answer(request, body) if fault.record else None
+        done = await self.normal_answer(request, body) if fault.record else None
         whole = bytes(done.body) if done else b'{"success": true, "message": "Message sent", "data": {}}'
         if fault.name == "token_expired":
             self.store.expire_tokens()
@@ -276,22 +286,22 @@ class Endpoint:
         if fault.name == "hang_after_accept":
             return hang
         if fault.name == "reset_after_body":
-            return reset
+            return reset_connection
         if done and FAULTS[fault.name].answers_normally:
             return CloseIdle(done) if fault.name == "close_idle" else done
         return plain_answer(fault)
 
     def disconnect(self, body: Body) -> Response:
-        """Disconnect the device that a message was to be sent from, and say so."""
+        """Disconnect the device that the message names, and answer that it is not connected."""
         instance_id = body.text("instance_id") or ""
-        with contextlib.suppress(ValueError):  # an unknown device needs no disconnecting
+        with contextlib.suppress(ValueError):  # an unknown device is not connected anyway
             self.store.set_device_status(instance_id, "disconnected")
         return not_connected(instance_id)
 
     def check_apikey(self, request: Request) -> None:
         """Refuse a call without the right API key."""
         if request.headers.get("apikey") != self.account.apikey:
-            raise refusal(401, "Invalid or missing API key")
+            raise RefusedError.because("Invalid or missing API key", status=401)
 
     def check_token(self, request: Request) -> None:
         """Refuse a call without a valid token."""
@@ -300,20 +310,20 @@ class Endpoint:
             raise RefusedError(unauthenticated(request))
 
 
-def cannot_keep(error: OSError) -> Response:
-    """Say that the call failed for a reason that lies with this machine."""
-    log.error("The sandbox could not keep what it was sent: %s", error)
-    return JSONAnswer({"success": False, "message": f"The sandbox could not keep the message: {error}"}, 507)
+def storage_failed(error: OSError) -> Response:
+    """Answer that this machine could not store the message."""
+    log.error("The sandbox could not store a message: %s", error)
+    return JSONAnswer({"success": False, "message": f"The sandbox could not store the message: {error}"}, 507)
 
 
 def unauthenticated(request: Request) -> Response:
-    """Answer a call without a valid token as Laravel does: a browser is sent to the login page."""
+    """Answer a call without a valid token as Laravel does: redirect to the login page unless the client wants JSON."""
     wants_json = JSON in request.headers.get("accept", "")
     return plain_answer(Fault("unauthorized" if wants_json else "redirect_to_login"))
 
 
 def not_connected(instance_id: str) -> Response:
-    """Say that a device cannot send now."""
+    """Answer that a device is not connected."""
     return JSONAnswer({"success": False, "message": f"WhatsApp instance {instance_id} is not connected"})
 
 
@@ -330,14 +340,14 @@ class Login(Endpoint):
         except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
-            raise refusal(400, "The body must be a JSON object")
+            raise RefusedError.because("The body must be a JSON object", status=400)
         email, password = given.get("email"), given.get("password")
         if not isinstance(email, str) or not re.fullmatch(r"[^@\s]+@[^@\s]+", email):
-            raise refusal(400, "The email must be a valid email address")
+            raise RefusedError.because("The email must be a valid email address", status=400)
         if not isinstance(password, str) or not password:
-            raise refusal(400, "The password field is required")
+            raise RefusedError.because("The password field is required", status=400)
         if (email, password) != (self.account.email, self.account.password):
-            raise refusal(401, "Invalid credentials")
+            raise RefusedError.because("Invalid credentials", status=401)
         return JSONAnswer(
             {
                 "success": True,
@@ -376,15 +386,15 @@ class SendMessage(Endpoint):
     name = "send"
 
     async def read(self, request: Request) -> Body:
-        """Read the form; files go to disk on the way."""
+        """Read the form, writing its files to disk."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
             async for _ in request.stream():
-                pass  # not a form that is documented, and not to be kept
+                pass  # not a documented form; discard it
             return Body()
         try:
             return Body(form=await request.form())
         except (HTTPException, ValueError):
-            # What Starlette found to be wrong, and what the parser and the codecs below it did.
+            # Starlette raises the first, the parser and the codecs below it the second.
             return Body()
 
     async def work(self, request: Request, body: Body) -> Response:
@@ -393,18 +403,18 @@ class SendMessage(Endpoint):
         self.check_token(request)
         form = body.form
         if form is None:
-            raise refusal(400, "The body could not be read as multipart/form-data")
+            raise RefusedError.because("The body is not valid multipart/form-data", status=400)
         if errors := self.validate(form):
-            raise refusal(422, next(iter(errors.values()))[0], errors=errors)
+            raise RefusedError.because(next(iter(errors.values()))[0], status=422, errors=errors)
         instance_id = str(form["instance_id"])
         device = self.store.device(instance_id)
         if device is None:
             reason = "The selected instance_id is invalid."
-            raise refusal(422, reason, errors={"instance_id": [reason]})
+            raise RefusedError.because(reason, status=422, errors={"instance_id": [reason]})
         if not device.connected:
             raise RefusedError(not_connected(instance_id))
         if not self.store.conversations:
-            raise refusal(200, "No conversations remaining")
+            raise RefusedError.because("No conversations remaining", status=200)
         with self.keeping_files() as files:
             if body.keep_files:
                 await asyncio.to_thread(self.save_files, form, files)
@@ -417,7 +427,7 @@ class SendMessage(Endpoint):
                 media=files.get("media"),
             )
             if accepted is None:
-                raise refusal(200, "No conversations remaining")
+                raise RefusedError.because("No conversations remaining", status=200)
         message, remaining = accepted
         return JSONAnswer(
             {
@@ -436,7 +446,7 @@ class SendMessage(Endpoint):
         """
         Check the fields.
 
-        :return: field -> reasons; empty if all is well.
+        :return: field -> reasons; empty if the form is valid.
         """
         errors: dict[str, list[str]] = {}
 
@@ -453,7 +463,7 @@ class SendMessage(Endpoint):
                 "The contact_mobile_number must be a + followed by 8 to 15 digits.",
             )
         for field in ("message", "contact_name"):
-            check(field, lambda value: not isinstance(value, UploadFile), f"The {field} must be a text.")
+            check(field, lambda value: not isinstance(value, UploadFile), f"The {field} must be a string.")
         for field in ("document", "media"):
             check(field, lambda value: not isinstance(value, str), f"The {field} must be a file.")
             if isinstance(form.get(field), UploadFile):
@@ -466,7 +476,7 @@ class SendMessage(Endpoint):
     @staticmethod
     @contextlib.contextmanager
     def keeping_files() -> Iterator[dict[str, ReceivedFile]]:
-        """Collect saved files, and remove them if the message is not kept in the end."""
+        """Collect the saved files, and delete them if the message is not stored in the end."""
         files: dict[str, ReceivedFile] = {}
         try:
             yield files
@@ -476,13 +486,13 @@ class SendMessage(Endpoint):
             raise
 
     def save_files(self, form: FormData, files: dict[str, ReceivedFile]) -> None:
-        """Keep the files of a form."""
+        """Store the files of a form."""
         for field in ("document", "media"):
             upload = form.get(field)
             if isinstance(upload, UploadFile):
                 files[field] = self.store.inbox.save(
                     field,
-                    # Lone surrogates, which odd charsets can bring, could not be sent on in any answer.
+                    # Unusual charsets can produce lone surrogates, which no answer could contain.
                     (upload.filename or "").encode(errors="replace").decode(),
                     upload.content_type or "",
                     upload.file,

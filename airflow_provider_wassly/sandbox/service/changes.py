@@ -1,4 +1,4 @@
-"""How those who show the sandbox's state learn that it has changed."""
+"""Notification of changes, for whatever displays the sandbox's state."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Iterator
 
 
 class Changes:
-    """Wakes tasks of asyncio that wait for a change, whatever thread makes it."""
+    """Wakes asyncio tasks that wait for a change. Any thread may report one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     def note(self) -> None:
-        """Wake all who wait."""
+        """Report a change: wake all waiting tasks."""
         with self._lock:
             for event, loop in self._waiting.items():
-                with contextlib.suppress(RuntimeError):  # a loop that has ended has nobody to wake
+                with contextlib.suppress(RuntimeError):  # the loop has ended, so nobody is waiting there
                     loop.call_soon_threadsafe(event.set)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[asyncio.Event]:
-        """Give an event that is set at each change; who waits clears it."""
+        """Provide an event that every change sets; the waiting task clears it."""
         event = asyncio.Event()
         with self._lock:
             self._waiting[event] = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Which addresses are this machine's own."""
+"""Which addresses belong to this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ipaddress
 
 def is_loopback(host: str) -> bool:
     """
-    Tell whether a host name or address can only mean this machine.
+    Return whether a host name or address can only mean this machine.
 
     :param host: a name or an address, without brackets and port.
     """

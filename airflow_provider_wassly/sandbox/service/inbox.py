@@ -1,8 +1,8 @@
 """
-The messages that were accepted, and their files, on disk.
+The accepted messages and their files, on disk.
 
-SQLite holds the messages: what is shown is read page by page, and a data folder outlives the process. Without a data
-folder all of it is temporary.
+The messages are in SQLite, so that they can be read page by page and a data folder outlives the process. Without a data
+folder everything is temporary.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
 import sqlite3
 import tempfile
@@ -21,9 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from airflow_provider_wassly.sandbox.service.models import Message, ReceivedFile, now
+from airflow_provider_wassly.sandbox.service.contents import measure
+from airflow_provider_wassly.sandbox.service.models import Message, ReceivedFile, utc_now
 
-CHUNK = 1024 * 1024
 DEFAULT_MAX_MESSAGES = 10_000
 DATABASE = "inbox.sqlite3"
 FILES = "files"
@@ -54,10 +53,12 @@ _COLUMNS = ", ".join(field.name for field in dataclasses.fields(Message))
 @dataclasses.dataclass(frozen=True)
 class Contact:
     """
-    Somebody who got messages.
+    A number that messages were sent to.
 
-    :param messages: how many of them are kept.
-    :param last: the newest.
+    :param contact_mobile_number: the number.
+    :param contact_name: the name in the newest message, ``None`` without one.
+    :param messages: how many messages are stored.
+    :param last: the newest message.
     """
 
     contact_mobile_number: str
@@ -68,29 +69,29 @@ class Contact:
 
 class Inbox:
     """
-    The messages, oldest first, and their files. Safe to use from any thread.
+    The messages, oldest first, and their files. Thread-safe.
 
-    :param data_dir: the folder to keep them in; ``None`` for no longer than the sandbox runs.
-    :param max_messages: how many are kept; a further one takes the place of the oldest.
+    :param data_dir: the folder to store them in; ``None`` to delete them when the sandbox stops.
+    :param max_messages: how many messages to keep; each further one replaces the oldest.
     """
 
     def __init__(self, data_dir: Path | None = None, max_messages: int = DEFAULT_MAX_MESSAGES) -> None:
         if not isinstance(max_messages, int) or isinstance(max_messages, bool) or max_messages < 1:
-            raise ValueError(f"max_messages must be a whole number from 1 up, not {max_messages!r}")
+            raise ValueError(f"max_messages must be a positive integer, not {max_messages!r}")
         self.max_messages = max_messages
         self._data_dir = data_dir
         self._lock = threading.RLock()
         self._file_ids = count(1)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._files: Path | None = None
-        # No name: SQLite keeps it in memory, puts on disk what gets large, and leaves nothing behind.
+        # Without a name, SQLite works in memory, moves large data to disk and leaves nothing behind.
         self._database = _connect("")
         self._database.executescript(_TABLES)
         self._number = 0
 
     def open(self) -> None:
         """
-        Be ready for messages.
+        Prepare for receiving messages.
 
         :raises OSError: when the data folder cannot be used; the text says why.
         """
@@ -103,7 +104,8 @@ class Inbox:
             files.mkdir(parents=True, exist_ok=True)
             database = _open_database(self._data_dir / DATABASE)
         except sqlite3.Error as error:
-            raise OSError(errno.EIO, f"cannot use the data folder {self._data_dir}: {_in_words(error)}") from error
+            reason = _describe_database_error(error)
+            raise OSError(errno.EIO, f"cannot use the data folder {self._data_dir}: {reason}") from error
         except OSError as error:
             raise OSError(error.errno, f"cannot use the data folder {self._data_dir}: {error.strerror}") from error
         taken = [int(path.name.partition("-")[0]) for path in files.glob("[0-9]*-*")]
@@ -118,7 +120,7 @@ class Inbox:
         _remove_files(dropped)
 
     def close(self) -> None:
-        """Give the data folder free, or remove the files; the messages stay readable."""
+        """Release the data folder, or delete the files; the messages can still be read."""
         with self._lock:
             self._files = None
             if self._temporary:
@@ -132,25 +134,21 @@ class Inbox:
 
     def save(self, field: str, name: str, content_type: str, source: BinaryIO) -> ReceivedFile:
         """
-        Copy a file to disk, without ever having the whole of it in memory.
+        Copy a file to disk, in chunks.
 
-        :raises OSError: when that fails; nothing of it stays.
+        :raises OSError: when that fails; nothing is left on disk.
         :raises RuntimeError: when the inbox is closed.
         """
         if self._files is None:
             raise RuntimeError("the sandbox has stopped")
-        digest, size = hashlib.sha256(), 0
-        path = self._files / f"{next(self._file_ids)}-{field}"  # never a name that came from outside
+        path = self._files / f"{next(self._file_ids)}-{field}"  # never a name from outside
         try:
             with path.open("wb") as target:
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
-                    digest.update(chunk)
-                    size += len(chunk)
+                size, sha256 = measure(source, target)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return ReceivedFile(field, name, content_type, size, digest.hexdigest(), path)
+        return ReceivedFile(field, name, content_type, size, sha256, path)
 
     def add(
         self,
@@ -163,9 +161,9 @@ class Inbox:
         media: ReceivedFile | None,
     ) -> Message:
         """
-        Keep a message.
+        Store a message.
 
-        :raises OSError: when that fails; nothing of it stays.
+        :raises OSError: when that fails; nothing is stored.
         """
         with self._lock:
             with self._writing():
@@ -183,7 +181,7 @@ class Inbox:
                     instance_id=instance_id,
                     message_type="media" if media else "document" if document else "text",
                     conversation_id=conversation_id,
-                    received_at=now(),
+                    received_at=utc_now(),
                     document=document,
                     media=media,
                 )
@@ -198,9 +196,9 @@ class Inbox:
 
     def clear(self, *, conversations: bool = False) -> None:
         """
-        Forget the messages and remove their files.
+        Delete the messages and their files.
 
-        :param conversations: whether to forget, too, which number has which conversation.
+        :param conversations: whether to also forget each number's conversation id.
         """
         with self._lock:
             with self._writing():
@@ -217,10 +215,10 @@ class Inbox:
         """
         Return messages, oldest first.
 
-        :param after: only those with a higher id.
-        :param before: only those with a lower id, and if there are more than ``limit``, the last of them.
-        :param number: only those to this number.
-        :param limit: how many at most; all by default.
+        :param after: only messages with a higher id.
+        :param before: only messages with a lower id; ``limit`` then keeps the newest of them.
+        :param number: only messages to this number.
+        :param limit: the maximum number of messages. Default: all.
         """
         condition, values = "id > ?", [after, limit]
         if before is not None:
@@ -232,16 +230,17 @@ class Inbox:
         return [self._from_row(row) for row in (rows if before is None else reversed(rows))]
 
     def message(self, message_id: int) -> Message | None:
-        """Return the message with this id."""
+        """Return the message with this id, ``None`` without one."""
         return next(iter(self.messages(after=message_id - 1, before=message_id + 1)), None)
 
     def contacts(self, *, before: int, limit: int) -> list[Contact]:
         """
-        Return those who got messages, who got the newest first.
+        Return the contacts, the one with the newest message first.
 
-        :param before: only those whose newest message has a lower id.
+        :param before: only contacts whose newest message has a lower id.
+        :param limit: the maximum number of contacts.
         """
-        # First the ids, out of the index alone.
+        # The subquery finds the ids from the index alone.
         rows = self._read(
             f"SELECT how_many, {_COLUMNS} FROM message JOIN (SELECT max(id) AS newest, count(*) AS how_many "
             "FROM message GROUP BY contact_mobile_number HAVING max(id) < ? ORDER BY max(id) DESC LIMIT ?) "
@@ -260,7 +259,7 @@ class Inbox:
 
     @property
     def last_id(self) -> int:
-        """The id of the newest message, 0 if there is none."""
+        """The id of the newest message, 0 without one."""
         ((number,),) = self._read("SELECT coalesce(max(id), 0) FROM message")
         return int(number)
 
@@ -270,7 +269,7 @@ class Inbox:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Make one transaction of what is written; say in clear words what fails."""
+        """Write in one transaction, and turn database errors into a readable :class:`OSError`."""
         try:
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -284,7 +283,13 @@ class Inbox:
             raise OSError(errno.EIO, f"cannot write to {self._data_dir or 'the temporary folder'}: {error}") from error
 
     def _drop_oldest(self, number: int) -> list[Message]:
-        """Forget what is too much of ``number`` messages, and return it: the files can go when that is certain."""
+        """
+        Delete the oldest messages beyond the maximum, and return them.
+
+        The caller deletes their files once the transaction is committed.
+
+        :param number: how many messages there are.
+        """
         if number <= self.max_messages:
             return []
         dropped = self.messages(limit=number - self.max_messages)
@@ -311,27 +316,27 @@ class Inbox:
             return None
         values = json.loads(value)
         path = Path(values.pop("path"))
-        # A data folder may have been moved.
+        # The data folder may have been moved.
         return ReceivedFile(**values, path=self._data_dir / FILES / path.name if self._data_dir else path)
 
 
 def _connect(path: str | Path) -> sqlite3.Connection:
-    # Each statement is a transaction of its own where nothing else is said.
+    # Autocommit: each statement is its own transaction unless BEGIN starts one.
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
 
 
 def _open_database(path: Path) -> sqlite3.Connection:
     """
-    Open the database of a data folder, and keep others out of it.
+    Open the database of a data folder, and lock it for this process.
 
-    :raises sqlite3.Error: when it is broken, in use, or cannot be written.
+    :raises sqlite3.Error: when it is damaged, in use or cannot be written.
     """
     database = _connect(path)
     try:
-        # One process at a time: two would give the same ids to different files.
+        # One process at a time: two would give different files the same id.
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = TRUNCATE")
-        database.execute("PRAGMA synchronous = OFF")  # a lost machine may cost the inbox of a test
+        database.execute("PRAGMA synchronous = OFF")  # a crash of the machine may lose test messages
         database.execute("BEGIN EXCLUSIVE")
         ((found,),) = database.execute("PRAGMA user_version")
         ((tables,),) = database.execute("SELECT count(*) FROM sqlite_master")
@@ -349,13 +354,13 @@ def _open_database(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _in_words(error: sqlite3.Error) -> str:
+def _describe_database_error(error: sqlite3.Error) -> str:
     text = " ".join(str(error).split())
     if "locked" in text:
-        return "another sandbox uses it"
+        return "another sandbox is using it"
     if "another version" in text or "unable to open" in text or "readonly" in text or "full" in text:
         return text
-    return f"{DATABASE} is broken ({text}); move it away, or use another folder"
+    return f"{DATABASE} is damaged ({text}); move it away, or use another folder"
 
 
 def _to_row(message: Message) -> list[Any]:
@@ -373,7 +378,7 @@ def _to_row(message: Message) -> list[Any]:
 
 
 def _to_bytes(text: str | None) -> bytes | None:
-    # Odd charsets can bring lone surrogates, which SQLite's texts cannot hold.
+    # Unusual charsets can produce lone surrogates, which SQLite cannot store as text.
     return None if text is None else text.encode(errors="surrogatepass")
 
 
@@ -386,7 +391,7 @@ def _file_to_json(attachment: ReceivedFile | None) -> str | None:
 
 
 def _remove_files(messages: Iterable[Message]) -> None:
-    """Remove the files of messages that are not kept."""
+    """Delete the files of deleted messages."""
     for message in messages:
         for attachment in (message.document, message.media):
             if attachment:

@@ -1,4 +1,4 @@
-"""What the stand-in service deals with: messages, their files, devices, calls."""
+"""The service's data: messages, their files, devices and calls."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 
-def now() -> datetime:
-    """Return the time, with its zone."""
+def utc_now() -> datetime:
+    """Return the current time in UTC."""
     return datetime.now(timezone.utc)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReceivedFile:
     """
-    A file that came with a message; its content lies on disk until the sandbox stops, or in its data folder.
+    A file that came with a message. Its content is on disk until the sandbox stops, or stays in the data folder.
 
     :param field: ``document`` or ``media``.
     :param name: the file name as it was sent.
-    :param content_type: the MIME type as it was sent, ``""`` when there was none.
-    :param size: length in bytes.
-    :param sha256: hexadecimal digest of the content.
-    :param path: where the content lies.
+    :param content_type: the MIME type as it was sent, ``""`` without one.
+    :param size: the length, in bytes.
+    :param sha256: the hexadecimal SHA-256 digest of the content.
+    :param path: the path of the content on disk.
     """
 
     field: str
@@ -44,10 +44,16 @@ class Message:
     """
     A message that the service accepted.
 
-    :param id: counts up from 1 and is never given twice.
-    :param contact_name: ``None`` when it was not sent, as opposed to empty; so with ``message``.
-    :param message_type: ``text``, ``document`` or ``media``; ``media`` when both files were sent.
-    :param conversation_id: one per recipient number.
+    :param id: a number that counts up from 1 and is never reused.
+    :param contact_mobile_number: the recipient.
+    :param contact_name: the contact's name; ``None`` if the request had no such field, ``""`` if it was empty.
+    :param message: the text; ``None`` if the request had no such field, ``""`` if it was empty.
+    :param instance_id: the sending instance.
+    :param message_type: ``text``, ``document`` or ``media``; ``media`` if both files were sent.
+    :param conversation_id: an id for each recipient number.
+    :param received_at: when the message was stored.
+    :param document: the document, ``None`` without one.
+    :param media: the media file, ``None`` without one.
     """
 
     id: int
@@ -64,7 +70,13 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class SandboxDevice:
-    """A WhatsApp Web session of the account."""
+    """
+    A WhatsApp Web session of the account.
+
+    :param status: ``connected``, or why not.
+    :param last_active: an ISO 8601 time.
+    :param instance_id: the id that a message names as its sender.
+    """
 
     id: str
     name: str
@@ -74,11 +86,11 @@ class SandboxDevice:
 
     @property
     def connected(self) -> bool:
-        """Whether messages can be sent from it."""
+        """Whether it can send messages."""
         return self.status == "connected"
 
     def as_json(self) -> dict[str, str]:
-        """The device as the API's device list shows it."""
+        """Return the device as in the API's device list."""
         return {
             "id": self.id,
             "name": self.name,
@@ -91,25 +103,25 @@ class SandboxDevice:
 @dataclasses.dataclass
 class Call:
     """
-    One call of an API endpoint; it changes while the call is under way.
+    A call to an API endpoint, updated while the call is running.
 
     :param endpoint: ``login``, ``devices`` or ``send``.
-    :param content_length: what the request announced, ``None`` if it did not.
-    :param started_at: when the headers had been read.
-    :param bytes_received: how much of the request's body was read.
-    :param status: the status of the answer; ``None`` while there is none, or if there never was one.
-    :param fault: the name of the fault that was applied.
-    :param finished_at: when the last of the answer was handed over, or the connection was lost.
+    :param content_length: the length that the request announced, in bytes; ``None`` if it announced none.
+    :param started_at: when the headers were read.
+    :param bytes_received: how much of the request's body was read, in bytes.
+    :param status: the HTTP status of the answer; ``None`` without an answer.
+    :param fault: the name of the fault that was applied, ``None`` without one.
+    :param finished_at: when the whole answer was sent, or the connection was lost; ``None`` before that.
     """
 
     endpoint: str
     content_length: int | None
-    started_at: datetime = dataclasses.field(default_factory=now)
+    started_at: datetime = dataclasses.field(default_factory=utc_now)
     bytes_received: int = 0
     status: int | None = None
     fault: str | None = None
     finished_at: datetime | None = None
 
     def finish(self) -> None:
-        """Note the end of the call, once."""
-        self.finished_at = self.finished_at or now()
+        """Record the end of the call; only the first time counts."""
+        self.finished_at = self.finished_at or utc_now()

@@ -1,4 +1,4 @@
-"""uvicorn in a thread, on connections that can be made to misbehave."""
+"""uvicorn in a thread, with connections that can misbehave on request."""
 
 from __future__ import annotations
 
@@ -16,42 +16,46 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class Connection(H11Protocol):
-    """A client's connection. The application finds it as ``scope["state"]["connection"]``."""
+    """A client's connection. The application gets it as ``scope["state"]["connection"]``."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Let the application see the connection, in the place that ASGI has for a server's state."""
+        """Pass the connection to the application, in the ASGI state."""
         super().connection_made(transport)
         self.lost = asyncio.Event()
         self.app_state = {**self.app_state, "connection": self}
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wake whoever waits for the end of the connection."""
+        """Wake everything that waits for the end of the connection."""
         super().connection_lost(exc)
         self.lost.set()
 
     def shutdown(self) -> None:
-        """End at once when the server stops: some of the calls would never come to an end by themselves."""
+        """Close at once when the server stops: a call that hangs would never end."""
         self.transport.abort()
 
     async def wait_lost(self, seconds: float | None = None) -> None:
-        """Wait until the client is gone or the server stops, or until the time is over."""
+        """
+        Wait until the client disconnects or the server stops.
+
+        :param seconds: how long to wait at most. Default: no limit.
+        """
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.lost.wait(), seconds)
 
-    async def reset(self) -> None:
-        """End with a TCP reset: what closing means when the linger time is zero."""
+    async def close_with_reset(self) -> None:
+        """Close with a TCP reset, which a linger time of zero causes."""
         linger = struct.pack("ii", 1, 0)
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.transport.abort()
         await self.wait_lost()
 
     async def close(self) -> None:
-        """End as after a whole answer, whatever was sent."""
+        """Close normally, even if the answer is incomplete."""
         self.transport.close()
         await self.wait_lost()
 
     def close_soon(self, seconds: float) -> None:
-        """Serve no further request, and close after a moment in which the client may still trust in it."""
+        """Read no further request, and close after a delay during which the client still considers it open."""
         self.transport.pause_reading()
         self.loop.call_later(seconds, self.transport.close)
 
@@ -65,8 +69,8 @@ def listen(host: str, port: int) -> socket.socket:
     Open a listening socket.
 
     :param host: the address to listen on.
-    :param port: the port, 0 for a free one.
-    :raises OSError: with a text that names address and port.
+    :param port: the port; 0 for a free one.
+    :raises OSError: when that fails; the text names the address and port.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -81,7 +85,7 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except UnicodeError as error:  # no name that DNS could know
+    except UnicodeError as error:  # not a valid DNS name
         raise OSError(errno.EINVAL, f"cannot listen on {host} port {port}: {error}") from error
     except OSError as error:
         raise OSError(error.errno, f"cannot listen on {host} port {port}: {error.strerror}") from error
@@ -90,10 +94,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 class Server:
     """
-    Serve an application on a socket, in a thread, until told to stop.
+    Serves an application on a socket, in a thread.
 
     :param app: the ASGI application.
-    :param listener: a listening socket; it is closed in the end.
+    :param listener: a listening socket; :meth:`stop` closes it.
     """
 
     def __init__(self, app: Any, listener: socket.socket) -> None:
@@ -107,8 +111,8 @@ class Server:
                 lifespan="off",
                 access_log=False,
                 log_level="warning",
-                log_config=None,  # in somebody's test run, their logging is theirs
-                timeout_keep_alive=75,  # as nginx has it; less would close connections between two calls
+                log_config=None,  # leave the logging of the user's test run alone
+                timeout_keep_alive=75,  # nginx's default; a shorter one would close connections between two calls
                 timeout_graceful_shutdown=1,
             )
         )
@@ -117,15 +121,15 @@ class Server:
         )
 
     def start(self) -> None:
-        """Begin to serve; returns when it does."""
+        """Start serving; return once the server is up."""
         self._thread.start()
         while not self._uvicorn.started:
             if not self._thread.is_alive():
-                raise RuntimeError("the sandbox's server did not start; its log says why")
+                raise RuntimeError("the sandbox's server did not start; see its log")
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """End all connections and free the port."""
+        """Close all connections and release the port."""
         self._uvicorn.should_exit = True
         self._thread.join()
         self._listener.close()

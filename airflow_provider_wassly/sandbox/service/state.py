@@ -1,4 +1,4 @@
-"""What the stand-in service knows beside the messages: devices, tokens, quota, calls. Safe to use from any thread."""
+"""The state of the service apart from the messages: devices, tokens, quota and calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_provider_wassly.sandbox.service.changes import Changes
 from airflow_provider_wassly.sandbox.service.inbox import Inbox
-from airflow_provider_wassly.sandbox.service.models import Call, Message, ReceivedFile, SandboxDevice, now
+from airflow_provider_wassly.sandbox.service.models import Call, Message, ReceivedFile, SandboxDevice, utc_now
 
 MAX_LATENCY = 3600
 MAX_CALLS = 10_000
@@ -19,21 +19,21 @@ MAX_CALLS = 10_000
 
 def _device(given: str | Mapping[str, str], number: int) -> SandboxDevice:
     if not isinstance(given, str | Mapping):
-        raise ValueError(f"devices: every device is an instance id or a mapping, not {given!r}")
+        raise ValueError(f"devices: each must be an instance id or a mapping, not {given!r}")
     fields = {"instance_id": given} if isinstance(given, str) else dict(given)
     known = {
         "id": f"device_{number}",
         "name": "Sandbox phone",
         "status": "connected",
-        "lastActive": now().isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "lastActive": utc_now().isoformat(timespec="seconds").replace("+00:00", "Z"),
     }
     if unknown := fields.keys() - known.keys() - {"instance_id"}:
         raise ValueError(f"devices: unknown key {sorted(unknown)[0]!r}")
     if not fields.get("instance_id"):
-        raise ValueError("devices: every device needs an instance_id")
+        raise ValueError("devices: each needs an instance_id")
     for key, value in fields.items():
         if not isinstance(value, str):
-            raise ValueError(f"devices: {key!r} must be a text, not {value!r}")
+            raise ValueError(f"devices: {key!r} must be a string, not {value!r}")
     values = known | fields
     return SandboxDevice(values["id"], values["name"], values["status"], values["lastActive"], values["instance_id"])
 
@@ -45,18 +45,18 @@ def _check_latency(value: object) -> None:
 
 def _check_conversations(value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"conversations must be a whole number from 0 up, not {value!r}")
+        raise ValueError(f"conversations must be an integer of 0 or more, not {value!r}")
 
 
 class ServiceState:
     """
-    The state of the stand-in service. Everything that changes it is a method or a property of this class.
+    The state of the service. Only methods of this class change it. Thread-safe.
 
-    :param inbox: where the messages go.
-    :param changes: is told of every change.
-    :param conversations: how many messages may be sent.
+    :param inbox: stores the messages.
+    :param changes: gets a report of every change.
+    :param conversations: the initial quota.
     :param devices: instance ids, or mappings with the keys of the API's device list.
-    :param token: a bearer token that is valid from the start.
+    :param token: a bearer token to accept from the start.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class ServiceState:
         _check_conversations(conversations)
         self._first_conversations = conversations
         if isinstance(devices, str):
-            raise ValueError(f"devices: a list of them, not {devices!r}")
+            raise ValueError(f"devices must be a list, not {devices!r}")
         self._first_devices = [_device(given, number) for number, given in enumerate(devices, start=1)]
         if len({device.instance_id for device in self._first_devices}) < len(self._first_devices):
-            raise ValueError("devices: an instance_id is there twice")
+            raise ValueError("devices: two have the same instance_id")
         self._begin()
 
     def _begin(self) -> None:
@@ -91,7 +91,7 @@ class ServiceState:
         self.latency = 0.0
 
     def reset(self) -> None:
-        """Forget everything and be as at the start."""
+        """Return to the initial state."""
         with self._lock:
             self.inbox.clear(conversations=True)
             self._begin()
@@ -99,10 +99,10 @@ class ServiceState:
 
     def configure(self, *, latency: float | None = None, conversations: int | None = None) -> None:
         """
-        Change what can be set; all of it or, when a value is wrong, nothing.
+        Change settings. If one value is wrong, nothing changes.
 
-        :param latency: seconds that pass before each answer of the API.
-        :param conversations: how many conversations remain.
+        :param latency: the delay before each API answer, in seconds. Default: unchanged.
+        :param conversations: how many conversations remain. Default: unchanged.
         :raises ValueError: when a value is wrong.
         """
         if latency is not None:
@@ -117,7 +117,7 @@ class ServiceState:
     # Calls
 
     def begin_call(self, endpoint: str, content_length: int | None) -> Call:
-        """Note that a call has come in."""
+        """Record a new call."""
         call = Call(endpoint, content_length)
         with self._lock:
             self._calls.append(call)
@@ -126,7 +126,7 @@ class ServiceState:
 
     @property
     def calls(self) -> list[Call]:
-        """The calls of the API, oldest first: the last :data:`MAX_CALLS` of them."""
+        """The last :data:`MAX_CALLS` API calls, oldest first."""
         with self._lock:
             return list(self._calls)
 
@@ -141,12 +141,12 @@ class ServiceState:
         return token
 
     def is_valid(self, token: str) -> bool:
-        """Tell whether a token is good."""
+        """Return whether a token is valid."""
         with self._lock:
             return token in self._tokens
 
     def expire_tokens(self) -> None:
-        """Make all tokens invalid, the one that was given at the start too."""
+        """Invalidate all tokens, including the initial one."""
         with self._lock:
             self._tokens.clear()
 
@@ -154,26 +154,27 @@ class ServiceState:
 
     @property
     def devices(self) -> list[SandboxDevice]:
-        """The account's devices as they are now."""
+        """The account's devices, with their current status."""
         with self._lock:
             return list(self._devices.values())
 
     def device(self, instance_id: str) -> SandboxDevice | None:
-        """The device with this instance id."""
+        """Return the device with this instance id, ``None`` without one."""
         with self._lock:
             return self._devices.get(instance_id)
 
     def set_device_status(self, instance_id: str, status: str) -> None:
         """
-        Connect or disconnect a device.
+        Set a device's status.
 
+        :param status: ``connected`` or ``disconnected``.
         :raises ValueError: when there is no such device.
         """
         with self._lock:
             device = self._devices.get(instance_id)
             if device is None:
                 known = ", ".join(self._devices) or "none"
-                raise ValueError(f"instance_id: no device {instance_id!r}; there are: {known}")
+                raise ValueError(f"instance_id: unknown device {instance_id!r}; known devices: {known}")
             self._devices[instance_id] = dataclasses.replace(device, status=status)
         self.changes.note()
 
@@ -190,12 +191,12 @@ class ServiceState:
         media: ReceivedFile | None,
     ) -> tuple[Message, int] | None:
         """
-        Keep a message as accepted, and use up one conversation.
+        Store an accepted message, and use up one conversation.
 
-        One message takes one here. What really counts as a conversation only the real service knows.
+        Here each message uses up one conversation. How the real service counts them is not documented.
 
-        :return: the message and how many conversations remain, or ``None`` when there was none left.
-        :raises OSError: when the message cannot be kept.
+        :return: the message and how many conversations remain, or ``None`` if there was none left.
+        :raises OSError: when the message cannot be stored.
         """
         with self._lock:
             if not self.conversations:
@@ -214,12 +215,12 @@ class ServiceState:
         return accepted, remaining
 
     def delete_messages(self) -> None:
-        """Forget the messages and remove their files."""
+        """Delete the messages and their files."""
         self.inbox.clear()
         self.changes.note()
 
     def state(self) -> dict[str, Any]:
-        """The settings and counters at a glance."""
+        """Return the settings and counters, ready for JSON."""
         with self._lock:
             return {
                 "latency": self.latency,

@@ -1,5 +1,5 @@
 """
-What a test asserts about the messages that were sent, and how a difference is shown.
+Assertions about the messages that were sent, and how they show a difference.
 
-Nothing here knows HTTP: it compares messages that the service has kept.
+Nothing here uses HTTP: it compares the stored messages.
 """

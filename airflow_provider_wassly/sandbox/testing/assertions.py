@@ -1,4 +1,4 @@
-"""What a test expects to have been sent, and what it is told when it was not: behind :meth:`Sandbox.assert_sent`."""
+"""The implementation of :meth:`Sandbox.assert_sent`: finds the expected message, or explains why there is none."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_LISTED = 40
 MAX_MESSAGES = 5
 MAX_CLOSEST = 2
 
-_BETWEEN_DIGITS = {"Zs", "Pd", "Cf", "Ps", "Pe"}  # spaces, dashes, marks without width, brackets
+_BETWEEN_DIGITS = {"Zs", "Pd", "Cf", "Ps", "Pe"}  # spaces, dashes, zero-width marks, brackets
 
 
 class Received(Protocol):
-    """What a test asserts about: the sandbox, as far as it is needed here."""
+    """The part of the sandbox that the assertions need."""
 
     @property
     def messages(self) -> list[Message]:
@@ -33,7 +33,7 @@ class Received(Protocol):
 
     @property
     def calls(self) -> list[Call]:
-        """All calls."""
+        """The API calls."""
         ...
 
     @property
@@ -58,31 +58,31 @@ def the_one_sent(
     instance_id: str | None,
 ) -> Message:
     """
-    Return the message that is as described. The parameters are those of :meth:`Sandbox.assert_sent`.
+    Return the one message that matches. The parameters are those of :meth:`Sandbox.assert_sent`.
 
-    :raises AssertionError: when there is none, or more than one.
-    :raises TypeError: when a parameter is of the wrong type; the text names it.
-    :raises ValueError: when a parameter is of the right type and can never be right.
+    :raises AssertionError: when no message matches, or more than one does.
+    :raises TypeError: when a parameter has the wrong type; the text names it.
+    :raises ValueError: when a parameter's value can never match.
     """
     __tracebackhide__ = True
-    fields: list[Expectation] = []
+    expectations: list[Expectation] = []
     if to is not None:
-        fields.append(Value("to", "contact_mobile_number", _number(to)))
+        expectations.append(Value("to", "contact_mobile_number", _as_sent_number(to)))
     if isinstance(text, re.Pattern) and isinstance(text.pattern, str):
-        fields.append(Match("text", text))
+        expectations.append(Match("text", text))
     elif text is not None:
-        fields.append(Text("text", "message", _checked("text", text, "a str or a compiled pattern of str")))
+        expectations.append(Text("text", "message", _checked("text", text, "a str or a compiled pattern of str")))
     for name, file in {"document": document, "media": media}.items():
         if file is not None:
-            fields.append(File.of(name, file))
+            expectations.append(File.of(name, file))
     for name, value in {"contact_name": contact_name, "instance_id": instance_id}.items():
         if value is not None:
-            fields.append(Value(name, name, _checked(name, value, "a str")))
+            expectations.append(Value(name, name, _checked(name, value, "a str")))
     messages = box.messages
-    matching = [message for message in messages if all(field.is_right(message) for field in fields)]
+    matching = [message for message in messages if all(wanted.is_met(message) for wanted in expectations)]
     if len(matching) == 1:
         return matching[0]
-    raise AssertionError("\n".join(_explain(box, fields, messages, matching)))
+    raise AssertionError("\n".join(_explain(box, expectations, messages, matching)))
 
 
 def _checked(name: str, value: Any, what: str) -> str:
@@ -92,8 +92,8 @@ def _checked(name: str, value: Any, what: str) -> str:
     return value
 
 
-def _number(written: Any) -> str:
-    """Return a number as the service gets it: ``+`` and digits."""
+def _as_sent_number(written: Any) -> str:
+    """Return a number as the service receives it: ``+`` and digits."""
     __tracebackhide__ = True
     text = _checked("to", written, "a str")
     digits = ""
@@ -104,68 +104,68 @@ def _number(written: Any) -> str:
             digits += "+" if char == "\uff0b" else char
     found = re.fullmatch(r"(?:\+|00)([1-9][0-9]{7,14})", digits)
     if not found:
-        raise ValueError(f"to must be a number with + or 00 and the country code, not {text!r}")
+        raise ValueError(f"to must be a number that starts with + or 00 and the country code, not {text!r}")
     return f"+{found[1]}"
 
 
 def _explain(
-    box: Received, fields: list[Expectation], messages: list[Message], matching: list[Message]
+    box: Received, expectations: list[Expectation], messages: list[Message], matching: list[Message]
 ) -> Iterator[str]:
     if not messages:
         yield "no message was sent, expected one"
     elif matching:
-        what = "match" if fields else "were sent"
+        what = "match" if expectations else "were sent"
         yield f"{len(matching):,} messages {what}, expected one"
     else:
         one = "1 message was sent, not the expected one"
         yield one if len(messages) == 1 else f"{len(messages):,} messages were sent, none as expected"
-    if fields:
+    if expectations:
         yield ""
         yield "expected"
-        for field in fields:
-            yield f"  {field.name:12}  {field.expected}"
+        for wanted in expectations:
+            yield f"  {wanted.name:12}  {wanted.expected}"
     positions = {message.id: position for position, message in enumerate(messages, start=1)}
     if matching:
         yield ""
-        yield "those that match" if fields else "sent"
+        yield "matching messages" if expectations else "sent"
         yield from _list(matching, positions)
     elif messages:
-        closest = _closest(fields, messages)
+        closest = _closest(expectations, messages)
         for message in closest:
             yield ""
             yield f"closest: message {positions[message.id]} of {len(messages)}"
-            yield from _compare(fields, message)
+            yield from _compare(expectations, message)
         if others := [message for message in messages if message not in closest]:
             yield ""
             yield "the other message" if len(others) == 1 else "the other messages"
             yield from _list(others, positions)
-    if not matching and (calls := _calls(box, bool(messages))):
+    if not matching and (causes := _possible_causes(box, bool(messages))):
         yield ""
-        yield "why, perhaps"
-        yield from (f"  {line}" for line in calls)
+        yield "possible causes"
+        yield from (f"  {line}" for line in causes)
 
 
-def _closest(fields: list[Expectation], messages: list[Message]) -> list[Message]:
-    """Choose the messages of which most fields are right, the most alike of them first."""
-    right = {message.id: sum(field.is_right(message) for field in fields) for message in messages}
-    most = max(right.values())
-    # The newest of very many are enough to look at.
-    nearest = [message for message in messages if right[message.id] == most][-200:]
+def _closest(expectations: list[Expectation], messages: list[Message]) -> list[Message]:
+    """Choose the messages that meet the most expectations, the most similar ones first."""
+    met = {message.id: sum(wanted.is_met(message) for wanted in expectations) for message in messages}
+    most = max(met.values())
+    # If there are very many, the newest will do.
+    nearest = [message for message in messages if met[message.id] == most][-200:]
 
     def likeness(message: Message) -> float:
-        return sum(field.likeness(message) for field in fields if not field.is_right(message))
+        return sum(wanted.likeness(message) for wanted in expectations if not wanted.is_met(message))
 
     nearest.sort(key=likeness, reverse=True)
     return nearest[: MAX_CLOSEST if most else 1]
 
 
-def _compare(fields: list[Expectation], message: Message) -> Iterator[str]:
-    for field in fields:
-        if field.is_right(message):
-            yield f"  {field.name:12}  ok       {field.sent(message)}"
+def _compare(expectations: list[Expectation], message: Message) -> Iterator[str]:
+    for wanted in expectations:
+        if wanted.is_met(message):
+            yield f"  {wanted.name:12}  ok       {wanted.sent(message)}"
             continue
-        first, *more = field.difference(message)
-        yield f"  {field.name:12}  differs  {first}"
+        first, *more = wanted.difference(message)
+        yield f"  {wanted.name:12}  differs  {first}"
         for line in more:
             yield line.rstrip() if line.startswith("    ") else f"  {'':12}           {line}"
 
@@ -184,36 +184,32 @@ def _list(messages: Sequence[Message], positions: dict[int, int]) -> Iterator[st
         yield f"  … and {len(messages) - MAX_MESSAGES:,} more"
 
 
-def _calls(box: Received, any_message: bool) -> list[str]:
-    """Tell which calls failed, and what in the sandbox may be why."""
+def _possible_causes(box: Received, any_message: bool) -> list[str]:
+    """List the failed calls, and states of the sandbox that make calls fail."""
     calls = box.calls
     if not calls and not any_message:
-        return ["nothing called the sandbox: did the task run, and with the sandbox as its connection?"]
+        return ["nothing called the sandbox: did the task run, and does its connection point to the sandbox?"]
     counted = Counter(
         (call.endpoint, outcome) for call in calls if (outcome := _outcome(call, any_message)) is not None
     )
     lines = [
-        f"{number:,} {'call' if number == 1 else 'calls'} of {endpoint} {outcome[number != 1]}"
+        f"{number:,} {'call' if number == 1 else 'calls'} to {endpoint} {outcome}"
         for (endpoint, outcome), number in counted.items()
     ]
     if not any_message and not any(call.endpoint == "send" for call in calls):
         lines.append("send was not called")
     if not box.conversations:
         lines.append("no conversations remain")
-    lines += [f"the device {device.instance_id} is {device.status}" for device in box.devices if not device.connected]
+    lines += [f"device {device.instance_id} is {device.status}" for device in box.devices if not device.connected]
     return lines
 
 
-def _outcome(call: Call, any_message: bool) -> tuple[str, str] | None:
-    """Say how a call failed, in singular and plural; ``None`` if it did not."""
+def _outcome(call: Call, any_message: bool) -> str | None:
+    """Describe how a call failed; ``None`` if it did not."""
     fault = f" (fault {call.fault})" if call.fault else ""
-    if call.status is None and call.finished_at is None:
-        return f"is under way{fault}", f"are under way{fault}"
     if call.status is None:
-        return f"got no answer{fault}", f"got no answer{fault}"
-    answered = f"answered {call.status}{fault}"
+        return f"{'still running' if call.finished_at is None else 'got no answer'}{fault}"
     if call.status == 200 and not fault:
-        if call.endpoint != "send" or any_message:
-            return None
-        answered += " with success: false"  # nothing was accepted
-    return f"was {answered}", f"were {answered}"
+        # With no message accepted, the answer to send must have been a refusal.
+        return "got status 200 with success: false" if call.endpoint == "send" and not any_message else None
+    return f"got status {call.status}{fault}"

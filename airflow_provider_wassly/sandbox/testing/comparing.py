@@ -1,4 +1,4 @@
-"""Texts shown beside each other, so that a person sees in a terminal what differs."""
+"""Comparison of texts, formatted so that a person can see the differences in a terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ MAX_WIDTH = 100
 MAX_PREVIEW = 60
 MAX_DIFF = 24
 MAX_RUN = 8
-#: Of each text; what difflib needs grows much faster than the number of lines.
+#: Lines compared of each text: difflib's running time grows much faster than the number of lines.
 MAX_COMPARED = 40
 CONTEXT = 2
 
 
 def in_bytes(size: int) -> str:
-    """Write a size out."""
+    """Format a size."""
     return "1 byte" if size == 1 else f"{size:,} bytes"
 
 
 def preview(text: str | None) -> str:
-    """Show the beginning of a text on one line."""
+    """Format the beginning of a text on one line."""
     if text is None:
         return "nothing"
     if len(text) <= MAX_PREVIEW:
@@ -32,7 +32,7 @@ def preview(text: str | None) -> str:
 
 
 def apart(expected: str, sent: str | None) -> tuple[str, str]:
-    """Show two texts on one line each; where that would look the same, what differs in them."""
+    """Format two texts on one line each; if they would look the same, show the difference in ASCII."""
     ours, theirs = preview(expected), preview(sent)
     if sent is None or expected == sent or unicodedata.normalize("NFC", ours) != unicodedata.normalize("NFC", theirs):
         return ours, theirs
@@ -42,7 +42,7 @@ def apart(expected: str, sent: str | None) -> tuple[str, str]:
 
 
 def folded(text: str) -> list[str]:
-    """Cut a text into lines that a terminal can show, with what cannot be seen written out."""
+    """Split a text into lines that fit a terminal, with invisible characters escaped."""
     lines = []
     for line in text.split("\n"):
         while len(line) > MAX_WIDTH:
@@ -59,7 +59,7 @@ def _visible(line: str) -> str:
 
 
 def diff(expected: str, sent: str) -> list[str]:
-    """Compare two texts line by line, around the first difference."""
+    """Compare two texts line by line, starting near the first difference."""
     ours, theirs = folded(expected), folded(sent)
     skipped = max(0, differ_at(ours, theirs) - CONTEXT)
     ours, theirs = ours[skipped:], theirs[skipped:]
@@ -80,13 +80,13 @@ def diff(expected: str, sent: str) -> list[str]:
 
 
 def differ_at(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """Return the first place at which two sequences differ, if they do."""
+    """Return the first index at which two sequences differ, or the shorter one's length."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (item, other_item) in pairs if item != other_item), min(len(one), len(other)))
 
 
 def cut(lines: list[str], number: int, margin: str = "") -> list[str]:
-    """Leave out what is too much, and say how much that is."""
+    """Keep the first ``number`` lines, and say how many were left out."""
     if len(lines) <= number:
         return lines
     return [*lines[:number], f"{margin}… {_lines(len(lines) - number, 'more')}"]

@@ -1,9 +1,8 @@
-"""What a test can ask of a message, and how a message differs from it."""
+"""What a test can expect of a message, and how to show where a message differs."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import io
 import re
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from airflow_provider_wassly.sandbox.service.contents import CHUNK_BYTES, measure
 from airflow_provider_wassly.sandbox.service.models import Message, ReceivedFile
 from airflow_provider_wassly.sandbox.testing.comparing import (
     MAX_DIFF,
@@ -24,47 +24,46 @@ from airflow_provider_wassly.sandbox.testing.comparing import (
     preview,
 )
 
-CHUNK = 1024 * 1024
-
 
 @dataclass(frozen=True)
 class Expectation:
     """
-    One thing that is asked of a message.
+    One thing that a test expects of a message.
 
-    :param name: of the parameter.
+    :param name: the parameter of ``assert_sent``.
     """
 
     name: str
 
     @property
     def expected(self) -> str:
-        """What is asked, on one line."""
+        """The expected value, on one line."""
         raise NotImplementedError
 
     def sent(self, message: Message) -> str:
-        """What the message has there, on one line."""
+        """Return the message's value, on one line."""
         raise NotImplementedError
 
-    def is_right(self, message: Message) -> bool:
-        """Tell whether the message has what is asked."""
+    def is_met(self, message: Message) -> bool:
+        """Return whether the message meets the expectation."""
         raise NotImplementedError
 
     def difference(self, message: Message) -> list[str]:
-        """Show both; the first line stands beside the name."""
+        """Show both values; the first line goes next to the name."""
         return [f"expected  {self.expected}", f"sent      {self.sent(message)}"]
 
     def likeness(self, message: Message) -> float:
-        """How near a message comes that is not right, from 0 to 1; in the middle where nothing better is known."""
+        """Return how similar a message is that does not meet the expectation, from 0 to 1; 0.5 if unknown."""
         return 0.5
 
 
 @dataclass(frozen=True)
 class Value(Expectation):
     """
-    A field that holds just this. What was not sent is taken for empty, as it makes no difference to the recipient.
+    An exact value. A field that was not sent counts as empty, because the recipient sees no difference.
 
-    :param attribute: of the message.
+    :param attribute: the message's attribute.
+    :param value: the expected value.
     """
 
     attribute: str
@@ -72,26 +71,26 @@ class Value(Expectation):
 
     @property
     def expected(self) -> str:
-        """What is asked, on one line."""
+        """The expected value, on one line."""
         return preview(self.value)
 
     def sent(self, message: Message) -> str:
-        """What the message has there, on one line."""
+        """Return the message's value, on one line."""
         return preview(getattr(message, self.attribute))
 
-    def is_right(self, message: Message) -> bool:
-        """Tell whether it is the same."""
+    def is_met(self, message: Message) -> bool:
+        """Return whether the value is the same."""
         return (getattr(message, self.attribute) or "") == self.value
 
     def difference(self, message: Message) -> list[str]:
-        """Show both, in a way in which they can be told from each other."""
+        """Show both values so that they can be told apart."""
         ours, theirs = apart(self.value, getattr(message, self.attribute))
         return [f"expected  {ours}", f"sent      {theirs}"]
 
 
 @dataclass(frozen=True)
 class Text(Value):
-    """The text of the message, as a whole."""
+    """The whole text of the message."""
 
     def difference(self, message: Message) -> list[str]:
         """Show both texts, line by line."""
@@ -100,31 +99,31 @@ class Text(Value):
         return ["- expected, + sent", *(f"    {line}" for line in diff(self.value, message.message))]
 
     def likeness(self, message: Message) -> float:
-        """How many characters the texts share, about."""
+        """Estimate how many characters the texts share."""
         return difflib.SequenceMatcher(None, self.value[:1000], (message.message or "")[:1000]).quick_ratio()
 
 
 @dataclass(frozen=True)
 class Match(Expectation):
-    """A text in which a pattern is found."""
+    """A pattern to find in the text."""
 
     pattern: re.Pattern[str]
 
     @property
     def expected(self) -> str:
-        """What is asked, on one line."""
+        """The expected value, on one line."""
         return f"a match of {preview(self.pattern.pattern)}"
 
     def sent(self, message: Message) -> str:
-        """What the message has there, on one line."""
+        """Return the message's value, on one line."""
         return preview(message.message)
 
-    def is_right(self, message: Message) -> bool:
-        """Tell whether the pattern is found."""
+    def is_met(self, message: Message) -> bool:
+        """Return whether the pattern is found."""
         return self.pattern.search(message.message or "") is not None
 
     def difference(self, message: Message) -> list[str]:
-        """Show the pattern and what it was not found in."""
+        """Show the pattern, and the text that does not contain it."""
         lines = folded(message.message or "")
         if len(lines) == 1 and len(lines[0]) <= MAX_PREVIEW:
             return super().difference(message)
@@ -134,9 +133,11 @@ class Match(Expectation):
 @dataclass(frozen=True)
 class Content:
     """
-    What a file holds.
+    The content of a file.
 
-    :param open: opens it for reading.
+    :param size: the length, in bytes.
+    :param sha256: the hexadecimal digest.
+    :param open: opens the content for reading.
     """
 
     size: int
@@ -145,18 +146,19 @@ class Content:
 
     @classmethod
     def of(cls, opener: Callable[[], BinaryIO]) -> Content:
-        """Read it once, piece by piece."""
-        digest, size = hashlib.sha256(), 0
+        """Measure the content that ``opener`` opens."""
         with opener() as source:
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-        return cls(size, digest.hexdigest(), opener)
+            return cls(*measure(source), opener)
 
 
 @dataclass(frozen=True)
 class File(Expectation):
-    """A file: its name, its content or both."""
+    """
+    A file: its name, its content or both.
+
+    :param file_name: the expected name, ``None`` for any.
+    :param content: the expected content, ``None`` for any.
+    """
 
     file_name: str | None
     content: Content | None
@@ -164,13 +166,15 @@ class File(Expectation):
     @classmethod
     def of(cls, name: str, given: Any) -> File:
         """
-        Read what a test gave.
+        Build the expectation from a parameter of ``assert_sent``.
 
-        :raises OSError: when it is a path, and the file cannot be read.
+        :raises OSError: when it is a path and the file cannot be read.
+        :raises ValueError: when it is empty.
+        :raises TypeError: when it has the wrong type.
         """
         __tracebackhide__ = True
         if given == "":
-            raise ValueError(f"{name} must not be empty; whether there is a file says .{name} of the message")
+            raise ValueError(f"{name} must not be empty; to check for a file, look at the message's .{name}")
         if isinstance(given, str):
             return cls(name, given, None)
         if isinstance(given, bytes):
@@ -182,7 +186,7 @@ class File(Expectation):
 
     @property
     def expected(self) -> str:
-        """What is asked, on one line."""
+        """The expected value, on one line."""
         return self._described(preview(self.file_name))
 
     def _described(self, name: str) -> str:
@@ -190,15 +194,15 @@ class File(Expectation):
         return ", ".join([*parts, in_bytes(self.content.size)] if self.content is not None else parts)
 
     def sent(self, message: Message) -> str:
-        """What the message has there, on one line."""
+        """Return the message's value, on one line."""
         file = self._file(message)
         if file is not None:
             return f"{preview(file.name)}, {in_bytes(file.size)}"
         other = message.media if self.name == "document" else message.document
-        return "nothing" if other is None else f"nothing, but as {other.field} {preview(other.name)}"
+        return "nothing" if other is None else f"nothing, but {preview(other.name)} as {other.field}"
 
-    def is_right(self, message: Message) -> bool:
-        """Tell whether name and content, as far as they are asked, are the same."""
+    def is_met(self, message: Message) -> bool:
+        """Return whether the expected name and content are the same."""
         file = self._file(message)
         return (
             file is not None
@@ -207,7 +211,7 @@ class File(Expectation):
         )
 
     def difference(self, message: Message) -> list[str]:
-        """Show names and sizes, and where the contents begin to differ."""
+        """Show names and sizes, and where the contents start to differ."""
         file = self._file(message)
         if file is None:
             return super().difference(message)
@@ -220,7 +224,7 @@ class File(Expectation):
         return lines
 
     def likeness(self, message: Message) -> float:
-        """Half of it is better than nothing."""
+        """Rate a file with the right name or content above any other file, and that above no file."""
         file = self._file(message)
         if file is None:
             return 0
@@ -241,17 +245,17 @@ class File(Expectation):
                 theirs.seek(offset)
                 ours_there, theirs_there = ours.read(16), theirs.read(16)
         except OSError:  # the sandbox has stopped, or the message was deleted
-            return ["the content differs; what was sent is no longer there to look at"]
+            return ["the content differs; the sent file is no longer available"]
         return [
             f"the content differs from offset {offset:,}",
-            f"expected  {ours_there or 'its end'!s}",
-            f"sent      {theirs_there or 'its end'!s}",
+            f"expected  {ours_there or 'end of file'!s}",
+            f"sent      {theirs_there or 'end of file'!s}",
         ]
 
 
 def _first_offset(one: BinaryIO, other: BinaryIO) -> int:
-    """Return where two files that differ begin to."""
+    """Return the offset of the first difference between two files."""
     offset = 0
-    while (chunk := one.read(CHUNK)) == (other_chunk := other.read(CHUNK)) and chunk:
+    while (chunk := one.read(CHUNK_BYTES)) == (other_chunk := other.read(CHUNK_BYTES)) and chunk:
         offset += len(chunk)
     return offset + differ_at(chunk, other_chunk)

@@ -1,5 +1,5 @@
 """
-The inbox page: files for the browser, and the headers that they are served with.
+The inbox page: its files, and the headers to serve them with.
 
-What the page shows comes from the control API.
+The page gets its data from the control API.
 """

@@ -1,4 +1,4 @@
-"""The inbox page: the files of the folder ``page``, and the headers that keep what was sent from becoming code."""
+"""Serves the inbox page from the folder ``page``, with headers that keep message contents from running as code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 FOLDER = Path(__file__).with_name("page")
 
-# Not asked of the machine, whose table may be any: with nosniff, a browser takes no script of another type.
+# Fixed here, because the machine's own table may differ, and with nosniff a browser rejects scripts of the wrong type.
 TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -27,18 +27,18 @@ POLICY = (
 
 async def index(request: Request) -> Response:
     """``GET /``."""
-    return _file("index.html")
+    return _response("index.html")
 
 
 async def part(request: Request) -> Response:
     """``GET /page/NAME``."""
     name = request.path_params["name"]
     if name not in {path.name for path in FOLDER.iterdir()}:
-        raise HTTPException(404, f"The page has no part {name!r}")
-    return _file(name)
+        raise HTTPException(404, f"The page has no file {name!r}")
+    return _response(name)
 
 
-def _file(name: str) -> Response:
+def _response(name: str) -> Response:
     return FileResponse(
         FOLDER / name,
         media_type=TYPES.get(Path(name).suffix, "application/octet-stream"),
@@ -46,7 +46,7 @@ def _file(name: str) -> Response:
             "Content-Security-Policy": POLICY,
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
-            "Cache-Control": "no-cache",  # a newer version of the package brings other files of the same name
+            "Cache-Control": "no-cache",  # another version of the package has different files of the same name
         },
     )
 

@@ -25,7 +25,7 @@ def no_token_of_another_test() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def trusted(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
-    """A TLS server's context and the bundle by which a client trusts it."""
+    """A TLS server's context, and the CA bundle with which a client trusts it."""
     return certificate(tmp_path_factory.mktemp("tls"), "127.0.0.1", "localhost")
 
 
@@ -33,7 +33,7 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, s
 def serve(
     request: pytest.FixtureRequest, trusted: tuple[ssl.SSLContext, str]
 ) -> Iterator[Callable[[Behaviour], RawServer]]:
-    """Start a raw server with a behaviour; the test runs once over plain HTTP and once over TLS."""
+    """Return a function that starts a raw server; the test runs over plain HTTP and over TLS."""
     servers: list[RawServer] = []
 
     def start(behaviour: Behaviour) -> RawServer:
@@ -47,7 +47,7 @@ def serve(
 
 @pytest.fixture
 def connect(trusted: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
-    """Make a client of a server; it trusts the test's certificate and does not wait between attempts."""
+    """Return a function that creates a server's client, which trusts its certificate and retries without waiting."""
     monkeypatch.setattr(client, "_BACKOFF", tenacity.wait_none())
     clients: list[WasslyClient] = []
 
@@ -56,7 +56,7 @@ def connect(trusted: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
             "apikey": "the-apikey",
             "token": "the-token",
             "verify": trusted[1],
-            # Long for a machine that has much else to do; where it is meant to pass, a test says how long it is.
+            # Long, for a busy machine; a test that needs a timeout sets its own.
             "connect_timeout": 20,
             "read_timeout": 20,
             "max_attempts": 1,
@@ -71,7 +71,7 @@ def connect(trusted: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """A file that no socket buffer can hold."""
+    """A file larger than any socket buffer."""
     path = tmp_path / "large.bin"
     with path.open("wb") as file:
         file.truncate(64 * 2**20)

@@ -1,4 +1,4 @@
-"""Servers that do exactly what a test says, byte for byte, over plain HTTP or TLS."""
+"""Servers that do exactly what a test specifies, byte for byte, over plain HTTP or TLS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INSTANCE = "14wdfwef-da6f-11f0-3314-32423432"
 
 
 def answer(status: int, body: bytes | str = b"", *headers: str, length: int | None = None) -> bytes:
-    """Write an HTTP answer; ``length`` announces another length than the true one."""
+    """Return an HTTP answer; ``length`` announces a length other than the real one."""
     body = body.encode() if isinstance(body, str) else body
     lines = [
         f"HTTP/1.1 {status} Reason",
@@ -71,7 +71,7 @@ class Request:
 
     @property
     def is_valid(self) -> bool:
-        """Whether the most lenient parser could take what arrived for a whole send request."""
+        """Whether the most lenient parser could accept what arrived as a complete send request."""
         return f'name="instance_id"\r\n\r\n{INSTANCE}'.encode() in self.body
 
 
@@ -103,13 +103,13 @@ class Peer:
         return Request(method, target, [(name, value) for name, value in headers])
 
     def read_body(self, request: Request, size: int | None = None) -> None:
-        """Read the body, or its first ``size`` bytes and what came along with them."""
+        """Read the body, or its first ``size`` bytes and what arrives with them."""
         wanted = request.length if size is None else size
         while len(request.body) < wanted:
             request.body += self.receive()
 
     def drain(self) -> None:
-        """Read on until the client closes."""
+        """Keep reading until the client closes."""
         with contextlib.suppress(PeerGoneError):
             while True:
                 self.receive()
@@ -119,11 +119,11 @@ class Peer:
             self.sock.sendall(data)
 
     def close(self) -> None:
-        """Close; with unread data in the socket this is a reset, as the kernel has it."""
+        """Close; if there is unread data in the socket, the kernel sends a reset."""
         self.sock.close()
 
     def end(self) -> None:
-        """Say that nothing more will be sent, as a server does that closes in an orderly way."""
+        """Announce the end of sending, as a server does that closes gracefully."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
@@ -205,7 +205,7 @@ class RawServer:
 
 
 def replying(*answers: bytes) -> Behaviour:
-    """Read each request whole and give the answers in turn, the last one for ever."""
+    """Read each whole request and send the answers in turn, repeating the last one."""
     left = list(answers)
 
     def behave(peer: Peer, request: Request) -> None:
@@ -216,7 +216,7 @@ def replying(*answers: bytes) -> Behaviour:
 
 
 def certificate(folder: Path, *names: str) -> tuple[ssl.SSLContext, str]:
-    """Make a self-signed certificate; return the server's side of it and the path that a client trusts it by."""
+    """Create a self-signed certificate; return the server's context and the path of the CA bundle."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wassly test")])
     now = datetime.datetime.now(datetime.timezone.utc)

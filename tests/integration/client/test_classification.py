@@ -1,4 +1,4 @@
-"""What is said of a failed call, for everything that can happen on a connection, over plain HTTP and over TLS."""
+"""How a failed call is classified, for everything that can happen on a connection, over plain HTTP and TLS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from .servers import (
 Serve = Callable[[Behaviour], RawServer]
 
 ACCEPTED = SendReceipt(message_type="text", conversation_id=2, remaining_conversations=40969)
-#: Seconds. What waits for 0.3 is over by then on any machine, and what waits for the other timeouts is not.
+#: Seconds. By then a wait of 0.3 has ended on any machine, and one for the other timeouts has not.
 PATIENCE = 15
 HTML = "<html><body><h1>Gateway</h1></body></html>"
 
@@ -63,7 +63,7 @@ def failure(client: WasslyClient, document: Path | None = None) -> WasslyError:
     return caught.value
 
 
-# What a whole answer means.
+# The meaning of a complete answer.
 
 WHOLE_ANSWERS: dict[str, tuple[bytes, type[WasslyError] | None]] = {
     "success": (SUCCESS, None),
@@ -106,7 +106,7 @@ WHOLE_ANSWERS: dict[str, tuple[bytes, type[WasslyError] | None]] = {
     "419": (answer(419), WasslyRejected),
     "422": (answer(422, '{"message": "Invalid", "errors": {"instance_id": ["is invalid"]}}'), WasslyRejected),
     "429": (answer(429, "{}"), WasslyRateLimited),
-    # A gateway's way to say that somebody behind it, or we, took too long: the service may have worked on.
+    # A gateway's way of saying that a service or the client took too long: the service may have continued.
     "408": (answer(408, HTML), WasslyOutcomeUnknown),
     "460": (answer(460), WasslyOutcomeUnknown),
     "499": (answer(499), WasslyOutcomeUnknown),
@@ -184,7 +184,7 @@ def test_how_long_to_wait_as_a_date(connect: Connect) -> None:
     assert error.retry_after == pytest.approx(300, abs=5)
 
 
-# Answers that do not arrive whole.
+# Incomplete answers.
 
 
 def cut(text: bytes) -> Behaviour:
@@ -213,7 +213,7 @@ CUT_ANSWERS: dict[str, tuple[bytes, type[WasslyError]]] = {
         WasslyOutcomeUnknown,
     ),
     "no chunk": (CHUNKED + b"zz\r\n" + SUCCESS_BODY.encode(), WasslyOutcomeUnknown),
-    # The status alone says that nothing was accepted.
+    # The status alone shows that nothing was accepted.
     "half a 401": (answer(401, "{", length=99), WasslyAuthError),
     "half a 413": (answer(413, "<html>", length=99), WasslyRejected),
     "half a 429": (answer(429, "{", length=99), WasslyRateLimited),
@@ -297,7 +297,7 @@ def test_connection_refused(scheme: str, connect: Connect) -> None:
 
 @contextmanager
 def full_backlog() -> Iterator[int]:
-    """Listen on a port where the kernel answers no further connection attempt."""
+    """Return a port on which the kernel answers no further connection attempts."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -350,7 +350,7 @@ def test_a_tls_handshake_that_does_not_end(connect: Connect) -> None:
         assert time.monotonic() - started < PATIENCE
 
 
-# Connections that end while the request leaves.
+# Connections that end while the request is being sent.
 
 ENDINGS: dict[str, Callable[[Peer], None]] = {"close": Peer.close, "reset": Peer.reset}
 
@@ -407,7 +407,7 @@ def test_a_small_request_that_is_cut_is_never_called_accepted(
     assert type(failure(connect(server.url))) in {WasslyOutcomeUnknown, WasslyUnavailable}
 
 
-# Answers that come while we are still uploading.
+# Answers that come during the upload.
 
 
 def early(text: bytes, *, linger: bool) -> Behaviour:
@@ -451,7 +451,7 @@ def test_an_early_answer_from_a_server_that_closes_is_a_no(
     text = others[name] if name in others else EARLY[name][0]
     server = serve(early(text, linger=False))
     error = failure(connect(server.url), large)
-    # The reset may have swallowed the answer. That it was no whole request is certain either way.
+    # The reset may have discarded the answer. Either way, the request was definitely incomplete.
     if name == "success":
         assert type(error) in {WasslyOutcomeUnknown, WasslyUnavailable}
     else:
@@ -459,7 +459,7 @@ def test_an_early_answer_from_a_server_that_closes_is_a_no(
     assert not server.sends[0].is_valid
 
 
-# Connections that are used again.
+# Reused connections.
 
 
 def test_one_connection_serves_many_calls(serve: Serve, connect: Connect) -> None:
@@ -501,7 +501,7 @@ def test_a_connection_that_rested_is_not_used_again(connect: Connect, monkeypatc
 
 @pytest.mark.parametrize("interim", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"])
 def test_a_late_answer_is_not_taken_for_that_of_the_next_call(interim: bytes, serve: Serve, connect: Connect) -> None:
-    """The first call's answer follows when the second is on its way; the second is rejected."""
+    """The first call's answer arrives while the second is on its way; the second is rejected."""
     rejected = answer(422, '{"success": false, "message": "second"}')
 
     def behave(peer: Peer, request: Request) -> None:
@@ -630,7 +630,7 @@ def test_a_proxy_that_says_nothing(connect: Connect) -> None:
 
 
 def test_through_a_proxy_the_same_is_known(connect: Connect, trusted: tuple[ssl.SSLContext, str], large: Path) -> None:
-    """A tunnel to a server that stops reading: for the large file a no, after a whole body unknown."""
+    """A tunnel to a server that stops reading: not accepted for the large file, unknown after a whole body."""
 
     def tunnel(peer: Peer, request: Request) -> None:
         peer.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -646,7 +646,7 @@ def test_through_a_proxy_the_same_is_known(connect: Connect, trusted: tuple[ssl.
         assert type(failure(client)) is WasslyOutcomeUnknown
 
 
-# The answers to the calls that send nothing.
+# Answers to the calls that send no message.
 
 
 @pytest.mark.parametrize(
@@ -679,16 +679,16 @@ def test_a_wrong_password_is_an_auth_error(connect: Connect) -> None:
     assert "Invalid credentials: ***" in str(error)
 
 
-# What TLS does with a write that fails.
+# Failed writes in TLS.
 
 
 def test_a_tls_write_that_fails_at_its_last_record(
     connect: Connect, trusted: tuple[ssl.SSLContext, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    OpenSSL cuts what it is given into records and fails when one of them cannot be written, whatever left before it.
+    OpenSSL splits data into records and fails when one of them cannot be written, even if others have left.
 
-    A service that gets all but that record must not find a valid request in it, or we must not call it a no.
+    If a service could read a valid request without that record, the outcome must not be "not accepted".
     """
     real_send = ssl.SSLSocket.send
 
@@ -704,7 +704,7 @@ def test_a_tls_write_that_fails_at_its_last_record(
     with RawServer(tls=trusted[0]) as server:
         client = connect(server.url)
         path = tmp_path / "report.bin"
-        # Learn the length of all but the file, then make a body that is a few bytes longer than whole records.
+        # Measure everything except the file, then make a body a few bytes longer than a multiple of the record size.
         path.write_bytes(b"x")
         send(client, path)
         rest = server.sends[0].length - 1
@@ -713,11 +713,11 @@ def test_a_tls_write_that_fails_at_its_last_record(
         error = failure(client, path)
         assert eventually(lambda: len(server.sends) > 1 and len(server.sends[-1].body) > 2**14), "nothing to decide"
         arrived = server.sends[-1]
-        time.sleep(0.2)  # whatever more may come
+        time.sleep(0.2)  # whatever else may arrive
         assert error.accepted is None or not arrived.is_valid
 
 
-# Anything else that a server may say.
+# Any other answer.
 
 ANSWERS = st.one_of(
     st.binary(max_size=200),

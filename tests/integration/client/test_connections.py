@@ -1,4 +1,4 @@
-"""Connections that end, or are answered on, while a message is about to leave; answers without an end."""
+"""Connections that end, or on which an answer arrives, while a message is about to leave; endless answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .test_classification import ACCEPTED, PATIENCE, Serve, failure, send
 
 
 class Departure(SendObserver):
-    """What happens while a message is announced: the announcement waits for what the service does meanwhile."""
+    """An observer whose announcement waits for the service to do something."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -70,10 +70,10 @@ class Departure(SendObserver):
 
 
 def say_goodbye(peer: Peer) -> None:
-    """End in the way of TLS, with an alert, and read on as a service does that lingers."""
+    """Close TLS with an alert, but keep reading, as a lingering service does."""
     if isinstance(peer.sock, ssl.SSLSocket):
         peer.sock.settimeout(0)
-        # Its own half of it is done at once; for the other there is no waiting.
+        # Its own half is done at once; do not wait for the other half.
         with contextlib.suppress(ssl.SSLError):
             peer.sock.unwrap()
         peer.sock.settimeout(None)
@@ -92,7 +92,7 @@ def valid(server: RawServer) -> int:
     return sum(request.is_valid for request in server.sends)
 
 
-# Ended while the message is announced.
+# Connections that end during the announcement.
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -113,7 +113,7 @@ def test_a_kept_connection_that_ends_under_a_message_costs_nothing(how: str, ser
     assert departure.send(client) == ACCEPTED
     assert server.connections == 2
     assert valid(server) == 2
-    # The first announcement was taken back before the second was made.
+    # The first announcement was withdrawn before the second.
     assert (departure.count, departure.refusals) == (2, 1)
 
 
@@ -167,7 +167,7 @@ def test_a_second_end_is_not_answered_at_once_again(serve: Serve, connect: Conne
     server = serve(behave)
     client = connect(server.url, max_attempts=1)
     send(client)
-    # For the second end nobody waits, so it may come too late to be certain.
+    # Nothing waits for the second end, so it may come too late to be noticed.
     assert type(departure.failure(client)) in {WasslyUnavailable, WasslyOutcomeUnknown}
     assert server.connections == 2
 
@@ -228,12 +228,12 @@ def test_through_a_proxy_too(connect: Connect, trusted: tuple[ssl.SSLContext, st
 def test_through_a_proxy_that_is_itself_reached_by_tls_too(
     connect: Connect, trusted: tuple[ssl.SSLContext, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TLS in TLS is no socket, only much like one."""
+    """TLS inside TLS is not a socket, but behaves much like one."""
     departure = Departure()
     passed_on = threading.Event()
 
     def end(peer: Peer) -> None:
-        """End, and wait until the client can see it: the proxy is in between."""
+        """End the connection, and wait until the client, behind the proxy, can see it."""
         peer.end()
         assert passed_on.wait(PATIENCE)
 
@@ -274,7 +274,7 @@ def test_through_a_proxy_that_is_itself_reached_by_tls_too(
         assert valid(server) == 2
 
 
-# Answered while the message is announced.
+# Answers that arrive during the announcement.
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_through_a_proxy_that_is_itself_reached_by_tls_too(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        # An empty line too many is left behind by some services after an answer.
+        # Some services send an extra empty line after an answer.
         (b"\r\n", WasslyUnavailable),
         (answer(401, "{}"), WasslyAuthError),
         (answer(422, "{}"), WasslyRejected),
@@ -300,7 +300,7 @@ def test_after_an_early_no_the_last_part_does_not_leave(
     departure = Departure()
 
     def behave(peer: Peer, request: Request) -> None:
-        # A large one is sent on while the client reads.
+        # A large answer is sent while the client reads.
         departure.meanwhile(lambda: peer.send(interim + text[:1000]))
         peer.send(text[1000:])
         peer.read_body(request)
@@ -340,11 +340,11 @@ def test_an_early_answer_that_is_no_no_is_read_to_its_end(early: bytes, serve: S
     assert error.reason == "second"
 
 
-# Answers that do not come to their end.
+# Answers that do not end.
 
 
 def saying(*parts: bytes, every: float, end: bytes = b"") -> Behaviour:
-    """Read the request and give the parts of the answer in turn, the last one for ever unless there is an ``end``."""
+    """Read the request and send the parts of the answer in turn, repeating the last one unless there is an ``end``."""
 
     def behave(peer: Peer, request: Request) -> None:
         peer.read_body(request)
@@ -374,7 +374,7 @@ ENDLESS: dict[str, tuple[Behaviour, type[WasslyError]]] = {
         saying(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, every=0),
         WasslyOutcomeUnknown,
     ),
-    # The status alone says that nothing was accepted.
+    # The status alone shows that nothing was accepted.
     "the body of a 401": (saying(answer(401, "{", length=10**6), b" ", every=0.05), WasslyAuthError),
 }
 
@@ -406,7 +406,7 @@ def test_a_login_answer_without_end_is_given_up(serve: Serve, connect: Connect) 
 @pytest.mark.realtime
 @pytest.mark.parametrize("pieces", ["interim answers", "headers", "body"])
 def test_a_slow_answer_that_comes_to_its_end_is_an_answer(pieces: str, serve: Serve, connect: Connect) -> None:
-    """It takes longer in all than a silence may last."""
+    """The whole answer takes longer than the read timeout, but no pause does."""
     if pieces == "interim answers":
         parts = [INTERIM] * 8
         end = SUCCESS
@@ -434,7 +434,7 @@ def test_a_silence_is_still_measured_by_itself(serve: Serve, connect: Connect) -
 def test_what_is_left_of_the_limit_does_not_shorten_the_next_call(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timeout of the socket at the end of an answer is not that of the next request."""
+    """The socket's timeout at the end of an answer does not affect the next request."""
     seen: list[float | None] = []
     real_send = socket.socket.send
 

@@ -1,4 +1,4 @@
-"""What the multipart parsers of other languages read, of a whole body and of a cut one."""
+"""What other languages' multipart parsers read from a complete body and from a truncated one."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ TEXT = 'Grüße,\r\n„Welt“ 🌍 \x00 -- "quoted"; name="instance_id"\r\n\r\n
 
 @dataclass
 class Parsed:
-    """What a parser made of a body: text fields, and of each file its name, type and SHA-256."""
+    """A parser's result: text fields, and each file's name, type and SHA-256."""
 
     fields: dict[str, str]
     files: dict[str, tuple[str, str, str]]
 
 
-#: Takes a content type and bodies, each perhaps cut, with the length that was announced; ``None`` is a refusal.
+#: Parses bodies, possibly truncated, with a content type and the announced length; ``None`` means refused.
 Parse = Callable[[str, list[bytes], int], list[Parsed | None]]
 
 
@@ -225,7 +225,7 @@ def parse(request: pytest.FixtureRequest) -> Parse:
     return parse
 
 
-#: Node's built-in parser takes a quote in a name only as browsers write it, ``%22``, which all others read literally.
+#: Node's built-in parser accepts a quote in a name only as browsers write it, ``%22``; all others read that literally.
 without_built_in_node = pytest.mark.parametrize("parse", ["php", "starlette", "busboy"], indirect=True)
 by_every_parser = pytest.mark.parametrize("parse", ["php", "starlette", "busboy", "node"], indirect=True)
 
@@ -244,7 +244,7 @@ def texts(message: str = TEXT) -> dict[str, str]:
 
 
 def body_of(fields: dict[str, str], files: dict[str, Attachment]) -> tuple[str, bytes, int]:
-    """Return content type, body, and how much of it is called harmless."""
+    """Return the content type, the body, and how much of it counts as harmless."""
     with SendBody(fields, files) as body:
         return body.content_type, body.stream.read(), body.harmless
 
@@ -324,7 +324,7 @@ def test_what_is_called_harmless_is_no_valid_request(parse: Parse, with_file: bo
 
 
 def test_php_takes_a_request_without_its_closing_delimiter(php: Parse) -> None:
-    """So all that follows the beginning of the last value has to be called unknown."""
+    """So once the last value has begun to leave, the outcome must count as unknown."""
     content_type, body, harmless = body_of(texts(), {"document": attachment("a.pdf")})
     assert body[harmless:].startswith(b"--" + content_type.partition("boundary=")[2].encode())
     value = body.rindex(INSTANCE.encode())

@@ -146,7 +146,7 @@ def test_netrc_does_not_replace_the_token(
     netrc.write_text("machine localhost login stranger password secret\nmachine 127.0.0.1 login s password s\n")
     netrc.chmod(0o600)
     monkeypatch.setenv(variable, str(netrc if variable == "NETRC" else tmp_path))
-    # As for a host that is not loopback, where the environment is heeded.
+    # As for a host other than loopback, for which the environment's proxies apply.
     monkeypatch.setattr("airflow_provider_wassly.client.client.is_loopback", lambda host: False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -267,7 +267,7 @@ def test_clients_with_the_same_credentials_share_a_token_and_others_do_not(box: 
 
 
 def test_a_token_that_was_rejected_once_is_tried_again_when_there_is_no_login(box: Sandbox) -> None:
-    """Or a moment's 401 would last as long as the process, a triggerer's for one."""
+    """Otherwise a temporary 401 would last as long as the process, which can be a triggerer."""
     box.fail_next("unauthorized", endpoint="devices")
     with WasslyClient(apikey="sandbox-apikey", base_url=box.url, token="sandbox-token") as client:
         with pytest.raises(WasslyAuthError, match="401"):
@@ -316,7 +316,7 @@ def test_a_login_that_does_not_help_ends_after_one_renewal(connect: Connect) -> 
 
 
 class Watched:
-    """A file's content that runs a callback when it has been read up to a point."""
+    """A file that runs a callback once it has been read up to a point."""
 
     def __init__(self, path: Path, after: int, action: Callable[[], None]) -> None:
         self._stream = path.open("rb")
@@ -361,7 +361,7 @@ def test_a_file_that_changes_while_it_is_sent(
                 contact_mobile_number=NUMBER, instance_id="sandbox-instance", message="hi", document=attachment
             )
         assert box.messages == []
-        # The next message goes out as if nothing had been.
+        # The next message goes out as usual.
         client.send_message(contact_mobile_number=NUMBER, instance_id="sandbox-instance", message="next")
     assert [message.message for message in box.messages] == ["next"]
 
@@ -445,7 +445,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert peak_kib(256 * 2**20) - peak_kib(1024) < 8 * 1024
 
 
-# What the log says.
+# Log output.
 
 
 def test_a_dropped_file_is_told_loudly(box: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

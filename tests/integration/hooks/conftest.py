@@ -16,7 +16,7 @@ Connect = Callable[..., WasslyHook]
 
 @pytest.fixture
 def connect(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Return the hook of a connection to the sandbox; ``extra`` is added to the sandbox's own, ``None`` taken out."""
+    """Return a hook connected to the sandbox; ``extra`` updates the connection's extra, and ``None`` removes a key."""
     monkeypatch.setattr(client, "_BACKOFF", tenacity.wait_none())
 
     def make(extra: dict[str, Any] | None = None, **fields: Any) -> WasslyHook:

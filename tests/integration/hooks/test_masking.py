@@ -1,4 +1,4 @@
-"""Secrets: known to Airflow's masker, and not in what we log, raise or show."""
+"""Secrets are registered with Airflow's masker, and not in what the package logs, raises or shows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def masked(text: str) -> str:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """Return what a handler without any masking of Airflow's writes, libraries and debug lines too."""
+    """Return the output of a log handler without Airflow's masking, including libraries and debug lines."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     root = logging.getLogger()
@@ -58,7 +58,7 @@ def test_airflow_masks_every_secret_of_the_connection(connect: Connect, box: San
 
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the tokens that the sandbox gave out."""
+    """Return the tokens that the sandbox issued."""
     tokens: list[str] = []
     login = ServiceState.login
 
@@ -125,7 +125,7 @@ def test_no_secret_shows(
         hook.send_message(NUMBER, "Hello")
     except WasslyError as error:
         shown.append(everything_of(error))
-    # What a debugger or an error reporter shows of the hook: its settings and its client.
+    # The parts of the hook that a debugger or an error reporter shows: its settings and its client.
     shown += [str(hook.test_connection()), repr(hook), repr(vars(hook))]
     for text in [*shown, log.getvalue()]:
         for secret in [*SECRETS, *fetched]:

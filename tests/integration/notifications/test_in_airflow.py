@@ -1,4 +1,4 @@
-"""The notifier as a callback inside of a real Airflow."""
+"""The notifier as a callback inside a real Airflow."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def airflow(box: Sandbox, tmp_path: Path) -> AirflowCli:
 
 
 def runs(airflow: AirflowCli) -> dict[str, str]:
-    """Return the state of the run of each DAG."""
+    """Return the state of each DAG's run."""
     return dict(airflow.query("select dag_id, state from dag_run"))
 
 
 def heads(box: Sandbox) -> list[str]:
     """
-    Return the first line of each message, in the order in which they came, without how long it took.
+    Return the first line of each message, oldest first, without the time taken.
 
-    Here Airflow 3 takes the logical date for the start of a run.
+    Here Airflow 3 uses the logical date as the start of a run.
     """
     return [str(message.message).splitlines()[0].partition(", after")[0] for message in box.messages]
 
@@ -115,7 +115,7 @@ with DAG("of_mapped_tasks", **OPTIONS):
     retried, failed = (str(message.message).splitlines() for message in box.messages[1:3])
     assert retried[1].startswith("DAG `of_a_task`, try 1 of 2")
     assert failed[1].startswith("DAG `of_a_task`, try 2 of 2")
-    # "airflow dags test" of 3.0 to 3.2 does not tell a callback the exception, as Airflow itself does.
+    # Unlike Airflow itself, "airflow dags test" of 3.0 to 3.2 does not pass the exception to a callback.
     error = [] if (3, 0) <= VERSION < (3, 3) else ["`ValueError: no such table: orders`"]
     for lines in (retried, failed):
         assert lines[2 : 3 + len(error)] == [*error, "Logical date: 2026-11-24 00:00 UTC"]
@@ -262,8 +262,8 @@ with DAG("dag_fails", on_failure_callback=broken_first(), **OPTIONS):
         "✅ *DAG succeeded*",
         "❌ *DAG failed*",
     ]
-    # What went wrong stands in the log, and no number does.
-    # Airflow writes it down, with the exception.
+    # The log contains the errors, but no numbers.
+    # Airflow logs the exception.
     error = "WasslyUnavailable: NOT notified: recipient 1 (+44…0123): could not connect to http://127.0.0.1:9 ("
     assert output.count(error) == 5
     assert "There is no connection 'no_such_connection'; create it (type Wassly) or set wassly_conn_id" in output

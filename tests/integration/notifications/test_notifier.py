@@ -1,4 +1,4 @@
-"""The notifier against the sandbox: who gets the message, in which time, and what is said of the others."""
+"""The notifier against the sandbox: who gets the message, within what time, and what is reported about the others."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ Connect = Callable[..., None]
 
 @pytest.fixture
 def box(own_box: Sandbox) -> Sandbox:
-    """One for each test: what was given up may end after it."""
+    """A sandbox for each test: an abandoned call may outlive its test."""
     return own_box
 
 
 @pytest.fixture
 def connect(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Connect:
-    """Add to what the connection's extra holds."""
+    """Add keys to the connection's extra."""
 
     def make(**extra: Any) -> None:
         connection = json.loads(box.connection)
@@ -77,7 +77,7 @@ def error_of(numbers: Any, **arguments: Any) -> WasslyError:
 
 
 def end_of_all_threads() -> None:
-    """Wait for what a call has left behind."""
+    """Wait for a call's remaining threads."""
     for thread in threading.enumerate():
         if thread.name.startswith("wassly-notifier"):
             thread.join(30)
@@ -167,7 +167,7 @@ def test_a_recipient_who_is_not_allowed(box: Sandbox, connect: Connect) -> None:
 
 
 class Storage(MemoryFileSystem):  # type: ignore[misc]
-    """As storages do and that of memory does not: who opens a file gets a stream of their own."""
+    """Each open gets its own stream, as with real storages but not with the memory file system."""
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         return io.BytesIO(self.cat(path)) if mode == "rb" else super().open(path, mode, **options)
@@ -196,20 +196,20 @@ def test_the_timeouts_of_the_connection_do_not_count(box: Sandbox, connect: Conn
     assert recipients(box) == NUMBERS[:1]
 
 
-# The time.
+# The time limit.
 
 
 @pytest.fixture
 def budget(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
-    """The seconds that a notification has."""
+    """Set the time limit of a notification, in seconds."""
     seconds: float = getattr(request, "param", 1.0)
     monkeypatch.setattr(delivery, "_BUDGET", seconds)
     return seconds
 
 
-#: Time enough for those that nothing holds up, on a machine that has much else to do.
+#: Enough for messages that nothing delays, on a busy machine.
 ample = pytest.mark.parametrize("budget", [3.0], indirect=True)
-#: Seconds; without the budget, a call that hangs would take nine.
+#: Seconds; without the time limit, a call that hangs would take nine.
 AT_MOST = 7
 
 
@@ -222,7 +222,7 @@ def test_who_gets_no_answer_in_time_is_unknown_and_the_others_are_not(box: Sandb
     assert time.monotonic() - began < AT_MOST
     assert str(error) == (
         "1 of 3 recipients: UNKNOWN whether notified: recipient 2 (+44…0101): "
-        "no answer came within the 3 s of a notification"
+        "no reply within the 3 s limit of a notification"
     )
     assert recipients(box) == NUMBERS[:3]
 
@@ -236,7 +236,7 @@ def test_a_login_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budget:
     assert time.monotonic() - began < AT_MOST
     failures = error.failures.values() if isinstance(error, WasslyNotificationError) else [error]
     assert [(type(failure), failure.message) for failure in failures] == [
-        (WasslyUnavailable, "it could not be sent within the 1 s of a notification")
+        (WasslyUnavailable, "could not send within the 1 s limit of a notification")
     ] * len(numbers)
     assert box.messages == []
 
@@ -253,7 +253,7 @@ def test_an_upload_that_hangs_is_a_message_that_was_not_sent(box: Sandbox, budge
 
 @pytest.mark.realtime
 def test_when_the_time_is_over_nothing_leaves_any_more(box: Sandbox, budget: float) -> None:
-    box.latency = 1.5  # of the login, and so of the thread that would send after it
+    box.latency = 1.5  # the end of the login, and so of the thread that would send after it
     assert isinstance(error_of(NUMBERS[0]), WasslyUnavailable)
     end_of_all_threads()
     assert box.logins == 1
@@ -296,7 +296,7 @@ def test_who_is_said_not_to_be_notified_is_not_notified_later(
     assert got_it
     assert not got_it & not_notified
     assert len(error.failures) + len(got_it - set(error.failures)) == len(NUMBERS)
-    # Nor is Wassly called for them.
+    # They cause no call to Wassly either.
     assert len([call for call in box.calls if call.endpoint == "send"]) <= len(NUMBERS) - len(not_notified)
 
 
@@ -314,11 +314,11 @@ except Exception as error:
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        # Airflow 2 logs to the standard output.
+        # Airflow 2 logs to standard output.
         last = next(line for line in process.stdout if line.startswith("ended:"))
         ended = time.monotonic()
         assert process.wait(60) == 0
-    assert last == "ended: it could not be sent within the 1 s of a notification\n"
+    assert last == "ended: could not send within the 1 s limit of a notification\n"
     # The thread would wait for nine seconds.
     assert time.monotonic() - ended < AT_MOST
 
@@ -335,7 +335,7 @@ def test_a_rejected_token_is_renewed_within_the_call(box: Sandbox) -> None:
 
 
 def test_airflow_is_called_in_the_calling_thread_alone(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Before 3.2, its answers to other threads can get lost.
+    # Before 3.2, Airflow's answers to other threads can get lost.
     Variables(monkeypatch)
     called: list[tuple[str, str]] = []
 
@@ -373,7 +373,7 @@ def test_the_connection_of_a_storage_is_asked_for_in_the_calling_thread_alone(
         made_in.append((scheme, conn_id, threading.current_thread()))
         return storage
 
-    # Airflow 3.0 and 3.1 have it in the first of them, 2.11 in both, and newer ones in the last.
+    # Airflow 3.0 and 3.1 have it in the first, 2.11 in both, and newer versions in the last.
     for name in ("airflow.io", "airflow.io.store", "airflow.sdk.io"):
         with contextlib.suppress(ImportError):
             module = importlib.import_module(name)
@@ -467,7 +467,7 @@ def test_no_quota_is_kept_where_that_is_not_wanted(
     box: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = Variables(monkeypatch)
-    # A deadline alert can run where writing a Variable never ends.
+    # A deadline alert can run where writing a Variable hangs.
     WasslyNotifier(contact_mobile_number=NUMBERS[0]).notify(
         {"deadline": {"id": "1"}}  # type: ignore[typeddict-unknown-key]
     )
@@ -509,7 +509,7 @@ def test_the_event_loop_goes_on_while_a_message_is_sent(box: Sandbox) -> None:
         await sending
 
     asyncio.run(both())
-    # A loop that stood still would make no round, or the one after.
+    # A blocked loop would not get through its first round, or not through the next one.
     assert rounds["login"] > 2
     assert rounds["send"] > 2
     assert recipients(box) == NUMBERS[:3]

@@ -1,4 +1,4 @@
-"""The broadcast against the sandbox: who gets what, what is said of the others, and what a next try does."""
+"""The broadcast against the sandbox: who gets what, what is reported about the others, and what the next try does."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def shared_box() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def box(shared_box: Sandbox) -> Sandbox:
-    """One sandbox for all of these tests, which are many, as new for each."""
+    """One sandbox for all of these tests, reset for each."""
     Tokens.forget_all()
     shared_box.reset()
     return shared_box
@@ -102,7 +102,7 @@ def box(shared_box: Sandbox) -> Sandbox:
 
 @pytest.fixture(autouse=True)
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Variables:
-    # Wassly's answers, and not the clock, decide how long a test takes.
+    # A test takes as long as Wassly's answers, not as long as the pace.
     monkeypatch.setattr(senders, "_BACKOFF", (0.01, 0.01))
     return Variables(monkeypatch)
 
@@ -117,7 +117,7 @@ def task(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Tas
 
 @pytest.fixture
 def one_task(monkeypatch: pytest.MonkeyPatch) -> Task:
-    """A task that keeps its record where this Airflow does, for all that has nothing to do with it."""
+    """A task with this Airflow's kind of record, for tests that are not about the record."""
     listeners: list[Callable[[Any, bool], None]] = []
     monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
     return a_task(Kept() if HAS_TASK_STATE_STORE else None, listeners)
@@ -129,7 +129,7 @@ def log(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) ->
 
 
 def after(seconds: float) -> Callable[[], bool]:
-    """Return what says so when a time is over."""
+    """Return a function that tells whether a time has passed."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end
 
@@ -139,7 +139,7 @@ def stop() -> None:
 
 
 class Storage(MemoryFileSystem):  # type: ignore[misc]
-    """As storages do and that of memory does not: who opens a file gets a stream of their own."""
+    """Each open gets its own stream, as with real storages but not with the memory file system."""
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         return io.BytesIO(self.cat(path)) if "r" in mode else super().open(path, mode, **options)
@@ -646,7 +646,7 @@ def test_a_long_list_of_what_is_wrong_is_cut(one_task: Task) -> None:
 def test_when_everything_is_right_everything_is_sent(box: Sandbox, task: Task) -> None:
     first = task.run(recipients=[*people(2), {"contact_mobile_number": "x", "name": ""}], validate_first=True)
     assert isinstance(first.error, FAIL)
-    # Nothing had been begun, so the list may be another one.
+    # Nothing was sent, so the list may change.
     task.clear()
     assert task.run(recipients=people(3), validate_first=True).counts == {"accepted": 3}
     assert sent_to(box) == numbers(1, 3)
@@ -658,7 +658,7 @@ def test_what_was_begun_is_not_checked_again(box: Sandbox, task: Task, tmp_path:
     box.fail_next("device_disconnected", to=number(3))
     arguments = {"recipients": people(4), "document": tmp_path / "{{ recipient.name }}.pdf", "validate_first": True}
     assert task.run(**arguments).counts == {"accepted": 2, "not_sent": 2}
-    # Nobody needs it any more, and others wait for theirs.
+    # It is no longer needed, and other threads wait for their turn.
     (tmp_path / "Ann 1.pdf").unlink()
     box.connect_device("sandbox-instance")
     assert task.run(**arguments).counts == {"accepted": 4}
@@ -704,7 +704,7 @@ def test_a_recorded_quota_that_is_old_says_nothing(box: Sandbox, one_task: Task,
     box.conversations = 1001
     airflow.wait(hours=36)
     ended = a_task().run(recipients=people(3), reserve_conversations=999)
-    # The answer to the first message says what is true.
+    # The answer to the first message has the true figure.
     assert ended.counts == {"accepted": 2, "not_sent": 1}
     assert box.conversations == 999
 
@@ -714,7 +714,7 @@ def test_without_a_reserve_the_quota_may_be_used_up(one_task: Task) -> None:
         patch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", box.connection)
         ended = one_task.run(recipients=people(30))
         assert len(box.messages) == 3
-        # Not all of 27 are tried in vain.
+        # Not all 27 are tried.
         assert ended.summary["accepted"] == 3
         assert 10 <= ended.summary["failed"] <= 12
         assert isinstance(ended.error, WasslyError)
@@ -753,7 +753,7 @@ def test_a_token_that_expires_stops_nothing(box: Sandbox, one_task: Task) -> Non
 
 
 def test_a_token_that_is_lost_again_before_it_was_used(box: Sandbox, one_task: Task) -> None:
-    """As when several tasks of one account log in at the same time, and each login ends the token of the other."""
+    """As when several tasks of one account log in at once, and each login invalidates the other's token."""
     box.fail_next("unauthorized", to=number(5), times=2)
     assert one_task.run(recipients=people(20), max_workers=4).counts == {"accepted": 20}
     assert sent_to(box) == numbers(1, 20)
@@ -836,7 +836,7 @@ def test_too_many_requests_hold_all_workers(box: Sandbox, one_task: Task) -> Non
     assert ended.counts == {"accepted": 16}
     (refused,) = [call for call in box.calls if call.fault == "http_429"]
     assert refused.finished_at is not None
-    # Those that had left already go on, and no other leaves.
+    # Messages already on the way continue, and no other leaves.
     end = refused.finished_at + timedelta(seconds=0.95)
     assert sum(refused.finished_at < call.started_at < end for call in box.calls) <= 3
 
@@ -850,7 +850,7 @@ def test_the_pace_is_kept(box: Sandbox, one_task: Task, arguments: dict[str, Any
     assert time.monotonic() - began >= 0.49
 
 
-# What nobody knows.
+# Unknown outcomes.
 
 
 @pytest.mark.parametrize("fault", ["http_500", "hang_after_accept", "reset_after_body", "not_json"])
@@ -1074,13 +1074,13 @@ def test_another_list_is_not_taken_for_the_first_one(box: Sandbox, task: Task, c
     assert "(earlier attempts: 2 accepted, 0 unknown)" in str(ended.error)
     assert sent_to(box) == numbers(1, 2)
     task.clear()
-    # What is written beside the numbers may change.
+    # The other columns may change.
     assert task.run(recipients=people(6, name="Bea")).counts == {"accepted": 6}
     assert sent_to(box) == numbers(1, 6)
     assert texts(box)[number(6)] == "Hello Bea"
 
 
-# In the middle of it.
+# In the middle of sending.
 
 
 @pytest.mark.realtime
@@ -1097,10 +1097,10 @@ def test_a_timeout_leaves_nobody_of_whom_nobody_knows(box: Sandbox, task: Task, 
 
 
 @pytest.mark.realtime
-# A thread that is interrupted while it starts is started once more, and Python says that the second one is too many.
+# A thread interrupted while it starts is started again, and Python complains about the second start.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_timeouts_at_any_moment(box: Sandbox, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Airflow gives each try a process of its own, and so no try finds what an interruption of another one left: a lock
+    # Airflow runs each try in a separate process, so no try finds what another one's interruption left behind: a lock
     # of phonenumbers that is still locked, a module that is half imported.
     monkeypatch.setattr(client_numbers, "_without_trunk_prefix", client_numbers.ReadNumber)
     task.run(recipients=[])
@@ -1108,7 +1108,7 @@ def test_timeouts_at_any_moment(box: Sandbox, task: Task, monkeypatch: pytest.Mo
     while not task.has_succeeded:
         tries += 1
         try:
-            # More and more time, so that it comes to an end on a slow machine too.
+            # More time in each round, so that it ends on a slow machine too.
             with signalled(after(0.02 + 0.0037 * (tries % 7) + 0.001 * tries), stop):
                 task.run(recipients=people(60), max_workers=3)
         except Stopped:  # before the try had begun, or after its end
@@ -1135,7 +1135,7 @@ def test_a_task_that_is_stopped_leaves_nobody_of_whom_nobody_knows(
     with signalled(lambda: len(box.messages) >= 4, kill):
         ended = task.run(recipients=people(12), max_workers=workers)
     assert isinstance(ended.error, Stopped if raises else WasslyBroadcastIncomplete)
-    # Those that were on their way.
+    # The messages that were on the way.
     assert len(box.messages) <= before[0] + workers
     box.latency = 0
     assert task.run(recipients=people(12), max_workers=workers).counts == {"accepted": 12}
@@ -1169,7 +1169,7 @@ def test_a_task_that_is_stopped_does_not_wait_for_an_answer_that_does_not_come(
 
 def test_a_task_that_is_stopped_before_it_begins_sends_nothing(box: Sandbox, one_task: Task) -> None:
     class Slow(list[Any]):
-        """A list that takes its time: the task is stopped meanwhile."""
+        """A slow list: the task is stopped while it is being read."""
 
         def __iter__(self) -> Iterator[Any]:
             one_task.kill()
@@ -1180,7 +1180,7 @@ def test_a_task_that_is_stopped_before_it_begins_sends_nothing(box: Sandbox, one
     assert box.messages == []
 
 
-# What is told, and what is not.
+# What is logged, and what is not.
 
 
 def test_the_log_says_how_long_it_will_take(box: Sandbox, one_task: Task, log: Log) -> None:
@@ -1205,7 +1205,7 @@ def test_progress_is_told_now_and_then(box: Sandbox, one_task: Task, log: Log, m
 
 
 def last(log: Log) -> str:
-    """Return the last line of the log without what Airflow puts around it."""
+    """Return the last line of the log without Airflow's prefix and suffix."""
     text = log.text.strip().splitlines()[-1]
     return re.sub(r"^.*?\] +(?=\S)| \[airflow.*$", "", text)
 
@@ -1302,7 +1302,7 @@ def test_a_number_in_a_path_is_shortened_too(box: Sandbox, one_task: Task, tmp_p
 def test_airflow_is_called_in_the_main_thread_or_while_it_waits(
     box: Sandbox, one_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Before 3.2, its answers to other threads can get lost.
+    # Before 3.2, Airflow's answers to other threads can get lost.
     called: list[tuple[str, str]] = []
 
     def noting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -1338,7 +1338,7 @@ def test_airflow_is_called_in_the_main_thread_or_while_it_waits(
     )
     assert {name for name, _ in called} >= {*names, "get_connection"}
     here = threading.current_thread().name
-    # Those of the record have a thread of their own, for whose end the main thread waits.
+    # The record has its own thread, and the main thread waits for it to end.
     assert {thread for _, thread in called} <= {here, "wassly-send-record"}
     assert {name for name, thread in called if thread != here} <= {"get_variable", "set_variable"}
 

@@ -1,4 +1,4 @@
-"""The broadcast inside of a real Airflow, in every way in which a DAG can use it."""
+"""The broadcast inside a real Airflow, in every way that a DAG can use it."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def airflow(box: Sandbox, folder: Path) -> AirflowCli:
-    """An Airflow that has run all of it."""
+    """An Airflow that has run all of these DAGs."""
     home = folder / "airflow"
     home.mkdir()
     airflow = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": box.connection, "TMPDIR": str(folder)})
@@ -199,7 +199,7 @@ def test_all_of_it_succeeds(airflow: AirflowCli) -> None:
 def test_recipients_from_a_task_and_the_text_from_a_file(airflow: AirflowCli, box: Sandbox) -> None:
     assert sent_by(box, "xcom") == {
         AMIRA: "Dear Amira: 12.50 € (2026-11-24)",
-        # A name is no template.
+        # A name is not a template.
         BOB: "Dear {{ ds }}: 0.99 € (2026-11-24)",
         CHLOE: "Dear Chloé: 0.00 € (2026-11-24)",
     }
@@ -231,7 +231,7 @@ def test_recipients_from_a_csv_file(airflow: AirflowCli, box: Sandbox, folder: P
 
 
 def test_text_and_file_from_tasks(airflow: AirflowCli, box: Sandbox) -> None:
-    # What another task returns is text and no template.
+    # Another task's output is text, not a template.
     assert sent_by(box, "worded") == dict.fromkeys([AMIRA, BOB, CHLOE], "Hello {{ recipient.name }}")
     assert documents_of(box, "worded") == [("flyer.pdf", b"%PDF-1.7 flyer")] * 3
 
@@ -292,7 +292,7 @@ def test_what_a_task_that_failed_has_done_can_be_told(airflow: AirflowCli, box: 
 
 
 def test_tasks_test_works_too(airflow: AirflowCli, box: Sandbox) -> None:
-    # Each of them is a test of its own; none takes another's messages for its own.
+    # Each is a separate test and must not count another's messages.
     messages = [message for message in box.messages if message.instance_id == "tested"]
     assert Counter(message.contact_mobile_number for message in messages) == {AMIRA: 2, BOB: 2, CHLOE: 2}
     assert {message.message for message in messages} == {"tested 2026-11-24"}
@@ -302,8 +302,8 @@ def test_nothing_stays_of_those_that_succeeded(airflow: AirflowCli) -> None:
     states = {**airflow.states("ways"), **airflow.states("native"), **airflow.states("wrong")}
     assert {name for name, state in states.items() if state == "failed"} == {"printed", "unordered[0]", "some"}
     kept = [key for (key,) in airflow.query("select key from variable") if key.startswith("wassly_broadcast")]
-    # But on 3.3: head, journal and the one chunk of "some", which can be cleared. Airflow 2 tells nobody that what
-    # `tasks test` ran has succeeded.
+    # Except on 3.3, these remain: head, journal and the only chunk of "some", which can be cleared. Airflow 2 does not
+    # report the success of what `tasks test` ran.
     assert len(kept) == (0 if VERSION[:2] == (3, 3) else 3 if VERSION >= (3, 0) else 9)
 
 

@@ -1,4 +1,4 @@
-"""The operator inside of a real Airflow, in every way in which a DAG can use it."""
+"""The operator inside a real Airflow, in every way that a DAG can use it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_example_of_a_failure_tells_of_it(airflow: AirflowCli, box: Sandbox)
     assert {name for name, state in states.items() if state == "failed"} == {"load[0]", "load[2]", "publish"}, output
     told = {message.contact_mobile_number: message.message or "" for message in box.messages}
     assert len(box.messages) == 3
-    # These versions tell it only to the callbacks of a real run.
+    # These versions pass it only to the callbacks of a real run.
     reason = "see the log" if (3, 0) <= VERSION < (3, 3) else "the web server refuses the password"
     assert told["+447700900123"].endswith(f"is not published: _{reason}_")
     assert told["+447700900101"] == told["+447700900102"]
@@ -173,5 +173,5 @@ with DAG("one", **OPTIONS) as dag:
     )
     command = "tasks test one send 2026-11-24"
     airflow.run("dags reserialize", command, command)
-    # Each of them is a test of its own; none takes another's message for its own.
+    # Each is a separate test and must not count another's message.
     assert [message.message for message in box.messages] == ["tested 2026-11-24", "tested 2026-11-24"]

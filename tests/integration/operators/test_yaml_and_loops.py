@@ -1,4 +1,4 @@
-"""The operators in a DAG that is written in YAML, and in a loop of tasks: both are new in Airflow 3.4."""
+"""The operators in a DAG written in YAML, and in a loop of tasks: both are new in Airflow 3.4."""
 
 from __future__ import annotations
 

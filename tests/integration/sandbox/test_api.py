@@ -92,7 +92,7 @@ def test_a_message_is_answered_as_documented(box: Sandbox) -> None:
     }
 
 
-# Who may call
+# Authentication
 
 
 @pytest.mark.parametrize("method_and_path", [("GET", DEVICES), ("POST", SEND)])
@@ -372,7 +372,7 @@ def test_it_can_be_stopped_and_started_again() -> None:
     for _ in range(2):
         with box:
             assert send(box, message="Hello").status_code == 200
-            with pytest.raises(RuntimeError, match="running already"):
+            with pytest.raises(RuntimeError, match="already running"):
                 box.start()
         box.stop()
     assert len(box.messages) == 2
@@ -393,7 +393,7 @@ def test_a_taken_port_is_named(box: Sandbox) -> None:
 def test_it_stops_at_once_whatever_goes_on() -> None:
     box = Sandbox().start()
     assert box._server is not None
-    box._server._uvicorn.config.timeout_graceful_shutdown = 60  # which it does not need
+    box._server._uvicorn.config.timeout_graceful_shutdown = 60  # which is not needed
     box.fail_next("hang_after_accept")
     with Wire(box.host, box.port) as hanging, Wire(box.host, box.port) as sending:
         hanging.begin_form(len(form(message="a")))
@@ -408,7 +408,7 @@ def test_it_stops_at_once_whatever_goes_on() -> None:
         assert hanging.answer().end in {"reset", "closed"}
 
 
-# Clients as they come
+# Unusual clients
 
 
 def test_many_clients_at_once_lose_nothing_and_get_nothing_twice() -> None:

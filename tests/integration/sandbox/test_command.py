@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own, as a shell and tests in other processes use it."""
+"""The sandbox in a separate process, as used by a shell and by tests in other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIB = 2**20
 
 
 class Running:
-    """A sandbox in another process, with what it printed when it started."""
+    """A sandbox in another process, with the lines that it printed when it started."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -60,11 +60,11 @@ def other() -> Iterator[Running]:
 
 def test_it_says_where_it_listens_what_it_is_and_how_to_use_it(other: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     listens, where, warning, export = other.lines
-    assert listens == f"The Wassly sandbox listens on {other.url}"
-    assert where == f"Its inbox, to open in a browser: {other.url}/"
+    assert listens == f"The Wassly sandbox is listening on {other.url}"
+    assert where == f"Open the inbox in a browser: {other.url}/"
     assert other.url.startswith("http://127.0.0.1:")
     assert "local use only" in warning
-    # What a shell makes of it:
+    # As a shell reads it:
     done = subprocess.run(
         ["sh", "-c", f'{export}; printf %s "$AIRFLOW_CONN_WASSLY_DEFAULT"'], capture_output=True, text=True, check=True
     )
@@ -116,7 +116,7 @@ def test_a_signal_ends_it_with_exit_0_even_while_a_call_hangs(number: signal.Sig
         assert (other.process.returncode, stdout, stderr) == (0, "", "")
 
 
-# What a client sees that is not an answer with status 200.
+# What a client sees, where that is not an answer with status 200.
 SEEN = {
     "http_500": "500",
     "http_502_html": "502",

@@ -268,9 +268,9 @@ def test_all_can_be_reset(box: Sandbox) -> None:
         ("POST", "faults", "[]", 400, "JSON object"),
         ("POST", "faults", "{", 400, "JSON object"),
         ("POST", "faults", "{}", 422, "name is required"),
-        ("POST", "faults", '{"name": "nonsense"}', 422, "name: there is no fault 'nonsense'"),
+        ("POST", "faults", '{"name": "nonsense"}', 422, "name: unknown fault 'nonsense'"),
         ("POST", "faults", '{"name": null}', 422, "name"),
-        ("POST", "faults", '{"name": "http_500", "time": 2}', 422, "'time'; there are: early, endpoint, name"),
+        ("POST", "faults", '{"name": "http_500", "time": 2}', 422, "'time'; choose from early, endpoint, name"),
         ("POST", "faults", '{"name": "http_500", "times": 0}', 422, "times"),
         ("POST", "faults", '{"name": "http_500", "times": 1.5}', 422, "times"),
         ("POST", "faults", '{"name": "http_500", "share": 0}', 422, "share"),
@@ -292,7 +292,7 @@ def test_all_can_be_reset(box: Sandbox) -> None:
         ("PATCH", "state", '{"conversations": -1}', 422, "conversations"),
         ("PATCH", "state", '{"conversations": 1.0}', 422, "conversations"),
         ("PATCH", "state", '{"conversations": 5, "latency": -1}', 422, "latency"),
-        ("PATCH", "state", '{"messages": 0}', 422, "'messages'; there are: conversations, latency"),
+        ("PATCH", "state", '{"messages": 0}', 422, "'messages'; choose from conversations, latency"),
         ("POST", "devices/unknown/connect", "", 404, "unknown"),
         ("POST", f"devices/{INSTANCE}/destroy", "", 404, "destroy"),
         ("PUT", "state", "{}", 405, "Method Not Allowed"),
@@ -352,7 +352,7 @@ def test_no_path_leads_to_other_files(box: Sandbox, target: str) -> None:
     assert b"root:" not in answer.raw
 
 
-# Who may use it
+# Access
 
 
 def asked_as(box: Sandbox, host: str, *headers: str) -> int:

@@ -1,4 +1,4 @@
-"""What each fault does on the wire, seen by a client that reads and writes raw bytes."""
+"""What each fault does on the wire, seen by a client that works with raw bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGE = 64 * 2**20
 
 
 def exchange(box: Sandbox, *files: bytes, patience: float = 20, end_within: float = 0.03, **fields: str) -> Answer:
-    """Make one send call on a connection of its own."""
+    """Make one send call on a separate connection."""
     body = form(*files, **({"message": "Hello"} | fields))
     with Wire(box.host, box.port) as wire:
         wire.begin_form(len(body), body)
@@ -38,12 +38,12 @@ def exchange(box: Sandbox, *files: bytes, patience: float = 20, end_within: floa
 
 
 def patience_with(fault: str) -> float:
-    """How long to wait for an answer: not long where none comes, and else as long as a loaded machine needs."""
+    """Seconds to wait for an answer: few if none will come, otherwise enough for a loaded machine."""
     return 0.2 if fault.startswith("hang") else 20
 
 
 def begin(box: Sandbox, length: int) -> Wire:
-    """Begin a send call; the body is to follow."""
+    """Start a send call; the body follows later."""
     wire = Wire(box.host, box.port)
     wire.begin_form(length)
     return wire
@@ -267,7 +267,7 @@ def test_a_hang_can_be_had_with_a_small_body_too(box: Sandbox, fault: str) -> No
     assert box.messages == []
 
 
-# Resets: where nothing is left unread, only SO_LINGER makes the end a reset, so those are no accident
+# Resets: with nothing left unread, only SO_LINGER causes a reset, so these are not accidental
 
 
 def test_reset_before_body_is_a_reset_after_the_headers(box: Sandbox) -> None:
@@ -319,7 +319,7 @@ def test_a_reset_ends_its_own_connection_only(box: Sandbox) -> None:
         assert other.answer().status == 200
 
 
-# Which calls are struck
+# Which calls are affected
 
 
 def test_as_many_calls_are_struck_as_were_asked_for(box: Sandbox) -> None:

@@ -1,4 +1,4 @@
-"""What the sandbox keeps, for how long, and what it says when it cannot."""
+"""What the sandbox stores, for how long, and the errors when it cannot."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_was_deleted_does_not_come_back(tmp_path: Path) -> None:
     with Sandbox(data_dir=tmp_path) as box:
         assert box.messages == []
         send(box.url, message="after")
-        assert box.messages[0].id == 2  # an id is never given twice
+        assert box.messages[0].id == 2  # ids are never reused
 
 
 def test_messages_stay_readable_when_it_has_stopped(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_odd_text_is_kept_as_it_is(tmp_path: Path) -> None:
 def test_two_sandboxes_cannot_share_a_folder(tmp_path: Path) -> None:
     with Sandbox(data_dir=tmp_path) as box:
         other = Sandbox(data_dir=tmp_path)
-        with pytest.raises(OSError, match=f"cannot use the data folder {tmp_path}: another sandbox uses it"):
+        with pytest.raises(OSError, match=f"cannot use the data folder {tmp_path}: another sandbox is using it"):
             other.start()
         send(box.url, message="Hello")
         assert texts(box) == ["Hello"]
@@ -111,7 +111,7 @@ def test_two_sandboxes_cannot_share_a_folder(tmp_path: Path) -> None:
 
 def broken(folder: Path) -> str:
     (folder / "inbox.sqlite3").write_bytes(b"not a database" * 100)
-    return "inbox.sqlite3 is broken (file is not a database); move it away, or use another folder"
+    return "inbox.sqlite3 is damaged (file is not a database); move it away, or use another folder"
 
 
 def damaged(folder: Path) -> str:
@@ -121,7 +121,7 @@ def damaged(folder: Path) -> str:
     content = bytearray((folder / "inbox.sqlite3").read_bytes())
     content[8192:65536] = b"\xff" * (65536 - 8192)
     (folder / "inbox.sqlite3").write_bytes(content)
-    return "inbox.sqlite3 is broken"
+    return "inbox.sqlite3 is damaged"
 
 
 def newer(folder: Path) -> str:
@@ -155,7 +155,7 @@ def test_an_empty_name_is_no_folder() -> None:
         Sandbox(data_dir="")
 
 
-# A full disk, as a limit on the length of files brings it about: for the process that serves only.
+# A full disk, simulated with a file size limit for the serving process only.
 
 
 @contextmanager
@@ -180,23 +180,23 @@ def test_a_message_that_cannot_be_kept_is_not_accepted(tmp_path: Path) -> None:
         assert send(url, part("document", b"x" * 100_000, "small.bin")).status_code == 200
         too_large = send(url, part("document", b"x" * 300_000, "large.bin"))
         assert too_large.status_code == 507
-        assert "could not keep the message" in too_large.json()["message"]
+        assert "could not store the message" in too_large.json()["message"]
         statuses = [send(url, message="x" * 20_000).status_code for _ in range(20)]
         state = requests.get(f"{url}/sandbox/state", timeout=10).json()
         accepted = 1 + statuses.count(200)
-        # The database was full some time.
+        # At some point the database was full.
         assert set(statuses) == {200, 507}
         assert state["messages"] == accepted
         assert state["conversations"] == 1000 - accepted
         process.terminate()
         _, errors = process.communicate(timeout=10)
-    assert "could not keep what it was sent" in errors
+    assert "The sandbox could not store a message: " in errors
     assert len(list((tmp_path / "files").iterdir())) == 1
     with Sandbox(data_dir=tmp_path) as box:
         assert len(box.messages) == accepted
 
 
-# At most so many
+# The maximum number of messages
 
 
 @pytest.mark.parametrize("where", ["temporary", "data folder"])
@@ -226,7 +226,7 @@ def test_a_folder_that_holds_more_is_cut_to_the_newest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, None])
 def test_a_wrong_number_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="max_messages must be a whole number from 1 up"):
+    with pytest.raises(ValueError, match="max_messages must be a positive integer"):
         Sandbox(max_messages=value)
 
 
@@ -242,7 +242,7 @@ def test_an_inbox_of_ten_thousand_is_read_page_by_page() -> None:
 
 
 def keep(box: Sandbox, number: int) -> None:
-    """Have the sandbox keep messages, without the time that HTTP would take."""
+    """Store messages in the sandbox directly, which is faster than over HTTP."""
     for place in range(number):
         box._store.accept(
             contact_mobile_number=f"+49170{place % 2000:07}",
@@ -254,7 +254,7 @@ def keep(box: Sandbox, number: int) -> None:
         )
 
 
-# What changes is told
+# Events
 
 
 class Listener:
@@ -282,13 +282,13 @@ class Listener:
         self.answer.close()
 
     def close_with(self, change: Callable[[], object]) -> None:
-        """End; of the reading thread's own accord, when it has something to read."""
+        """Stop the reading thread, by giving it something to read."""
         self._closed = True
         change()
         self._thread.join(10)
 
     def sees(self, **expected: Any) -> bool:
-        """Wait until an event says so."""
+        """Wait for an event that meets the condition."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: any(expected.items() <= event.items() for event in self.events), timeout=10
@@ -369,13 +369,13 @@ def test_what_was_sent_is_never_a_page(box: Sandbox) -> None:
     assert answer.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
 
 
-# Faults for a share of the calls
+# Faults with a share
 
 
 def test_a_share_of_the_calls_fails(box: Sandbox) -> None:
     box.fail_next("http_429", share=0.5, to=NUMBER)
     statuses = [send(box.url, message="Hello").status_code for _ in range(100)]
-    # That fewer than 15 or more than 85 of 100 fall so has a chance of less than one in a billion.
+    # The chance of fewer than 15 or more than 85 out of 100 is less than one in a billion.
     assert 15 < statuses.count(429) < 85
     assert send(box.url, message="Hello", contact_mobile_number="+4917000000").status_code == 200
     assert [fault.times for fault in box.faults] == [None]
@@ -398,7 +398,7 @@ def test_all_calls_can_fail_until_that_is_ended(box: Sandbox) -> None:
 
 
 def test_the_folder_is_not_written_by_others_than_its_owner(tmp_path: Path) -> None:
-    """Not more open than the user's umask makes any file."""
+    """Files are no more accessible than the user's umask allows."""
     old = os.umask(0o077)
     try:
         with Sandbox(data_dir=tmp_path / "data") as box:

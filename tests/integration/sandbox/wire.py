@@ -1,4 +1,4 @@
-"""A client that decides about every byte it sends, and sees how the connection ends."""
+"""A client that controls every byte it sends and sees how the connection ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOUNDARY = "wassly-test-boundary"
 
 
 def part(name: str, content: bytes, filename: str | None = None, content_type: str | None = None) -> bytes:
-    """One part of a form, laid out as PHP, Python and Node read it."""
+    """Return one part of a form, in the layout that PHP, Python and Node read."""
     head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"'
     if filename is not None:
         head += f'; filename="{filename}"'
@@ -38,7 +38,7 @@ def part(name: str, content: bytes, filename: str | None = None, content_type: s
 
 
 def form(*files: bytes, **fields: str) -> bytes:
-    """A whole form, files first; with recipient and instance unless they are given otherwise."""
+    """Return a whole form, files first, with default recipient and instance."""
     texts = {"contact_mobile_number": NUMBER, "instance_id": INSTANCE, **fields}
     parts = [*files, *(part(name, text.encode()) for name, text in texts.items())]
     return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
@@ -46,7 +46,7 @@ def form(*files: bytes, **fields: str) -> bytes:
 
 @dataclass
 class Answer:
-    """What came back until the connection ended or fell silent.
+    """What was received until the connection ended or fell silent.
 
     :param end: ``closed`` (FIN), ``reset`` (RST) or ``silent``.
     """
@@ -68,7 +68,7 @@ class Answer:
 
     @property
     def whole(self) -> bool:
-        """Whether all is there that the headers announce."""
+        """Whether everything that the headers announce has arrived."""
         return b"\r\n\r\n" in self.raw and len(self.body) >= int(self.headers["Content-Length"] or 0)
 
     @property
@@ -79,8 +79,8 @@ class Answer:
 class Wire:
     """A TCP connection to the sandbox.
 
-    :param host: where it listens.
-    :param port: where it listens.
+    :param host: the sandbox's host.
+    :param port: the sandbox's port.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -99,7 +99,7 @@ class Wire:
         self.socket.sendall(data)
 
     def begin_form(self, length: int, body: bytes = b"") -> None:
-        """Send the headers of a send call, and at once with them what is given of the body."""
+        """Send the headers of a send call together with the given part of the body."""
         headers = {
             "Host": "127.0.0.1",
             **CREDENTIALS,
@@ -113,8 +113,8 @@ class Wire:
         """
         Read until the connection ends or falls silent.
 
-        :param patience: seconds to wait for each piece of the answer.
-        :param end_within: seconds to wait, once the answer is whole, for the end of the connection.
+        :param patience: seconds to wait for each part of the answer.
+        :param end_within: seconds to wait for the connection to end after the whole answer.
         """
         answer = Answer(b"", "silent")
         try:
@@ -132,7 +132,7 @@ class Wire:
             return answer
 
     def takes_all(self, size: int, patience: float = 10) -> bool:
-        """Send so many bytes; tell whether the other side took them, so many seconds without progress mean no."""
+        """Send this many bytes; return whether the other side took them without pausing for this many seconds."""
         block = bytes(65536)
         self.socket.settimeout(patience)
         try:
@@ -162,7 +162,7 @@ def speaks_ipv6() -> bool:
 
 
 def eventually(condition: Any, seconds: float = 20) -> bool:
-    """Wait until something holds that another thread brings about."""
+    """Wait until another thread makes a condition true."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

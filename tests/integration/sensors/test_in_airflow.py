@@ -1,4 +1,4 @@
-"""The sensors inside of a real Airflow."""
+"""The sensors inside a real Airflow."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_sensors_in_a_dag(box: Sandbox, tmp_path: Path) -> None:
     box.disconnect_device("sandbox-instance")
 
     def come_back() -> None:
-        # The sensor has looked, and its trigger has more than once.
+        # The sensor has checked, and its trigger has checked more than once.
         if eventually(lambda: sum(call.endpoint == "devices" for call in box.calls) >= 3, seconds=120):
             box.connect_device("sandbox-instance")
 

@@ -1,4 +1,4 @@
-"""The sensors in each of their modes, against the sandbox."""
+"""The sensors in every mode, against the sandbox."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run(sensor: WasslySensor, deferrals: int = 1000) -> Any:
             again: Any = deferred
         row = Trigger.from_object(again.trigger)
         (event,) = asyncio.run(_events(type(again.trigger)(**row.kwargs)))
-        # "airflow dags test" gives nothing else to the task.
+        # "airflow dags test" passes nothing else to the task.
         kwargs = {"event": json.loads(json.dumps(event.payload))}
         step = partial(sensor.resume_execution, again.method_name, kwargs, CONTEXT)
 
@@ -103,7 +103,7 @@ def probes(box: Sandbox) -> int:
     return sum(call.endpoint == "send" for call in box.calls)
 
 
-# What both have in common.
+# Both sensors.
 
 
 @pytest.mark.parametrize("make", [quota_sensor, device_sensor])
@@ -187,7 +187,7 @@ def test_a_probe_tells(mode: str, box: Sandbox, airflow: Variables) -> None:
     assert run(sensor, deferrals=0)["remaining_conversations"] == 999
     (message,) = box.messages
     assert (message.contact_mobile_number, message.message) == (TO, "how much?")
-    # Now it is known.
+    # Now there is a reading.
     assert run(quota_sensor(mode, probe_to=TO))["remaining_conversations"] == 999
     assert probes(box) == 1
     airflow.wait(hours=36)
@@ -310,10 +310,10 @@ def test_each_poke_logs_one_line(
     sensor = quota_sensor()
     for _ in range(2):
         sensor.poke(CONTEXT)
-    # Airflow 3 does not log by way of the standard library.
+    # Airflow 3 does not log through the standard library.
     printed = caplog.text or capsys.readouterr().out
     assert printed.count("Waiting, quota too low: 199 left (reading 3 min old), 200 needed") == 2
-    # Its own lines; Airflow has others.
+    # Only the sensor's own lines, not Airflow's.
     assert sum("WasslyQuotaSensor" in line for line in printed.splitlines()) == 2
 
 

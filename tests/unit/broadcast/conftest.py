@@ -15,5 +15,5 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the record be written in place: a virtual clock knows no threads but its own."""
+    """Write the record in the calling thread, because a virtual clock knows only its own threads."""
     monkeypatch.setattr(record, "in_one_piece", lambda access: access())

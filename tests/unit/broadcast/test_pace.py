@@ -1,4 +1,4 @@
-"""A steady pace, whatever comes in between."""
+"""A steady pace, whatever happens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.clock import VirtualClock
 
 GAP = 6.0  # seconds between two messages at ten a minute
 
-#: So much shorter a gap may be after a message that was late, and the very first one always is.
+#: How much shorter a gap may be after a late message; the very first gap always is.
 SLACK = 0.05 * GAP
 
 
 class Clock(VirtualClock):
-    """One on which waiting takes longer than it should, by a time of the test's choice."""
+    """A clock on which each wait takes longer than requested, by a time that the test chooses."""
 
     lateness: Callable[[], float] = staticmethod(lambda: 0.0)
 
@@ -37,12 +37,12 @@ def clock() -> Clock:
 
 
 def soon(moments: Any) -> Any:
-    """Return what equals moments, but for what the clock ticks each time that it is read."""
+    """Return values equal to these times, apart from the clock's tick at each reading."""
     return pytest.approx(moments, abs=0.01)
 
 
 def turns(pace: Pace, clock: Clock, number: int, work: Callable[[], float] = lambda: 0.0) -> list[float]:
-    """Return when messages leave if sending each takes so long."""
+    """Return when messages leave if each takes this long to send."""
     times = []
     for _ in range(number):
         assert pace.wait_for_turn()

@@ -1,4 +1,4 @@
-"""Lists of recipients in every form that people have them."""
+"""Lists of recipients in every form that users have."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def storage() -> Iterator[Any]:
 
 
 class Files:
-    """Makes files to be read; each test has a new one."""
+    """Creates files to read; each test gets a new one."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "list.txt"
@@ -218,7 +218,7 @@ def test_empty_cells_at_the_end_of_a_row_are_nothing(files: Files, cells: str) -
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("line", ["sep={}\n", "SEP={}\r\n", '"sep={}"\n', "\nsep={}\n\n", "\ufeffsep={}\r\n"])
 def test_a_line_with_the_delimiter_comes_before_the_header(files: Files, delimiter: str, line: str) -> None:
-    # More commas than anything else, so that guessing would go wrong.
+    # More commas than other delimiters, to mislead a guess.
     text = line.format(delimiter) + delimiter.join([NUMBER, '"a,b,c;d;e|f|g"']) + "\n" + delimiter.join([ANNA, "x"])
     assert files.values(text) == [{NUMBER: ANNA, "a,b,c;d;e|f|g": "x"}]
     assert files.rows(text)[0].line == 1 + text.count("\n")
@@ -301,7 +301,7 @@ def test_bad_utf_8_in_the_middle_of_a_long_file(files: Files) -> None:
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=',;|\t\r\n"\0{[\ufeff\u2060'), min_size=1)
 columns = st.lists(names.map(str.strip).filter(bool).filter(lambda name: name != NUMBER), unique=True, max_size=4)
-# Without what marks the cells of a list of the unsent, which Hypothesis reads in the package and tries.
+# Without the markers in the cells of an unsent list, which Hypothesis finds in the package and tries.
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\u2060"), max_size=8)
 
 
@@ -312,11 +312,11 @@ def test_what_a_csv_writer_writes_is_read_back(
 ) -> None:
     place = data.draw(st.integers(0, len(columns)))
     if not columns:
-        delimiter = ","  # nothing in the file tells another one
+        delimiter = ","  # nothing in the file indicates another one
     columns = [*columns[:place], NUMBER, *columns[place:]]
     row = st.lists(cells, min_size=len(columns), max_size=len(columns))
     rows = data.draw(st.lists(row.filter(lambda row: any(cell.strip() for cell in row)), max_size=5))
-    if not quotes_all:  # Python's writer forgets the quotes that a single carriage return needs
+    if not quotes_all:  # Python's writer does not quote a single carriage return
         rows = [[cell.replace("\r", "x") for cell in row] for row in rows]
     text = io.StringIO(newline="")
     writer = csv.writer(
@@ -462,7 +462,7 @@ def test_a_list_of_numbers() -> None:
 
 
 class NA:
-    """As that of pandas."""
+    """Has the interface of pandas' DataFrame."""
 
     def __ne__(self, other: object) -> Any:
         return self
@@ -519,7 +519,7 @@ def test_items_that_are_no_recipients_are_wrong_one_by_one() -> None:
         f"{NUMBER} is missing",
         f"each recipient must be a number or a dict with {NUMBER}; got list",
         None,
-        *[None] * 3,  # the client says what is wrong with a number
+        *[None] * 3,  # the client explains what is wrong with a number
     ]
 
 
@@ -615,7 +615,7 @@ def test_a_file_is_closed_when_its_reader_stops_early(tmp_path: Path, monkeypatc
 
 
 class Loud(jinja2.Undefined):
-    """What a DAG may have chosen; lenient."""
+    """A lenient undefined type, as a DAG may have set."""
 
     def __str__(self) -> str:
         return "lenient"
@@ -687,7 +687,7 @@ def test_a_whole_row_is_not_printed_into_a_message() -> None:
         render("Dear {{ recipient }}", {NUMBER: ANNA, "name": "Anna"})
 
 
-# What is known of the whole list
+# Facts about the whole list
 
 
 def test_a_survey_counts_and_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -730,7 +730,7 @@ def test_the_order_and_the_borders_between_numbers_count() -> None:
 
 
 def test_a_broadcast_that_is_on_its_way_resumes_with_another_version_of_this_package(files: Files) -> None:
-    # So they are in the records that there are.
+    # Existing records contain these digests.
     for rows in (
         rows_of([ANNA, OMAR]),
         read([{NUMBER: ANNA, "name": None}, {NUMBER: OMAR}]),
@@ -746,7 +746,7 @@ def test_numbers_that_are_half_a_character_have_a_digest_too() -> None:
 
 
 def test_a_digest_is_too_short_for_finding_a_number_by_trying() -> None:
-    # Of the 10,000,000 numbers of one British block alone, so many have the digest of the only one in a list.
+    # Of the 10,000,000 numbers in one British block alone, this many share the digest of a one-number list.
     assert 10_000_000 / 16 ** len(digest(rows_of([ANNA]))) > 100
 
 
@@ -780,4 +780,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 800_000  # of some 5 MB; what other threads of the tests take counts too
+    assert peak < 800_000  # of about 5 MB; memory of other test threads counts too

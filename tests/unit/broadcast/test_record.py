@@ -1,4 +1,4 @@
-"""What one attempt of a broadcast leaves to the next."""
+"""What one attempt of a broadcast leaves for the next."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = (OPEN, ANNOUNCED, ACCEPTED, UNKNOWN, FAILED, FAILED_FOR_NOW)
 
 
 class Stores(Kept):
-    """All values of a task."""
+    """All stored values of a task."""
 
     def __call__(self, name: str) -> Store:
         return self.store(name)
@@ -86,7 +86,7 @@ def begun(
 
 
 def outcomes(record: BroadcastRecord, source: List | None = None) -> str:
-    """Return what is known of a list, as a run asks for it before it sends anything."""
+    """Return the facts about a list, as a run reads them before sending."""
     found = ""
     for number, rows in enumerate(rows_of(source)):
         chunk = record.chunk(number, rows)
@@ -148,7 +148,7 @@ def test_the_record_of_a_task_instance_that_was_deleted_goes_first_of_all(stores
     again = begun(stores, number + 1)
     assert not again.is_resumed
     assert outcomes(again) == OPEN * 5
-    # Its chunks are still there, and are nobody's.
+    # Its chunks are still there, but belong to no record.
     assert outcomes(begun(stores, number + 2)) == OPEN * 5
 
 
@@ -207,7 +207,7 @@ def test_the_failed_ones_are_tried_again_also_if_the_cleared_task_died_before_it
     begun(stores, 2, chain=4)
     third = begun(stores, 3, chain=4)
     assert outcomes(third) == f"{ACCEPTED}{OPEN}{UNKNOWN}{ANNOUNCED}{OPEN}"
-    # Those that fail again are not tried a third time by a retry.
+    # A retry does not try a third time those that fail again.
     note(third, f"{ACCEPTED}{FAILED}{UNKNOWN}{ANNOUNCED}{OPEN}")
     assert outcomes(begun(stores, 4, chain=4)) == f"{ACCEPTED}{FAILED}{UNKNOWN}{ANNOUNCED}{OPEN}"
 
@@ -292,7 +292,7 @@ def test_a_chunk_is_there_before_the_head_counts_it_and_then_the_journal_takes_t
     record = begun(stores, 1)
     stores.writes.clear()
     note(record, f"{OPEN}{OPEN}{ANNOUNCED}{OPEN}{OPEN}")
-    # The chunk before counts too, although nobody in it was sent to.
+    # The previous chunk counts too, although nothing in it was sent.
     assert stores.writes == [FIRST, "wassly_broadcast__1", HEAD]
     record.write()
     note(record, f"{OPEN}{OPEN}{ACCEPTED}{ANNOUNCED}{OPEN}")
@@ -354,7 +354,7 @@ def test_a_list_comes_back_as_it_was(known: list[tuple[str, int]], writes: list[
     first = begun(stores, 1, source=source)
     ids = {place: number for place, (_, number) in enumerate(known) if number % 3}
     text = "".join(outcome for outcome, _ in known)
-    for place in writes:  # more than one write, so that the journal has a part in it
+    for place in writes:  # more than one write, so that the journal is used
         note(first, text[:place].ljust(len(text), OPEN), source, ids)
     note(first, text, source, ids)
     second = begun(stores, 2, source=source)
@@ -381,7 +381,7 @@ def test_the_largest_chunk_fits_into_any_store(
     second = begun(stores, 2, source=source)
     found = second.chunk(0, rows_of(source)[0])
     assert found.text == ACCEPTED * CHUNK
-    # Those that are kept are right.
+    # The stored ones are correct.
     assert len(found.conversation_ids) >= kept
     assert found.conversation_ids.items() <= ids.items()
 
@@ -389,12 +389,12 @@ def test_the_largest_chunk_fits_into_any_store(
 def test_nothing_that_is_stored_tells_a_number(stores: Stores) -> None:
     note(begun(stores, 1), KNOWN)
     everything = json.dumps(stores.values)
-    # 4477009000xx: no five digits of it in a row, but for those that a token may have by chance.
+    # 4477009000xx: no five consecutive digits of it, except where a token contains them by chance.
     without_tokens = re.sub(r'\\"token\\": \\"[0-9a-f]{16}\\"', "", everything)
     for person in people():
         digits = person[NUMBER][1:]
         assert not [digits[at : at + 5] for at in range(8) if digits[at : at + 5] in without_tokens]
-    # So short that thousands of numbers have the same.
+    # So short that thousands of numbers share it.
     assert [len(digest) for digest in re.findall(r'digest\\": \\"([0-9a-f]*)\\"', everything)] == [4, 4, 4]
 
 
@@ -591,7 +591,7 @@ def test_a_chunk_that_nobody_has_looked_at_counts_when_a_later_one_begins(stores
     assert outcomes(begun(stores, 2)) == OPEN * 2 + ACCEPTED + OPEN * 2
 
 
-# Without a running task, and with a process that Airflow has given up
+# Without a running task, and in a process that Airflow has given up
 
 
 def test_without_a_running_task_nothing_is_kept() -> None:
@@ -709,7 +709,7 @@ OF_VERSION_1 = {
 
 
 def test_what_the_first_version_of_this_package_wrote_is_understood(stores: Stores) -> None:
-    """As it lies in users' databases: a later form must read this one too."""
+    """The format in users' databases, which later versions must also read."""
     stores.values = {name: json.dumps(value) for name, value in OF_VERSION_1.items()}
     second = begun(stores, 2)
     assert second.is_resumed
@@ -741,7 +741,7 @@ def test_the_first_version_can_have_ended_before_it_wrote_a_chunk(stores: Stores
 @pytest.mark.parametrize("effect", [False, True])
 @pytest.mark.parametrize("place", range(-1, 4))
 def test_what_the_first_version_kept_elsewhere_is_moved(stores: Stores, place: int, effect: bool) -> None:
-    """On Airflow 3.4 that was the state of the task, which is thrown away when somebody clears it."""
+    """On Airflow 3.4 the record used to be in the task's state, which clearing the task discards."""
     elsewhere = Stores({name: json.dumps(value) for name, value in OF_VERSION_1.items()})
     stores.is_shared = True
     if place >= 0:

@@ -1,4 +1,4 @@
-"""How many conversations remain, whatever order the answers come in."""
+"""How many conversations remain, in whatever order the answers arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSED = WasslyRejected("no", status=422)
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[int, int, int, str]]:
-    """Draw messages, each with the times at which it left, was taken and was answered, and what was answered."""
+    """Draw messages, each with the times of departure, processing and reply, and the reply's figure."""
     messages = []
     for _ in range(draw(st.integers(1, 8))):
         left, taken, answered = sorted(draw(st.lists(st.integers(0, 40), min_size=3, max_size=3, unique=True)))
@@ -71,7 +71,7 @@ def test_a_later_answer_ends_the_doubt_about_earlier_messages() -> None:
     remaining.note(Exchange(3, 6, UNKNOWN))
     assert (remaining.in_doubt, remaining.room(MANY, 0)) == (2, 18)
     remaining.note(Exchange(5, 7, accepted(28)))
-    # The second one may have been taken after this.
+    # The second one may have been processed after this one.
     assert (remaining.in_doubt, remaining.room(MANY, 0)) == (1, 17)
 
 
@@ -80,11 +80,11 @@ def test_a_top_up_is_seen_with_the_first_message_that_left_after_it() -> None:
     assert remaining.note(Exchange(1, 2, accepted(30)))
     assert remaining.note(Exchange(3, 4, accepted(1000)))
     assert remaining.number == 1000
-    # This one was on the way for long, and nobody knows when it was taken; it says less.
+    # This one took long and could have been processed at any time in between, so it says less.
     assert remaining.note(Exchange(1.5, 5, accepted(29)))
     assert not remaining.note(Exchange(3.5, 6, accepted(999)))
     assert remaining.note(Exchange(7, 8, accepted(998)))
-    # And this one was back before that left.
+    # This one was answered before the other left.
     assert not remaining.note(Exchange(2, 6.5, accepted(28)))
     assert remaining.number == 998
 

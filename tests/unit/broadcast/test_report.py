@@ -44,7 +44,7 @@ def line(position: int) -> Line:
 
 
 def written(text: str) -> list[list[str]]:
-    # So Excel knows the encoding.
+    # Tells Excel the encoding.
     header, *rows = csv.reader(text.removeprefix("\ufeff").splitlines(keepends=True))
     assert text.startswith("\ufeff")
     assert header == list(COLUMNS)
@@ -227,7 +227,7 @@ def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not by its mode: the tests may run as root, who can write everywhere.
+    # Not through file permissions, because root, who may run the tests, ignores them.
     def denied(*args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied", kwargs.get("dir"))
 
@@ -289,7 +289,7 @@ def test_lines_that_can_be_written_are_not_kept_in_memory(tmp_path: Path) -> Non
         tracemalloc.stop()
     report.save()
     report.close()
-    assert kept < 400_000  # of some 800 kB; when coverage is measured, that takes its part
+    assert kept < 400_000  # of about 800 kB; measuring coverage needs some of it
     assert len(written((tmp_path / "report.csv").read_text())) == 3_999
 
 
@@ -368,7 +368,7 @@ def test_a_mapped_task_has_a_place_of_its_own_in_an_object_storage(storage: Any)
     assert (str(location), location.storage_options) == (str(plain), plain.storage_options)
 
 
-# Who was not sent to
+# Unsent recipients
 
 OUTCOMES: list[Any] = ["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
 

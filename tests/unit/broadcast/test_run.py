@@ -1,7 +1,7 @@
 """
-Broadcasts with a Wassly, a record and deaths in memory.
+Broadcasts with Wassly, the record and killed processes simulated in memory.
 
-What is asked here again and again: whatever happens, nobody gets a second message and nobody is forgotten.
+The recurring check: whatever happens, nobody gets a second message and nobody is forgotten.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tests.support.broadcast import Broadcast, Snapshot, World, hello_to, number
 from tests.support.clock import VirtualClock
 from tests.support.service import ERRORS, FATES, TOLD
 
-#: Rows that are kept together.
+#: Rows that are stored together.
 CHUNK = 3
 
 pytestmark = pytest.mark.usefixtures("small_chunks", "one_thread")
@@ -59,14 +59,14 @@ class Plan:
     """One try of a simulation."""
 
     clears: bool
-    #: Whether Airflow runs the same try once more.
+    #: Whether Airflow runs the same try again.
     again: bool
     max_workers: int
-    #: Where in it the process is killed, from 0 to 1; ``None``: it lives.
+    #: At which point the process is killed, from 0 to 1; ``None`` if it is not.
     dies_at: float | None
-    #: Which of the messages that are on the way then arrive all the same.
+    #: Which of the messages on the way at that point still arrive.
     arrive: list[bool]
-    #: Where in it the task is stopped in a regular way.
+    #: At which point the task is stopped gracefully, from 0 to 1.
     stops_at: int | None
     failing_writes: dict[int, bool]
     finishes: bool
@@ -100,7 +100,7 @@ def stopper(world: World, run: BroadcastRun, at: int | None) -> Callable[[str], 
 
 
 def check_what_is_told(broadcast: Broadcast, places: list[int], world: World) -> None:
-    """Check that what a try that came to its end says of everybody is true."""
+    """Check that a completed try reports every recipient truthfully."""
     is_stopped = broadcast.run.stopped_by is not None
     delivered = Counter(world.delivered)
     outcomes = broadcast.outcomes()
@@ -157,7 +157,7 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
             check_what_is_told(broadcast, places, world)
             jobs = len(set(world.calls))
             if not plan.failing_writes:
-                # So small chunks that those on the way belong to several, each written by itself; and the head.
+                # The chunks are small: messages on the way belong to several, each written separately, like the head.
                 assert len(world.kept.writes) <= jobs / plan.max_workers + 6 * chunks + 4
                 assert len(world.kept.reads) <= 4 * chunks + 4
             if plan.finishes and broadcast.run.stopped_by is None:
@@ -167,7 +167,7 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
             assert plan.failing_writes
         assert max(Counter(world.delivered).values(), default=0) <= 1
         if plan.dies_at is not None:
-            # The process was killed on its way. What it had in memory is gone.
+            # The process was killed, and its memory is gone.
             snapshot = world.snapshots[int(plan.dies_at * (len(world.snapshots) - 1))]
             assert announced(snapshot.values) <= before + 2 * plan.max_workers
             arrived = [to for to, arrives in zip(snapshot.on_the_way, plan.arrive, strict=False) if arrives]
@@ -175,10 +175,10 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
             assert max(Counter(world.delivered).values(), default=0) <= 1
             has_succeeded = has_succeeded and "wassly_broadcast__head" not in snapshot.values
         elif not plan.failing_writes:
-            # A stop in a regular way leaves nobody unknown whose answer came.
+            # After a graceful stop, nobody whose answer came is unknown.
             assert announced(world.kept.values) <= before
         if has_succeeded and "wassly_broadcast__head" not in world.kept.values:
-            # Only somebody who clears it lets it run once more.
+            # It runs again only if it is cleared.
             world.delivered.clear()
     assert max(Counter(world.delivered).values(), default=0) <= 1
 
@@ -289,12 +289,12 @@ def test_who_is_unknown_is_left_alone_unless_that_is_wanted() -> None:
         *["accepted", "unknown", "accepted", "accepted"]
     ]
     assert Broadcast(world, people(4), 4, repeats_unknown=True).go().outcomes() == ["accepted"] * 4
-    # Twice they have got it, because that is what was wanted.
+    # They got it twice, as requested.
     assert Counter(world.delivered) == {number(0): 1, number(1): 2, number(2): 2, number(3): 1}
 
 
 def killed_while_on_the_way(max_workers: int, total: int) -> World:
-    """Return the world after the death of a process whose messages had all left and were not answered."""
+    """Return the world after a process was killed whose messages had all left but not been answered."""
     world = World()
     world.keeps_snapshots = True
     Broadcast(world, people(total), max_workers=max_workers).go()
@@ -312,7 +312,7 @@ def test_no_more_are_announced_than_twice_as_many_as_there_are_threads(max_worke
         if what == "written":
             announced.append(world.outcomes().count("?"))
 
-    world.latency = 1.0  # longer than it takes to announce more
+    world.latency = 1.0  # longer than announcing more takes
     world.on_event = note
     broadcast.go()
     assert max(announced) == 2 * max_workers
@@ -327,7 +327,7 @@ def test_a_kill_leaves_few_unknown_and_says_who(max_workers: int) -> None:
     assert max(Counter(world.delivered).values()) == 1
     unknown = [line for line in retry.report.lines if line.outcome == "unknown"]
     assert {line.reason for line in unknown} == {"an earlier attempt was killed before the answer was recorded"}
-    # From then on that is no news.
+    # After that, it is no longer reported as new.
     third = Broadcast(world, people(20), 3).go()
     assert third.outcomes() == retry.outcomes()
     assert {line.reason for line in third.report.lines if line.outcome == "unknown"} == {
@@ -343,7 +343,7 @@ def test_who_was_unknown_stays_so_when_a_repetition_comes_to_nothing() -> None:
         second = Broadcast(world, people(1), 2, repeats_unknown=True).go()
         assert second.outcomes() == ["unknown"]
         assert second.reasons()[0].startswith("an earlier attempt left it unknown; this attempt: ")
-        # And now the DAG's author has second thoughts about repeating.
+        # Now the DAG's author decides against repeating.
         assert Broadcast(world, people(1), 3).go().outcomes() == ["unknown"]
         assert world.delivered == [number(0)]
 
@@ -358,7 +358,7 @@ def test_what_concerns_everybody_stops_all_and_blames_nobody(fate: str, max_work
     world.fates = {number(place): [fate] for place in range(4, 20)}
     broadcast = Broadcast(world, people(20), max_workers=max_workers).go()
     assert isinstance(broadcast.run.stopped_by, (WasslyAuthError, WasslyDeviceDisconnected))
-    # With several threads, one that comes later can be the first to meet it.
+    # With several threads, a later one can be the first to hit it.
     before, after = broadcast.outcomes()[:4], broadcast.outcomes()[4:]
     assert before.count("accepted") == len(world.delivered) >= 5 - max_workers
     assert set(after) == {"not_sent"} >= set(before) - {"accepted"}
@@ -392,7 +392,7 @@ def test_ten_in_a_row_that_fail_stop_all(fate: str) -> None:
     told = Counter(broadcast.outcomes())
     assert told["accepted"] == 2
     assert 10 <= told["failed"] + told["unknown"] <= 12
-    # The next try goes on behind them.
+    # The next try resumes after them.
     world.fates = {}
     told = Counter(Broadcast(world, people(40), 2).go().outcomes())
     assert told["accepted"] + told["unknown"] == 40
@@ -417,7 +417,7 @@ def test_the_first_twenty_that_are_refused_for_one_reason_stop_all(max_workers: 
         "the first 20 recipients were all refused for the same reason, so the recipients are not the cause: never"
     )
     assert 20 <= len(world.calls) <= 20 + 2 * max_workers
-    # When the message is right, they get it too.
+    # Once the message is correct, they get it too.
     world.fates = {}
     told = Counter(Broadcast(world, people(300), 2).go().outcomes())
     assert told["accepted"] >= 300 - 2 * max_workers
@@ -500,7 +500,7 @@ def test_a_session_that_is_not_connected_keeps_nobody_but_its_own_rows_waiting(m
     assert isinstance(broadcast.run.stopped_by, WasslyDeviceDisconnected)
     assert broadcast.outcomes() == ["not_sent", "accepted"] * 20
     assert len(world.calls) <= 20 + 2 * max_workers
-    # The phone is on again.
+    # The phone is connected again.
     world.fates = {}
     broadcast = Broadcast(world, of_two_sessions(40), 2, max_workers=max_workers).go()
     assert broadcast.outcomes() == ["accepted"] * 40
@@ -515,7 +515,7 @@ def test_a_session_that_is_not_connected_keeps_nobody_but_its_own_rows_waiting(m
 )
 def test_a_session_is_the_same_however_a_row_writes_it(off: list[str | None], on: list[str | None]) -> None:
     world = World()
-    # Two are on their way together; after that, whoever is tried would be reached.
+    # Two are on the way together; after those, every recipient would be reached.
     world.fates = {number(0): ["device disconnected"]}
     names = [off[0], *on * 3, *off * 3]
     rows = [{NUMBER: number(place), "instance_id": name} for place, name in enumerate(names)]
@@ -568,7 +568,7 @@ def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatc
     orphan.record.write = write_in_one_piece  # type: ignore[method-assign]
 
     def begin_another(what: str) -> None:
-        # In one go, and not while the other one writes: nothing in Airflow could keep them apart then.
+        # In one step, and not during the other one's write: Airflow could not keep those apart.
         if len(world.delivered) >= 3 and not writes and not later:
             world.kept.on_event = lambda what: None
             later.append(Broadcast(world, people(30), 2))
@@ -671,7 +671,7 @@ def test_only_those_without_an_answer_are_unknown_after_a_stop_even_if_the_proce
     world.on_event = act
     broadcast.go()
     assert str(broadcast.run.stopped_by) == "the task is being stopped"
-    # What is written first counts: Airflow gives it five seconds. Which of the first three has left is left open.
+    # Airflow allows five seconds, so what is written first matters. Which of the first three has left is not checked.
     assert written_after_kill[0].lstrip(".") == "?"
     assert world.outcomes().lstrip(".") == "a"
     assert len(world.delivered) == 1
@@ -794,7 +794,7 @@ def test_a_message_is_announced_only_when_its_turn_is_near() -> None:
     world.clock.start(watch, "watches")
     broadcast.go()
     assert str(broadcast.run.stopped_by) == "the task is being stopped"
-    # The second one's turn is after three seconds, or a little less. With it goes what came of the first.
+    # The second one's turn comes after about three seconds. The first one's result is written with it.
     assert seen == ["?", "?", "a?"]
 
 
@@ -836,7 +836,7 @@ def test_the_reserve_is_never_undercut(
     broadcast = Broadcast(world, people(10), max_workers=max_workers, reserve=reserve)
     broadcast.run.tally.remaining_conversations = recorded
     broadcast.go()
-    # Only an answer tells what is right now. Until then, one message after the other may be one too many.
+    # Only an answer shows the current quota. Until then, each message may be one too many.
     before_the_first = list(itertools.takewhile(lambda fate: fate not in TOLD, world.met))
     blind = sum(FATES[fate] for fate in before_the_first) + (len(world.met) > len(before_the_first))
     assert world.remaining >= min(reserve, remaining - blind)
@@ -930,7 +930,7 @@ def test_the_last_reading_of_the_quota_is_kept() -> None:
     assert broadcast.run.tally.summary()["remaining_conversations"] == 25
 
 
-# What it costs and tells
+# Costs and log output
 
 
 def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -940,11 +940,11 @@ def test_memory_grows_by_some_bytes_for_each_recipient(monkeypatch: pytest.Monke
     few, many = 100, 600
     peaks_of_few, peaks_of_many = peaks_of_tries(few, tmp_path), peaks_of_tries(many, tmp_path)
     for peak_of_few, peak_of_many in zip(peaks_of_few, peaks_of_many, strict=True):
-        assert peak_of_many - peak_of_few < (many - few) * 400  # of some 2 kB; other threads of the tests count too
+        assert peak_of_many - peak_of_few < (many - few) * 400  # of about 2 kB; memory of other test threads counts too
 
 
 def peaks_of_tries(total: int, tmp_path: Any) -> list[int]:
-    """Return how many bytes a broadcast held at most, and how many its retry, which finds everybody sent to."""
+    """Return the peak memory, in bytes, of a broadcast and of its retry, which finds everything sent."""
     path = tmp_path / f"{total}.csv"
     path.write_text(f"{NUMBER}\n" + "".join(f"+4477{place:08}\n" for place in range(total)))
     values: dict[str, str] = {}
@@ -958,7 +958,7 @@ def peaks_of_tries(total: int, tmp_path: Any) -> list[int]:
         for name in ("calls", "called_at", "met", "delivered", "messages"):
             setattr(world, name, Forgetful())
         broadcast.hook.count = lambda outcome: None
-        # The more objects a process has, the longer Python leaves garbage lying; those of other tests do not count.
+        # The more objects a process has, the later Python collects garbage; ignore the objects of other tests.
         gc.collect()
         gc.freeze()
         gc.collect()
@@ -1034,7 +1034,7 @@ def test_failures_beyond_a_thousand_are_in_the_report_only(
 def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Nobody stops it, and nobody reads how far it is.
+    # Nothing stops it, and its progress is not read.
     monkeypatch.setattr(run_module, "_LOOK", 60.0)
     monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 3600.0)
     world = World()
@@ -1048,7 +1048,7 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
     world.on_event = ask_now_and_then
     broadcast = Broadcast(world, people_of_a_day, max_workers=2, pace=Pace(1, 0.5, clock=world.clock)).go()
     assert broadcast.run.tally.outcomes == {"accepted": 1440}
-    # Two pauses of ten minutes. Nobody leaves in them, and nobody makes up for them.
+    # Two pauses of ten minutes. No message leaves during them, and none leaves earlier afterwards to catch up.
     gaps = [later - earlier for earlier, later in itertools.pairwise(world.called_at)]
     assert sum(gap > 599 for gap in gaps) == 2
     assert min(gaps) > 60 * 0.5 - 3.1

@@ -1,4 +1,4 @@
-"""Broadcasts with real threads: interrupted at every place, and what is left of the threads."""
+"""Broadcasts with real threads: interrupted at every point, and checked for leftover threads."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def small_and_fast(small_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Interruption(BaseException):
-    """What a signal handler of Airflow raises: execution_timeout, SIGTERM on Airflow 2."""
+    """Stands for what Airflow's signal handlers raise: for execution_timeout, and for SIGTERM on Airflow 2."""
 
 
 def interrupt_at(line: int, watched: tuple[Any, ...]) -> Callable[..., Any]:
-    """Return a trace function that raises at the n-th line that is run in some modules, and later no more."""
+    """Return a trace function that raises once, at the n-th executed line of certain modules."""
     files = {module.__file__ for module in watched}
     count = 0
 
@@ -38,7 +38,7 @@ def interrupt_at(line: int, watched: tuple[Any, ...]) -> Callable[..., Any]:
         nonlocal count
         if frame.f_code.co_filename not in files:
             return None
-        # What is done in one piece no signal interrupts.
+        # No signal interrupts an uninterruptible section.
         if event == "line" and not is_within(frame, in_one_piece):
             count += 1
             if count == line:
@@ -55,8 +55,8 @@ def is_within(frame: Any, function: Callable[..., Any]) -> bool:
 
 
 def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, bool]]:
-    """Yield what is left, for each place at which a broadcast was interrupted, and whether it was winding up then."""
-    # That of the measurement of coverage, which would end here for the whole process.
+    """Yield what remains for each point of interruption, and whether the broadcast was already winding up."""
+    # The trace function of the coverage measurement, which would otherwise end here for the whole process.
     before = sys.gettrace()
     for line in range(1, 100_000, step):
         world = World(clock=SYSTEM)
@@ -73,10 +73,10 @@ def interrupted_everywhere(step: int, **options: Any) -> Iterator[tuple[World, b
             while traceback is not None:
                 frames.append(traceback.tb_frame.f_code.co_name)
                 traceback = traceback.tb_next
-            # However it ends, it says what it did.
+            # However it ends, it reports what it did.
             counted = broadcast.run.tally.counts
             assert counted["accepted"] == len(world.delivered), f"counted: {counted}"
-            # The last frame is that of the trace function.
+            # The last frame is the trace function's.
             yield world, "_wind_up" in frames or frames[-2] == "run"
         finally:
             sys.settrace(before)

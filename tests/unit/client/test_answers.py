@@ -189,7 +189,7 @@ def test_a_redirect_is_judged_by_where_it_points_and_not_by_what_is_shown(secret
     ("location", "error"),
     [
         (f"https://www.wassly.com/{'x' * 300}/login", WasslyAuthError),
-        # What is cut off of it says that this is another address.
+        # The part that is cut off shows that this is a different address.
         (f"https://{'x' * 160}/api/whatsapp-web-send-message/{'y' * 300}", WasslyOutcomeUnknown),
     ],
 )

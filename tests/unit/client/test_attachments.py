@@ -141,7 +141,7 @@ def test_a_device() -> None:
 
 def test_a_file_without_permission(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() == 0:
-        # Root may read anything: let the kernel's answer come from elsewhere.
+        # Root may read anything, so simulate the kernel's error.
         def refuse(*args: object, **kwargs: object) -> None:
             raise PermissionError(13, "Permission denied", str(report))
 
@@ -203,7 +203,7 @@ def test_a_file_that_is_gone_by_now(report: Path) -> None:
 
 
 class Broken:
-    """A stream that gives something, and then something else."""
+    """A stream that returns the given chunks in turn."""
 
     def __init__(self, then: object) -> None:
         self._answers = [b"01234", then]

@@ -12,7 +12,7 @@ from airflow_provider_wassly.client import WasslyAuthError, WasslyClient, Wassly
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What requests reads of it is none of this machine's."""
+    """Isolates the proxy settings that requests reads from this machine's environment."""
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -111,7 +111,7 @@ def test_addresses_that_are_taken(base_url: str) -> None:
         ("https://a/api/login", "https://a"),
         ("https://a/api/whatsapp-web-devices", "https://a"),
         ("https://a/api/whatsapp-web-send-message/", "https://a"),
-        # One is taken off, for a gateway that has the like of it in front.
+        # Only one is removed, because a gateway may have a similar prefix.
         ("https://a/api/api", "https://a/api"),
         ("https://api", "https://api"),
         ("https://api.example/rapi", "https://api.example/rapi"),
@@ -136,7 +136,7 @@ def test_a_token_with_the_word_that_stands_before_it_in_the_header(before: str) 
         {"all": "https://proxy"},
         {"https://www.wassly.com": "http://proxy:3128"},
         {"all://www.wassly.com": "http://[::1]:3128"},
-        # None for this connection, whatever the environment says.
+        # No proxy for this connection, whatever the environment says.
         {"https": ""},
         {"no_proxy": "*"},
     ],
@@ -155,7 +155,7 @@ def test_a_socks_proxy_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
         client(proxies={"https": "socks5h://user:secret@proxy"})
 
 
-# What requests reads of the environment.
+# What requests reads from the environment.
 
 
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])

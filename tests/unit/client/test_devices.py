@@ -1,4 +1,4 @@
-"""How often the device list is asked for when many messages are rejected."""
+"""How often the device list is fetched when many messages are rejected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEVICES = [Device(id="1", name="Phone", status="connected", last_active=None, in
 
 
 class Stopped(Clock):
-    """A clock that is set."""
+    """A clock that the test sets."""
 
     time = 1000.0
 
@@ -23,7 +23,7 @@ class Stopped(Clock):
 
 
 class Account:
-    """An account whose list is asked for."""
+    """An account that counts requests for its device list."""
 
     def __init__(self) -> None:
         self.clock = Stopped()

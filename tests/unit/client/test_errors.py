@@ -79,7 +79,7 @@ def test_only_an_unknown_outcome_may_have_been_accepted() -> None:
 
 def test_what_may_pass_without_anybody_changing_anything() -> None:
     assert [type(error).__name__ for error in ERRORS if error.may_pass] == [
-        "WasslyRejected",  # success: false, which speaks of the moment
+        "WasslyRejected",  # success: false, which may be temporary
         "WasslyDeviceDisconnected",
         "WasslyRateLimited",
         "WasslyUnavailable",

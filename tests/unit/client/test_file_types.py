@@ -15,7 +15,7 @@ _OPEN = "application/vnd.oasis.opendocument."
 
 @pytest.fixture(params=["", "application/x-of-this-machine xlsx docx pdf ogg m4a png zip csv txt unheard"])
 def machine(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose own table knows nothing, as that of a slim image, or something else."""
+    """A machine whose own table is empty, as in a slim image, or has other types."""
     (tmp_path / "mime.types").write_text(request.param)
     monkeypatch.setattr(mimetypes, "knownfiles", [str(tmp_path / "mime.types")])
     mimetypes.init()

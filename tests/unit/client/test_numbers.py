@@ -32,7 +32,7 @@ from airflow_provider_wassly.client.numbers import check_region, normalize, read
         ("+32 2 345.67.00", "+3223456700"),
         ("+12345678", "+12345678"),
         ("+123456789012345", "+123456789012345"),
-        # In Italy the 0 of a landline is dialled from everywhere.
+        # In Italy, a landline's 0 is always dialled.
         ("+39 (0) 2 1234 5678", "+390212345678"),
         ("tel:+49-170-1234567", "+491701234567"),
         ("Tel: 0049 170 1234567", "+491701234567"),
@@ -198,7 +198,7 @@ def test_a_trunk_prefix_after_the_country_code_is_taken_out(written: str, meant:
         "+390312345678",
         "+393123456789",
         "+22997123456",  # Benin before 2024
-        "+3758101234567",  # as it is a premium number of Belarus, without 8 a landline
+        "+3758101234567",  # a premium number in Belarus as it is, a landline without the 8
     ],
 )
 def test_a_number_that_could_lose_a_digit_is_sent_as_it_is(number: str) -> None:
@@ -222,7 +222,7 @@ def test_no_example_number_of_any_region_is_changed() -> None:
     assert {number: found for number in long_enough if (found := read(number)) != (number, "")} == {}
 
 
-#: Behind the 0, the library takes the first digit of Colombia's mobile numbers for the code of a carrier.
+#: After a 0, the library takes the first digit of a Colombian mobile number for a carrier code.
 NOT_MENDED = {"CO"}
 
 
@@ -264,7 +264,7 @@ def test_a_usual_number_is_no_warning() -> None:
         ("\u202a+49 170 1234567\u202c", "+49…4567"),
         ("+12345678", "+12…5678"),
         ("ann@example.com", "ann….com"),
-        # What is too short to be somebody's number can be looked for in the list.
+        # A value too short to be a phone number is shown whole, so that it can be found in the list.
         ("12", "12"),
         ("n/a", "n/a"),
         ("01701", "01701"),

@@ -14,7 +14,7 @@ THREADS = 20
 
 
 class Login:
-    """Counts the logins, and lets the other threads arrive meanwhile."""
+    """Counts logins, and makes each wait for the other threads to arrive."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.calls = 0
@@ -29,7 +29,7 @@ class Login:
 
 
 def at_once(call: Callable[[], str]) -> list[str | WasslyError]:
-    """Make a call in many threads that begin together."""
+    """Make a call in many threads that start together."""
     barrier = threading.Barrier(THREADS)
 
     def one(_: int) -> str | WasslyError:

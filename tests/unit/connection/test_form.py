@@ -1,4 +1,4 @@
-"""The connection form, as each version of Airflow makes it."""
+"""The connection form, as each version of Airflow builds it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_wassly.connection.values import SECRET_UNCHANGED
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 
 SECRETS = {"apikey", "token", "proxies"}
-# Up to 3.1 Airflow asks the hook, and only 2.11 brings what that needs.
+# Up to 3.1, Airflow asks the hook for the form, and only 2.11 includes the libraries for that.
 HAS_WIDGETS = airflow_version.startswith("2.")
 only_airflow_2 = pytest.mark.skipif(not HAS_WIDGETS, reason="the form of Airflow 2.11")
 reads_a_form = pytest.mark.skipif(
@@ -28,7 +28,7 @@ reads_a_form = pytest.mark.skipif(
 
 @pytest.fixture
 def airflow() -> ProvidersManager:
-    """Return what Airflow read of the installed providers."""
+    """Return what Airflow read from the installed providers."""
     return ProvidersManager()  # type: ignore[no-untyped-call]
 
 
@@ -82,7 +82,7 @@ def test_the_connection_type_belongs_to_the_hook(airflow: ProvidersManager) -> N
 
 
 def form(saved: dict[str, Any]) -> Any:
-    """Return the form of Airflow 2.11 for a saved extra, filled as its edit page does it."""
+    """Return Airflow 2.11's form for a saved extra, filled in as its edit page does."""
     from wtforms import Form
 
     kind = type("ConnectionForm", (Form,), WasslyHook.get_connection_form_widgets())

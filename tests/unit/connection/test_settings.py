@@ -22,7 +22,7 @@ from airflow_provider_wassly.connection.settings import ConnectionSettings
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from tests.support.hook import MakeHook
 
-#: A field of the extra, its values as JSON and as text, and what both mean.
+#: A field of the extra, its value as JSON and as text, and what both mean.
 VALUES: list[tuple[str, Any, str, Any]] = [
     ("apikey", "key-1", " key-1 ", "key-1"),
     ("token", "token-1", "token-1", "token-1"),
@@ -156,7 +156,7 @@ def test_every_field_has_a_wrong_value_here() -> None:
 
 
 class Stored:
-    """A connection as it lies in a secrets backend, without the checks of some Airflow's own class."""
+    """A connection as stored in a secrets backend, without the checks that some versions' own class makes."""
 
     conn_id = "any"
     conn_type: str | None = None
@@ -250,7 +250,7 @@ def test_a_connection_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, insid
 
 
 def test_where_a_saved_connection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a task, and in Airflow's own servers; elsewhere only on versions that ask the database from everywhere."""
+    """Found in tasks and in Airflow's servers; elsewhere only on versions that read the database from everywhere."""
     version = tuple(map(int, airflow.__version__.split(".")[:2]))
     assert variables.reads_saved_connections() is (version < (3, 1))
     monkeypatch.setitem(sys.modules, "airflow.sdk.execution_time.task_runner", SimpleNamespace(SUPERVISOR_COMMS=1))

@@ -1,4 +1,4 @@
-"""What may be attached, and under which name."""
+"""Which files may be attached, and their names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 class Storage(MemoryFileSystem):  # type: ignore[misc]
-    """A memory file system of its own, so that it shows whether the right one was asked."""
+    """A separate memory file system, which shows whether the right one was used."""
 
     cachable = False
 
@@ -223,7 +223,7 @@ def test_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def denied(path: Any, *args: Any, **kwargs: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
 
-    # Not by its mode: the tests may run as root, who can read every file.
+    # Not through file permissions, because root, who may run the tests, ignores them.
     monkeypatch.setattr("builtins.open", denied)
     text = refusal(tmp_path / "secret.pdf")
     monkeypatch.undo()
@@ -273,7 +273,7 @@ def test_the_right_to_read_is_enough() -> None:
 
 
 class _Denied:
-    """What Airflow's path object does when the storage refuses; versions differ in which call meets it first."""
+    """Behaves like Airflow's path object when the storage refuses; versions differ in which call fails first."""
 
     protocol = "memory"
     name = "report.pdf"
@@ -430,7 +430,7 @@ OUTSIDE = [
     "memory://bucket/allowed/.\t./forbidden/f.txt",
     "memory://bucket/allowed/sub?/../../forbidden/../../f.txt",
     "memory://bucket/allowed/sub#/../../../f.txt",
-    # To a storage that takes names as they stand this is a name outside of the folder.
+    # For a storage that takes names literally, this name is outside the folder.
     "memory://bucket/x/../allowed/f.txt",
     "memory://bucket/allowed%2ff.txt",
     "memory://bucket//allowed/f.txt",
@@ -473,7 +473,7 @@ def test_a_root_without_a_path_is_the_whole_bucket(hook: MakeHook, storage: Any)
 @settings(max_examples=300, deadline=None)
 def test_no_spelling_leads_out_of_the_roots(parts: list[str]) -> None:
     class Anything:
-        """A path object to which every file exists."""
+        """A path object for which every file exists."""
 
         protocol = "s3"
         name = "f"

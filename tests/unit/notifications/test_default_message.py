@@ -1,8 +1,8 @@
 """
-The text of a notification, from contexts as Airflow hands them to callbacks.
+The default text of a notification, for contexts that Airflow passes to callbacks.
 
-The contexts are those of real runs of Airflow 2.11, 3.0, 3.1, 3.2 and 3.3 with the LocalExecutor. What reading them
-raised there, they raise here.
+The contexts are taken from real runs of Airflow 2.11, 3.0, 3.1, 3.2 and 3.3 with the LocalExecutor. Attributes that
+raised an exception there do so here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TASK_URL = f"{BASE}/dags/mixed/runs/{RUN_IN_URL}/tasks/bad?try_number=2"
 
 
 class State(str, enum.Enum):
-    """States as Airflow's objects have them; its database gives plain text."""
+    """States as in Airflow's objects; its database has plain text."""
 
     RUNNING = "running"
     SUCCESS = "success"
@@ -42,7 +42,7 @@ class State(str, enum.Enum):
 
 
 class Fake:
-    """An object with the given attributes; one that is an exception is raised, and so is what is missing."""
+    """An object with the given attributes. Reading a missing one, or one that is an exception, raises."""
 
     def __init__(self, **attributes: Any) -> None:
         self._attributes = attributes
@@ -74,7 +74,7 @@ def airflow_3_0(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """What Airflow 3.1 and later tell a DAG callback of the run's tasks; this test's to fill."""
+    """The states of a run's tasks, as Airflow 3.1 and later give them to a DAG callback; filled by the test."""
     monkeypatch.setattr(versions, "IS_AIRFLOW_2", False)
     monkeypatch.setattr(versions, "VERSION", (3, 1))
     told: dict[str, str | None] = {}
@@ -106,7 +106,7 @@ def dag_run(**attributes: Any) -> Fake:
 
 
 def task_instance(**attributes: Any) -> Fake:
-    """The second and last try of a task, in its own process."""
+    """A task's second and last try, in its own process."""
     return Fake(
         **{
             "dag_id": "mixed",
@@ -166,7 +166,7 @@ def test_a_task_will_be_retried() -> None:
     ],
 )
 def test_what_else_a_task_can_do(state: str, head: str) -> None:
-    # Airflow 3.0 and later give an exception of None to those that have not failed.
+    # From Airflow 3.0 on, the exception is None if nothing failed.
     ti = task_instance(state=state, try_number=1, max_tries=0, end_date=None)
     lines = default_message(context(ti, exception=None)).splitlines()
     assert lines[:2] == [head, "DAG `mixed`, try 1 of 1"]
@@ -195,7 +195,7 @@ def test_a_task_was_killed_and_the_dag_processor_tells(try_number: int, max_trie
 
 
 def test_a_task_was_killed_on_airflow_2() -> None:
-    # There the exception is a text.
+    # There, the exception is a string.
     ti = task_instance(state=State.UP_FOR_RETRY, try_number=1)
     killed = "{'DAG Id': 'mixed', 'Task Id': 'bad', 'Hostname': 'vm'}"
     assert default_message(context(ti, exception=killed)).splitlines()[2] == f"`{killed}`"
@@ -237,7 +237,7 @@ def test_a_dag_failed_on_airflow_2(airflow_2: None) -> None:
         end_date=datetime(2026, 11, 25, 22, 39, 17, tzinfo=UTC),
         get_task_instances=lambda: [Fake(task_id=task_id, state=state) for task_id, state in instances],
     )
-    # Beside it Airflow puts a task that need not be the one that failed.
+    # Airflow adds a task that is not necessarily the one that failed.
     ti = task_instance(task_id="downstream", state="upstream_failed", try_number=0, max_tries=0)
     assert default_message(context(ti, run, reason="task_failure")) == (
         "❌ *DAG failed*: `mixed`, after 53 s\n"
@@ -287,13 +287,14 @@ def test_a_dag_failed_for_another_reason_than_its_tasks(states: dict[str, str | 
     assert text.splitlines()[:2] == ["❌ *DAG failed*: `mixed`", "Reason: `timed_out`"]
 
 
-def test_many_failed_tasks_are_named_in_part(states: dict[str, str | None]) -> None:
-    names = [f"task_{number:03}" for number in range(400)]
+@pytest.mark.parametrize(("count", "others"), [(6, "1 other"), (7, "2 others"), (400, "395 others")])
+def test_many_failed_tasks_are_named_in_part(states: dict[str, str | None], count: int, others: str) -> None:
+    names = [f"task_{number:03}" for number in range(count)]
     states |= dict.fromkeys(names, "failed")
     told = context(run=dag_run(state=State.FAILED), reason="task_failure")
     told["dag"] = Fake(dag_id="mixed", task_ids=names)
     assert default_message(told).splitlines()[1] == (
-        "400 of 400 tasks failed: `task_000`, `task_001`, `task_002`, `task_003`, `task_004` and 395 others"
+        f"{count} of {count} tasks failed: `task_000`, `task_001`, `task_002`, `task_003`, `task_004` and {others}"
     )
 
 
@@ -313,7 +314,7 @@ def test_a_deadline_was_missed(monkeypatch: pytest.MonkeyPatch, due: Any) -> Non
     deadline = {"id": "01a214dc-2f54-7d96-9912-8ce51ee6c834", "deadline_time": due}
     assert default_message({"dag_run": run, "deadline": deadline}) == (
         "⏰ *Deadline missed*: `late`\n"
-        "Due 2026-11-25 22:38 UTC, the run is running\n"
+        "Due 2026-11-25 22:38 UTC, run state: running\n"
         "Logical date: 2026-01-01 00:00 UTC\n"
         f"Run: `{RUN}`\n"
         f"{BASE}/dags/late/runs/{RUN_IN_URL}"
@@ -410,7 +411,7 @@ def test_what_cannot_be_redacted_is_not_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Broken(Exception):
-    """One whose text cannot be had, as those of libraries that expect arguments."""
+    """An exception whose text raises, like those of libraries that expect arguments."""
 
     def __str__(self) -> str:
         raise TypeError("not enough arguments for format string")
@@ -437,7 +438,7 @@ def test_of_nothing_nothing_is_claimed(nothing: Any) -> None:
 
 
 class Odd:
-    """Raises whatever is done with it."""
+    """Raises on every use."""
 
     def _raise(self, *args: Any) -> Any:
         raise RuntimeError("odd")
@@ -453,7 +454,7 @@ ATTRIBUTES = ["dag_id", "dag_run_id", "task_id", "run_id", "map_index", "state",
               "start_date", "end_date", "log_url", "logical_date", "task_ids", "deadline_time", "get_task_instances",
               "value"]  # fmt: skip
 
-# No name in Airflow is longer than 250 characters.
+# Names in Airflow have at most 250 characters.
 plain = st.one_of(
     st.none(),
     st.booleans(),
@@ -527,7 +528,7 @@ def test_the_longest_names_fit_a_message(states: dict[str, str | None], letter: 
     assert head.startswith({"task": "❌ *Task f", "dag": "❌ *DAG f", "deadline": "⏰ *Deadline m"}[kind])
     for line in text.splitlines():
         assert line.count("`") % 2 == 0
-        # A link is there as a whole or not at all.
+        # The link is either complete or left out.
         assert not line.startswith("http") or line.endswith(("?try_number=2", quote(name, safe=""), RUN_IN_URL))
 
 

@@ -1,4 +1,4 @@
-"""One message to several people within a time, on a clock of the tests' own. No network."""
+"""Delivery to several recipients within the time limit, on a virtual clock. No network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.clock import VirtualClock
 from tests.support.service import FATES, Service
 
 NUMBERS = [f"+4477009001{number:02}" for number in range(25)]
-#: Seconds, of which there are 14 in all.
+#: Seconds; the limit is 14.
 BUDGET = 14
 
 
@@ -40,11 +40,11 @@ def clock() -> VirtualClock:
 
 
 class TimedService(Service):
-    """A Wassly that does what a test says at each call, and knows when what left did so."""
+    """A Wassly that does what the test says at each call, and records when messages left."""
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(clock)
-        #: What happens before a message leaves, and after it, at one call after the other.
+        #: What happens before and after a message leaves, for each call in turn.
         self.script: list[tuple[float, WasslyError | None, float]] = []
         self.departures: list[float] = []
 
@@ -83,7 +83,7 @@ def notify(
 
 
 def failure_of(clock: VirtualClock, numbers: Any = tuple(NUMBERS[:1]), **arguments: Any) -> tuple[WasslyError, float]:
-    """Return what was raised, and after how long."""
+    """Return the exception, and the seconds until it was raised."""
     began = clock.monotonic()
     with pytest.raises(WasslyError) as raised:
         notify(clock, numbers, **arguments)
@@ -161,7 +161,7 @@ def test_each_recipient_has_attempts_of_their_own(clock: VirtualClock, service: 
 
 
 def test_an_attempt_that_comes_too_late_does_not_leave(clock: VirtualClock, service: TimedService) -> None:
-    # A login, or an upload, of 20 s before the second one would leave.
+    # A login or an upload takes 20 s before the second message could leave.
     service.script = [(0, limited(1), 0), (20, None, 0)]
     error, seconds = failure_of(clock)
     assert isinstance(error, WasslyRateLimited)
@@ -228,7 +228,7 @@ def test_whatever_happens_the_time_and_the_one_message_are_kept(
 
 @pytest.fixture
 def storage(clock: VirtualClock, monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[], None]]:
-    """What happens when a file is looked at, by its name."""
+    """What happens when a file is checked, by its name."""
     looks: dict[str, Callable[[], None]] = {}
     find = WasslyHook.attachment
 
@@ -257,7 +257,7 @@ def test_a_storage_that_does_not_answer_holds_up_nobody(
     storage["report.pdf"] = lambda: clock.sleep(600)
     error, seconds = failure_of(clock, NUMBERS[:3], **{parameter: report})
     assert isinstance(error, WasslyInvalidMessage)
-    assert str(error) == f"{parameter}: {report} could not be looked at within the 14 s of a notification"
+    assert str(error) == f"{parameter}: could not check {report} within the 14 s limit of a notification"
     assert seconds == pytest.approx(BUDGET, abs=0.1)
     clock.sleep(1000)
     assert service.calls == []

@@ -1,4 +1,4 @@
-"""What the notifier makes of its parameters and a callback's context. No network."""
+"""What the notifier sends for its parameters and a callback's context. No network."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CONNECTION: dict[str, Any] = {
 
 
 class Sent(list[OutgoingMessage]):
-    """The messages that would have left; ``failures`` by number are raised in their place."""
+    """The messages that would have been sent. ``failures`` are raised instead, by number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_what_looks_like_a_number_stays_text(sent: Sent, native: bool) -> None:
 
 @pytest.mark.parametrize("nobody", [None, 447700900123, 1.5])
 def test_what_cannot_be_numbers_is_an_error_when_the_dag_is_parsed(nobody: Any) -> None:
-    with pytest.raises(ValueError, match="contact_mobile_number: must be a number as text, or a list of them, not "):
+    with pytest.raises(ValueError, match="contact_mobile_number: must be text or a list of texts, not "):
         WasslyNotifier(contact_mobile_number=nobody)
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_numbers_is_an_error_when_the_dag_is_parsed(nobody: Any) 
         [f"{FIRST}, {SECOND}", "{{ params.first }}"],
         [FIRST, SECOND, "0044 7700 900123", "0170 1234567", "+44 (7700) 900-123"],
         [FIRST, "tel:" + SECOND, "+44 07700 900123", "+49 (0)170 1234567"],
-        # A template that renders to a list, as an on-call list in a JSON Variable.
+        # A template that renders to a list, such as an on-call list in a JSON Variable.
         "{{ params.on_call }}",
         "{{ params.on_call | tojson }}",
         "{{ params.on_call | list | string }}",
@@ -154,7 +154,7 @@ def test_what_cannot_be_numbers_is_an_error_when_the_dag_is_parsed(nobody: Any) 
         "\n{{ params.written }} ",
         "{{ params.spread }}",
         ["{{ params.on_call }}", "{{ params.first }}"],
-        # What is called, as in any template field.
+        # Callables, as in any template field.
         lambda context, jinja_env: [context["params"]["first"], SECOND],
         lambda context, jinja_env: (number for number in context["params"]["on_call"]),
         lambda context, jinja_env: {FIRST: "Amira", SECOND: "Björn"}.keys(),
@@ -240,7 +240,7 @@ def test_what_a_field_takes_to_be_called_is_part_of_the_time(monkeypatch: pytest
     )
     notifier = WasslyNotifier(contact_mobile_number=number, context=context(reason="success"))
     notifier(context())
-    if hasattr(bases.BaseNotifier, "__await__"):  # Airflow before 3.1 awaits none
+    if hasattr(bases.BaseNotifier, "__await__"):  # Airflow before 3.1 does not await notifiers
         asyncio.run(alert())
     assert len(began) == len(called) > 0
     assert all(before <= after for before, after in zip(began, called, strict=True))
@@ -252,11 +252,11 @@ def test_where_a_call_gives_no_text_the_default_one_is_sent(sent: Sent) -> None:
 
 
 def test_the_output_of_a_task_can_be_a_field(sent: Sent) -> None:
-    # Airflow 2 knows it by its class, and all others by its method.
+    # Airflow 2 recognises it by its class, all other versions by its method.
     kind: Any = importlib.import_module("airflow.utils.mixins").ResolveMixin if IS_AIRFLOW_2 else object
 
     class Output(kind):  # type: ignore[misc]
-        """In the shape of what a task in a DAG file returns: it can be looped over only to say that it cannot."""
+        """Has the interface of a task's output in a DAG file: iterating over it only raises an error."""
 
         def resolve(self, context: Any, **options: Any) -> Any:
             return context["params"]["on_call"]
@@ -385,7 +385,7 @@ def test_a_template_file_where_there_is_no_dag_is_an_error_that_says_so(sent: Se
 
 
 class PartOfDag:
-    """What ``airflow dags test`` of Airflow 3.1 and later gives to the callbacks of a DAG."""
+    """What ``airflow dags test`` passes to DAG callbacks from Airflow 3.1 on."""
 
     def __init__(self, file: Path) -> None:
         self.dag_id = "reports"
@@ -441,7 +441,7 @@ def test_a_shared_notifier_in_many_threads(sent: Sent) -> None:
 
 
 def test_two_notifiers_of_one_callback_do_not_mix(sent: Sent) -> None:
-    # Airflow puts the fields of a notifier into the context, which the next one gets too.
+    # Airflow adds a notifier's fields to the context, and passes that to the next notifier.
     told = context()
     WasslyNotifier(contact_mobile_number=FIRST, message="one {{ ds }}", instance_id="two")(told)
     WasslyNotifier(contact_mobile_number=SECOND)(told)
@@ -493,7 +493,7 @@ def test_one_bad_recipient_does_not_stop_the_others(sent: Sent, caplog: pytest.L
         "UNKNOWN whether notified: recipient 3 (+44…0125): the complete request was sent, but no answer came back; "
         "NOT notified: recipient 5 (+44…0126): RuntimeError: a defect"
     )
-    # Airflow logs what is raised.
+    # Airflow logs the exception.
     assert "otified" not in caplog.text
     assert "900125" not in caplog.text
 

@@ -21,7 +21,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Variables:
 
 @pytest.fixture
 def service(airflow: Variables, monkeypatch: pytest.MonkeyPatch) -> Service:
-    """The Wassly of the connection ``wassly_default``, on a virtual clock."""
+    """The Wassly behind the connection ``wassly_default``, on a virtual clock."""
     extra = {"apikey": "the-api-key", "token": "the-token", "instance_id": "one"}
     monkeypatch.setenv("AIRFLOW_CONN_WASSLY_DEFAULT", json.dumps({"conn_type": "wassly", "extra": extra}))
     service = Service(VirtualClock())

@@ -199,7 +199,7 @@ def test_a_wrong_name_in_partial_or_expand_shows_when_the_dag_is_parsed() -> Non
 
 
 def round_trip(of: DAG) -> Any:
-    """Return what the scheduler and the pages of Airflow see of a DAG."""
+    """Return the DAG as Airflow's scheduler and UI see it."""
     names = [name for name in ("DagSerialization", "SerializedDAG") if hasattr(serialized_objects, name)]
     serializer = getattr(serialized_objects, names[0])
     return serializer.from_dict(serializer.to_dict(of))

@@ -1,4 +1,4 @@
-"""What a broadcast task does from its first try to its end, and what it says of it."""
+"""What a broadcast task does from its first try to its end, and what it logs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def people(count: int, **columns: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(params=["state", "variables"] if HAS_TASK_STATE_STORE else ["variables"])
 def task(request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch) -> Task:
-    """A broadcast, with each kind of store that this Airflow can have."""
+    """A broadcast task, for each kind of store that this Airflow can have."""
     listeners: list[Callable[[Any, bool], None]] = []
     monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
     state = Kept() if request.param == "state" else None
@@ -323,7 +323,7 @@ def test_a_table_is_refused_once_and_before_anything_is_sent(
     def is_ambiguous(self: Any) -> bool:
         raise ValueError("The truth value of a DataFrame is ambiguous")
 
-    # The shape of that of pandas.
+    # Has the interface of pandas' DataFrame.
     members = {"__module__": "pandas.core.frame", "__iter__": lambda self: iter(["a", "b"]), "__bool__": is_ambiguous}
     ended = task.run(recipients=type("DataFrame", (), members)())
     assert isinstance(ended.error, FAIL)
@@ -376,7 +376,7 @@ def test_all_rows_are_checked_first_if_that_is_wanted(task: Task, service: Servi
     assert str(ended.error).count("; and 5 more") == 1
     assert service.calls == []
     task.clear()
-    # Nothing had been begun, so the list may be another one.
+    # Nothing was sent, so the list may change.
     assert task.run(recipients=people(2), validate_first=True).counts == {"accepted": 2}
 
 
@@ -395,7 +395,7 @@ def test_what_is_wrong_with_a_file_is_found_by_its_line(task: Task, service: Ser
 def test_all_rows_are_checked_first_also_by_a_retry_of_an_attempt_that_had_sent_nothing(
     task: Task, service: Service
 ) -> None:
-    task.airflow_answers = False  # it died before it had begun to send
+    task.airflow_answers = False  # it died before it started sending
     task.run(recipients="/no/such/list.csv", validate_first=True)
     task.airflow_answers = True
     rows = [*people(2), {"contact_mobile_number": "12", "name": ""}]
@@ -468,7 +468,7 @@ def test_each_row_gets_its_message_if_that_is_wanted(
     arguments: dict[str, Any] = {"recipients": rows, "on_duplicate": "send"}
     assert task.run(**arguments).counts == {"accepted": 3, "failed": 1}
     assert "differ" not in caplog.text
-    # Each under its own record: the retry sends what is left.
+    # Each has its own record, and the retry sends the rest.
     assert task.run(**arguments).counts == {"accepted": 4}
     texts = [message.texts["message"] for message in service.messages]
     assert texts == ["Hello invoice 7", "Hello invoice 8", "Hello invoice 8", "Hello invoice 9"]
@@ -546,7 +546,7 @@ def test_another_list_is_refused_before_anything_is_sent(task: Task, service: Se
     )
     assert ended.pushed["return_value"] == {"accepted": 1, "unknown": 0, "report": None}
     assert service.delivered == [number(1)]
-    # With rows corrected that were not sent to, and new ones at the end, it goes on.
+    # It resumes with unsent rows corrected and new ones added at the end.
     corrected = [*people(1), *people(6)[3:]]
     assert task.run(recipients=corrected).counts == {"accepted": 4}
     assert service.delivered == [number(1), *map(number, range(4, 7))]
@@ -582,7 +582,7 @@ def test_the_reserve_begins_with_what_was_recorded(task: Task, service: Service,
     assert "99 conversations remain and 99 are reserved" in str(ended.error)
     airflow.wait(hours=37)
     task.clear()
-    # So old a reading says nothing; the answer to the first message does.
+    # Such an old reading is not trusted; the answer to the first message is.
     assert task.run(recipients=people(3), reserve_conversations=98).counts == {"accepted": 1, "not_sent": 2}
 
 
@@ -638,7 +638,7 @@ def test_a_task_that_is_stopped_goes_on_where_it_was(task: Task, service: Servic
 
 def test_a_task_that_is_stopped_before_it_sends_sends_nothing(task: Task, service: Service) -> None:
     class Slow(list[Any]):
-        """A list that takes its time: the task is stopped meanwhile."""
+        """A slow list: the task is stopped while it is being read."""
 
         def __iter__(self) -> Any:
             task.kill()
@@ -651,7 +651,7 @@ def test_a_task_that_is_stopped_before_it_sends_sends_nothing(task: Task, servic
 
 def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, service: Service) -> None:
     class Unordered(WasslyBroadcastOperator):
-        """As after ``partial``, where Airflow looks for upstream tasks in template fields only."""
+        """As after ``partial``, where Airflow looks for upstream tasks only in template fields."""
 
         def __init__(self, **arguments: Any) -> None:
             @airflow_task

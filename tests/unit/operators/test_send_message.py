@@ -100,7 +100,7 @@ def test_a_template_file_that_is_missing_is_an_error_that_names_it() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.text().filter(lambda text: not re.search(r"\{[{%#]", text)))
 def test_text_without_markup_is_rendered_as_it_is(text: str) -> None:
-    # Jinja itself takes one line break off the end and knows only \n.
+    # Jinja itself removes one line break at the end, and knows only \n.
     plain = text.replace("\r", "").rstrip("\n") + "."
     assert rendered({}, message=plain).message == plain
 

@@ -1,4 +1,4 @@
-"""What a task that sends one message does from its first attempt to its end, and what it says of it."""
+"""What a task that sends one message does from its first attempt to its end, and what it logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TO, OTHER = "+447700900301", "+447700900309"
 
 @pytest.fixture(params=["state", "variables"] if HAS_TASK_STATE_STORE else ["variables"])
 def task(request: pytest.FixtureRequest, service: Service, monkeypatch: pytest.MonkeyPatch) -> Task:
-    """A task, with each kind of store that this Airflow can have."""
+    """A task, for each kind of store that this Airflow can have."""
     listeners: list[Callable[[Any, bool], None]] = []
     monkeypatch.setattr(tasks, "listen_for_end", listeners.append)
     monkeypatch.setattr(tasks, "runs_here", lambda ti: True)
@@ -78,7 +78,7 @@ def test_an_unknown_outcome_is_what_the_author_says(
         assert ended.returned["outcome"] == outcome
         return
     assert isinstance(ended.error, FAIL if choice == "fail" else WasslyOutcomeUnknown)
-    # Whatever Airflow makes of the task, the record decides.
+    # Whatever state Airflow gives the task, the record decides.
     task.run(on_outcome_unknown=choice)
     assert service.calls == [TO] * copies
 
@@ -161,7 +161,7 @@ def test_a_task_instance_that_was_made_again_sends_although_its_first_try_fails_
     task.airflow_answers = False
     task.run()
     task.make_again()
-    # It fails in its templates, before it could have looked at anything.
+    # It fails in its templates, before it could check anything.
     assert not isinstance(task.run(message=message).error, WasslyError)
     task.airflow_answers = True
     assert task.run().returned

@@ -75,7 +75,7 @@ def test_a_newer_reading_of_another_worker_stays(airflow: Variables, monkeypatch
     get = variables.get_variable
 
     def get_late(key: str) -> str | None:
-        # Another worker has its answer, and writes it down, before this one has looked.
+        # Another worker gets its answer and stores it before this one has read.
         monkeypatch.setattr(variables, "get_variable", get)
         airflow.wait(seconds=1)
         Quota("work").record(9, "one")
@@ -233,9 +233,9 @@ def test_the_interval_is_that_of_who_asks(airflow: Variables) -> None:
 
 class SlowVariables:
     """
-    Airflow's Variables, in which each access takes its time before and after it has its effect.
+    Airflow's Variables, where each access takes time before and after it takes effect.
 
-    :param longest: seconds that one of the two takes at most.
+    :param longest: the maximum duration of each of the two, in seconds.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, clock: VirtualClock, longest: float) -> None:
@@ -274,7 +274,7 @@ def test_of_several_that_claim_at_once_never_two_win_however_slow_airflow_is(
         airflow.values.clear()
         won = claim_in_several_workers(clock, random.choice([2, 2, 3]))
         assert won <= 1
-        # Looking and writing take up to four of these times.
+        # Reading and writing take up to four of these times.
         assert won == 1 or longest > 1
 
 

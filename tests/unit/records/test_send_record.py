@@ -117,7 +117,7 @@ def test_the_record_of_a_task_instance_that_was_deleted_goes_first_of_all(store:
 def test_a_run_that_was_made_again_is_told_from_the_old_one_on_airflow_2(store: Kept) -> None:
     accepted(SendRecord(store.store(KEY), Attempt(None, "17", 3, 1, 3)))
     assert found(SendRecord(store.store(KEY), Attempt(None, "17", 3, 2, 3))) == RECEIPT
-    # Its first try was ended before it could look.
+    # Its first try ended before it could read the record.
     assert found(SendRecord(store.store(KEY), Attempt(None, "18", 3, 2, 3))) is None
 
 
@@ -217,7 +217,7 @@ def test_it_is_ambiguous_whenever_a_clear_can_have_come_in_between(
     store: Kept, try_number: int, retries: int, expected: object
 ) -> None:
     # With one retry now, a task that has had two tries gets 2 + 1 = 3 by a clear too, and begins its third one then.
-    # That its retries are still those of the first attempt says nothing: that one can have run after they were lowered.
+    # Unchanged retries since the first attempt prove nothing: it can have run after they were lowered.
     accepted(on_try(store, 1, retries=retries))
     assert found(on_try(store, try_number, retries=retries)) == expected
 
@@ -267,7 +267,7 @@ def test_a_record_holds_nothing_private_and_no_time(store: Kept) -> None:
     accepted(on_try(store, 1))
     value = json.loads(store.values[KEY])
     check_record(store.values[KEY], [TO[1:], *TEXT, "2026"])
-    # So short that 10,000,000,000 numbers have 65,536 fingerprints.
+    # So short that 10,000,000,000 numbers share 65,536 fingerprints.
     assert len(value["to"]) == len(value["about"]) == 4
 
 
@@ -383,7 +383,7 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (accepted, True, True),
         (accepted, False, True),
         (announced, True, True),
-        # Who clears the task is to know of it.
+        # The person who clears the task has to know about it.
         (announced, False, False),
     ],
 )
@@ -454,7 +454,7 @@ def test_a_record_that_says_nothing_of_doubt_goes_and_one_of_the_first_version_s
     variables: dict[str, str], listeners: list[Any], of_version_1: bool
 ) -> None:
     chain: dict[str, Any] = {"max_tries": 3, "task": SimpleNamespace(retries=3)}
-    found(of(**chain))  # takes it over, and is killed
+    found(of(**chain))  # takes the record over, and is killed
     if of_version_1:
         (key,) = variables
         variables[key] = OF_VERSION_1.partition('"receipt"')[0] + '"receipt": null}'
@@ -486,7 +486,7 @@ def test_an_attempt_that_airflow_has_given_up_sends_nothing_once_a_later_one_has
     with pytest.raises(WasslyRecordError, match=r"^another attempt of this task has started") as caught:
         orphan.departing()
     assert caught.value.may_pass is False
-    # And it leaves the other's record alone, without a word.
+    # And it silently leaves the other's record alone.
     orphan.refused(NO)
     assert caplog.text == ""
     later.departing()
@@ -557,7 +557,7 @@ def test_what_is_taken_over_stays_that_of_the_attempt_before(variables: dict[str
     announced(of(max_tries=3, task=SimpleNamespace(retries=3)))
     lowered: dict[str, Any] = {"max_tries": 3, "task": SimpleNamespace(retries=2)}
     assert found(of(try_number=2, **lowered)) == "ambiguous"
-    # It was killed then.
+    # It was killed at that point.
     assert found(of(try_number=3, **lowered)) == "ambiguous"
 
 
@@ -606,7 +606,7 @@ def with_state(kept: Kept, **ti: Any) -> SendRecord:
 @pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
 def test_nothing_of_a_task_instance_that_was_deleted_is_believed_after_many_tries(store: Kept) -> None:
     accepted(with_state(store, id="a", max_tries=7, try_number=4))
-    # Made again. Its first try fails early.
+    # Created again. Its first try fails early.
     with_state(store, id="b", max_tries=2, try_number=1).look()
     assert store.values == {}
 
@@ -620,10 +620,10 @@ OF_VERSION_1 = (
 def test_what_the_first_version_of_this_package_wrote_is_understood(
     store: Kept, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As it lies in users' databases: a later form must read this one too."""
+    """The format in users' databases, which later versions must also read."""
     store.values[KEY] = OF_VERSION_1
     assert found(on_try(store, 2)) == RECEIPT
-    assert caplog.messages == []  # it does not say whether the text has changed
+    assert caplog.messages == []  # it does not record whether the text has changed
     store.values[KEY] = OF_VERSION_1.partition('"receipt"')[0] + '"receipt": null}'
     assert found(on_try(store, 2)) == "announced"
     assert found(on_try(store, 2, chain=4)) is None
@@ -631,7 +631,7 @@ def test_what_the_first_version_of_this_package_wrote_is_understood(
 
 @pytest.mark.skipif(not HAS_TASK_STATE_STORE, reason="this Airflow has no task_state_store")
 def test_what_the_first_version_wrote_is_found_where_it_was_kept(store: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each chain of tries had a key of its own in the task's state."""
+    """Each chain of tries used to have its own key in the task's state."""
     store.values["wassly_send__3"] = OF_VERSION_1
     task = SimpleNamespace(retries=3)
     assert found(with_state(store, max_tries=3, try_number=2, task=task)) == RECEIPT

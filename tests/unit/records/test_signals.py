@@ -1,4 +1,4 @@
-"""Signals that come in the middle of a read or a write."""
+"""Signals that arrive in the middle of a read or a write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from airflow_provider_wassly.records import signals as _signals
 from airflow_provider_wassly.records.signals import in_one_piece
 
-#: How many come in the test with the most of them: more with SIGNALS=10000.
+#: The number of signals in the longest test; for more, set SIGNALS=10000.
 CALLS = int(os.environ.get("SIGNALS", "2000"))
 
 THREE = (signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
@@ -30,7 +30,7 @@ class Interruption(BaseException):
 
 @pytest.fixture
 def handle() -> Iterator[Callable[..., None]]:
-    """Install a handler; afterwards all are as before."""
+    """Install a handler; restore the previous one afterwards."""
     before = {signum: signal.getsignal(signum) for signum in THREE}
 
     def install(handler: Any, *signums: int) -> None:
@@ -44,7 +44,7 @@ def handle() -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def without_garbage_collection() -> Iterator[None]:
-    """Python drops what a signal's handler raises during a callback of the garbage collector, such as Hypothesis's."""
+    """Python drops a signal handler's exception during a garbage collector callback, such as Hypothesis's."""
     gc.disable()
     yield
     gc.enable()
@@ -55,13 +55,13 @@ def interrupt(signum: int, frame: Any) -> None:
 
 
 def come(signum: int = signal.SIGUSR1) -> None:
-    """Send this process a signal, and give Python the time to see it."""
+    """Send this process a signal, and give Python time to handle it."""
     os.kill(os.getpid(), signum)
     time.sleep(0)
 
 
 def is_within(function: Callable[..., Any]) -> bool:
-    """Tell whether it is being called."""
+    """Return whether it is being called."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_code is not function.__code__:
         frame = frame.f_back
@@ -110,7 +110,7 @@ def test_thousands_of_signals_hang_lose_and_double_nothing(
             except Interruption:
                 caught += 1
             work = access
-            # What was begun was ended, whenever they came.
+            # Whenever the signals came, every started operation was completed.
             assert begun == done
         assert handled == dict.fromkeys(signums, call)
     assert raised >= caught > calls / 2
@@ -179,7 +179,7 @@ def test_a_handler_that_raises_nothing_changes_nothing(handle: Callable[..., Non
         return 7
 
     assert in_one_piece(access) == 7
-    # With the place at which it came, as Python tells it.
+    # With the line at which it came, as Python reports it.
     assert told == [(signal.SIGUSR1, "come")]
 
 
@@ -231,7 +231,7 @@ def test_several_handlers_run_although_the_first_raises(handle: Callable[..., No
 def test_afterwards_all_handlers_are_as_before(handle: Callable[..., None]) -> None:
     handle(interrupt)
     handle(signal.SIG_IGN, signal.SIGUSR2)
-    in_one_piece(int)  # takes the place of what a handler of an earlier test has interrupted
+    in_one_piece(int)  # replaces what an earlier test's handler interrupted
     before = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
     with pytest.raises(Interruption):
         in_one_piece(come)

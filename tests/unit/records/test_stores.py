@@ -1,4 +1,4 @@
-"""Where a task keeps what has to outlive one of its attempts."""
+"""Where a task stores what has to outlive an attempt."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_outside_of_a_loop_a_region_makes_no_other_record(listeners: list[Any]) -> None:
-    """Airflow 3.4 gives every task instance a region; in a loop its id is not zero."""
+    """In Airflow 3.4 every task instance has a region; in a loop, its id is not zero."""
     outside, inside = uuid.UUID(int=0), uuid.UUID(int=7)
     told: list[bool] = []
     when_it_ends({"ti": task_instance()}, told.append)
@@ -92,7 +92,7 @@ def test_an_end_that_airflow_has_not_noted_is_none(end: str, map_index: int) -> 
         noted["state"] = end
         tell_of(end, ti)
         assert told == [end == "success"]
-        # A failure is noted only after the process has ended.
+        # Airflow records a failure only after the process has ended.
         noted["state"] = "running"
         tell_of(end, ti)
         assert len(told) == (1 if end == "success" else 2)

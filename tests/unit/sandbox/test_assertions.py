@@ -1,4 +1,4 @@
-"""What a test is told, as its author reads it."""
+"""The messages of failed assertions, as the test's author reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OTHER = "+447700900199"
 
 
 class Box(Sandbox):
-    """A sandbox that gets its messages without HTTP."""
+    """A sandbox that receives its messages without HTTP."""
 
     def accept(
         self,
@@ -149,14 +149,18 @@ def test_nothing_given_means_one_message_at_all(box: Box) -> None:
     ("wrong", "kind", "reason"),
     [
         ({"to": 447700900123}, TypeError, "to must be a str, not int"),
-        ({"to": "0170 1234567"}, ValueError, r"to must be a number with \+ or 00 and the country code, not '0170 123"),
+        (
+            {"to": "0170 1234567"},
+            ValueError,
+            r"to must be a number that starts with \+ or 00 and the country code, not '0170 123",
+        ),
         ({"to": ""}, ValueError, "to must be a number"),
         ({"to": f"{NUMBER}, {OTHER}"}, ValueError, "to must be a number"),
         ({"text": 5}, TypeError, "text must be a str or a compiled pattern of str, not int"),
         ({"text": re.compile(b"x")}, TypeError, "text must be a str or a compiled pattern of str, not Pattern"),
         ({"document": True}, TypeError, "document must be a str .*, bytes .* or a pathlib.Path .*, not bool"),
         ({"media": ["a.png"]}, TypeError, "media must be a str .*, not list"),
-        ({"media": ""}, ValueError, r"media must not be empty; .* says \.media of the message"),
+        ({"media": ""}, ValueError, r"media must not be empty; to check for a file, look at the message's \.media$"),
         ({"contact_name": b"Ann"}, TypeError, "contact_name must be a str, not bytes"),
         ({"instance_id": 7}, TypeError, "instance_id must be a str, not int"),
         ({"document": Path("no-such-file")}, FileNotFoundError, ".*no-such-file"),
@@ -196,7 +200,7 @@ def test_the_closest_message_is_compared_field_by_field(box: Box) -> None:
           document      differs  expected  'orders.csv'
                                  sent      'orders-2026-11-23.csv', 3 bytes
           media         differs  expected  'chart.png'
-                                 sent      nothing, but as document 'orders-2026-11-23.csv'
+                                 sent      nothing, but 'orders-2026-11-23.csv' as document
 
         the other message
            1  {OTHER}  'Hello'
@@ -216,7 +220,7 @@ def test_a_message_that_came_twice_is_an_error_that_lists_both(box: Box) -> None
     box.accept(text="Hello")
     box.accept(OTHER, "Hello")
     box.accept(text="Hello")
-    box.call("send", None, "hang_after_accept")  # says nothing of a message that came
+    box.call("send", None, "hang_after_accept")  # not a cause, because the message arrived
     assert error(box, to=NUMBER, text="Hello") == text(f"""
         2 messages match, expected one
 
@@ -224,7 +228,7 @@ def test_a_message_that_came_twice_is_an_error_that_lists_both(box: Box) -> None
           to            '{NUMBER}'
           text          'Hello'
 
-        those that match
+        matching messages
            1  {NUMBER}  'Hello'
            3  {NUMBER}  'Hello'
         """)
@@ -250,7 +254,7 @@ def test_contents_are_compared_by_size_and_first_difference(box: Box, tmp_path: 
                                  sent      'b.png', 2 bytes
                                  the content differs from offset 2
                                  expected  b'3'
-                                 sent      its end
+                                 sent      end of file
         """)
 
 
@@ -264,7 +268,7 @@ def test_contents_can_be_compared_after_the_end_as_far_as_they_are_known(box: Bo
     message = box.accept(document=("a.csv", b"1,2"))
     box.forget_files()
     assert box.assert_sent(document=b"1,2") == message
-    assert "the content differs; what was sent is no longer there" in error(box, document=b"1,3")
+    assert "the content differs; the sent file is no longer available" in error(box, document=b"1,3")
 
 
 def test_a_pattern_is_shown_with_the_text_in_which_it_was_not_found(box: Box) -> None:
@@ -307,14 +311,14 @@ def test_names_that_look_the_same_can_be_told_from_each_other(box: Box) -> None:
 @pytest.mark.parametrize(
     ("calls", "reasons"),
     [
-        ([], ["nothing called the sandbox: did the task run, and with the sandbox as its connection?"]),
-        ([("send", 422, None)], ["1 call of send was answered 422"]),
-        ([("login", 200, None), ("send", 422, None), ("send", 422, None)], ["2 calls of send were answered 422"]),
-        ([("login", 401, None)], ["1 call of login was answered 401", "send was not called"]),
+        ([], ["nothing called the sandbox: did the task run, and does its connection point to the sandbox?"]),
+        ([("send", 422, None)], ["1 call to send got status 422"]),
+        ([("login", 200, None), ("send", 422, None), ("send", 422, None)], ["2 calls to send got status 422"]),
+        ([("login", 401, None)], ["1 call to login got status 401", "send was not called"]),
         ([("login", 200, None), ("devices", 200, None)], ["send was not called"]),
-        ([("send", 500, "http_500")], ["1 call of send was answered 500 (fault http_500)"]),
-        ([("send", None, "reset_mid_body")], ["1 call of send got no answer (fault reset_mid_body)"]),
-        ([("send", 200, None)], ["1 call of send was answered 200 with success: false"]),
+        ([("send", 500, "http_500")], ["1 call to send got status 500 (fault http_500)"]),
+        ([("send", None, "reset_mid_body")], ["1 call to send got no answer (fault reset_mid_body)"]),
+        ([("send", 200, None)], ["1 call to send got status 200 with success: false"]),
     ],
 )
 def test_when_nothing_was_sent_the_calls_that_failed_are_told(
@@ -322,27 +326,27 @@ def test_when_nothing_was_sent_the_calls_that_failed_are_told(
 ) -> None:
     for call in calls:
         box.call(*call)
-    lines = ["no message was sent, expected one", "", "expected", "  text          'Hello'", "", "why, perhaps"]
+    lines = ["no message was sent, expected one", "", "expected", "  text          'Hello'", "", "possible causes"]
     assert error(box, text="Hello").splitlines() == [*lines, *(f"  {reason}" for reason in reasons)]
 
 
 def test_a_call_that_is_under_way_is_told(box: Box) -> None:
     box.call("send", None, "hang_after_accept", finished=False)
-    assert "1 call of send is under way (fault hang_after_accept)" in error(box)
+    assert "1 call to send still running (fault hang_after_accept)" in error(box)
 
 
 def test_what_keeps_the_sandbox_from_accepting_is_told(box: Box) -> None:
     box.call("send", 200)
     box.disconnect_device("sandbox-instance")
     box.conversations = 0
-    assert error(box).endswith("  no conversations remain\n  the device sandbox-instance is disconnected")
+    assert error(box).endswith("  no conversations remain\n  device sandbox-instance is disconnected")
 
 
 def test_a_call_that_failed_is_told_beside_a_message_that_is_not_the_one(box: Box) -> None:
     box.call("send", 200)
     box.accept(text="Hello Ann")
     box.call("send", 422)
-    assert error(box, text="Hello Amy").endswith("\n\nwhy, perhaps\n  1 call of send was answered 422")
+    assert error(box, text="Hello Amy").endswith("\n\npossible causes\n  1 call to send got status 422")
 
 
 # It stays short

@@ -23,7 +23,7 @@ def test_another_host_needs_permission(host: str) -> None:
 @pytest.mark.parametrize("name", ["apikey", "token", "email", "password"])
 @pytest.mark.parametrize("value", ["", None, 5])
 def test_credentials_are_texts_with_something_in_them(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{name} must be a text that is not empty"):
+    with pytest.raises(ValueError, match=f"^{name} must be a non-empty string"):
         Sandbox(**{name: value})
 
 
@@ -35,25 +35,25 @@ def test_a_wrong_port_is_refused(port: Any) -> None:
 
 @pytest.mark.parametrize("conversations", [-1, 1.5, "5", True, None])
 def test_a_wrong_quota_is_refused(conversations: Any) -> None:
-    with pytest.raises(ValueError, match="conversations must be a whole number from 0 up"):
+    with pytest.raises(ValueError, match="conversations must be an integer of 0 or more"):
         Sandbox(conversations=conversations)
 
 
 @pytest.mark.parametrize(
     ("devices", "reason"),
     [
-        ("sandbox-instance", "a list"),
-        ([5], "an instance id or a mapping"),
-        ([""], "needs an instance_id"),
-        ([{"name": "Phone"}], "needs an instance_id"),
-        ([{"instance_id": 5}], "'instance_id' must be a text"),
-        ([{"instance_id": "a", "status": None}], "'status' must be a text"),
-        ([{"instance_id": "a", "last_active": "now"}], "unknown key 'last_active'"),
-        (["a", "a"], "twice"),
+        ("sandbox-instance", " must be a list, not 'sandbox-instance'"),
+        ([5], ": each must be an instance id or a mapping, not 5"),
+        ([""], ": each needs an instance_id"),
+        ([{"name": "Phone"}], ": each needs an instance_id"),
+        ([{"instance_id": 5}], ": 'instance_id' must be a string, not 5"),
+        ([{"instance_id": "a", "status": None}], ": 'status' must be a string, not None"),
+        ([{"instance_id": "a", "last_active": "now"}], ": unknown key 'last_active'"),
+        (["a", "a"], ": two have the same instance_id"),
     ],
 )
 def test_wrong_devices_are_refused(devices: Any, reason: str) -> None:
-    with pytest.raises(ValueError, match=f"^devices: .*{reason}"):
+    with pytest.raises(ValueError, match=f"^devices{reason}$"):
         Sandbox(devices=devices)
 
 
@@ -71,12 +71,12 @@ def test_devices_are_what_was_given() -> None:
     box.disconnect_device("first")
     box.connect_device("second")
     assert [device.connected for device in box.devices] == [False, True]
-    with pytest.raises(ValueError, match="no device 'third'; there are: first, second"):
+    with pytest.raises(ValueError, match="unknown device 'third'; known devices: first, second"):
         box.connect_device("third")
 
 
 def test_there_is_no_port_before_the_start() -> None:
-    with pytest.raises(RuntimeError, match="before it is started"):
+    with pytest.raises(RuntimeError, match="no port until it is started"):
         json.loads(Sandbox().connection)
 
 
@@ -87,7 +87,7 @@ def test_what_can_be_set_is_checked() -> None:
         box.latency = -1
     with pytest.raises(ValueError, match="latency must be a number of seconds"):
         box.latency = float("nan")
-    with pytest.raises(ValueError, match="conversations must be a whole number"):
+    with pytest.raises(ValueError, match="conversations must be an integer of 0 or more"):
         box.conversations = -1
     assert (box.latency, box.conversations) == (0.2, 7)
 
@@ -135,27 +135,27 @@ def test_faults_wait_in_the_order_in_which_they_were_asked_for() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"name": "nonsense"}, "name: there is no fault 'nonsense'; there are: http_500, "),
-        ({"name": ["http_500"]}, "name: there is no fault"),
+        ({"name": "nonsense"}, "name: unknown fault 'nonsense'; choose from http_500, "),
+        ({"name": ["http_500"]}, "name: unknown fault"),
         ({"name": "http_500", "times": 0}, "times must be"),
         ({"name": "http_500", "times": "2"}, "times must be"),
         ({"name": "http_500", "times": True}, "times must be"),
         ({"name": "http_500", "endpoint": "logout"}, "endpoint must be one of login, devices, send"),
         ({"name": "http_500", "endpoint": []}, "endpoint must be one of"),
-        ({"name": "drops_attachment", "endpoint": "login"}, "endpoint: drops_attachment is for the send"),
+        ({"name": "drops_attachment", "endpoint": "login"}, "endpoint: drops_attachment applies only to the send"),
         ({"name": "http_500", "early": 1}, "early must be"),
-        ({"name": "rejected", "early": True}, "early: rejected cannot"),
-        ({"name": "http_500", "to": "01701234567"}, "to must be a number"),
-        ({"name": "http_500", "to": 49}, "to must be a number"),
-        ({"name": "http_500", "to": "+491701234567\n"}, "to must be a number"),
-        ({"name": "http_500", "to": "+491701234567", "endpoint": "login"}, "to: calls of the login endpoint"),
-        ({"name": "http_500", "to": "+491701234567", "early": True}, "to: http_500 with early strikes before"),
-        ({"name": "reset_mid_body", "to": "+491701234567"}, "to: reset_mid_body strikes before"),
+        ({"name": "rejected", "early": True}, "early: rejected cannot answer before"),
+        ({"name": "http_500", "to": "01701234567"}, r"to must be a \+ followed by 8 to 15 digits"),
+        ({"name": "http_500", "to": 49}, r"to must be a \+ followed by 8 to 15 digits"),
+        ({"name": "http_500", "to": "+491701234567\n"}, r"to must be a \+ followed by 8 to 15 digits"),
+        ({"name": "http_500", "to": "+491701234567", "endpoint": "login"}, "to: calls to the login endpoint"),
+        ({"name": "http_500", "to": "+491701234567", "early": True}, "to: http_500 with early acts before"),
+        ({"name": "reset_mid_body", "to": "+491701234567"}, "to: reset_mid_body acts before"),
         ({"name": "http_500", "record": "yes"}, "record must be"),
-        ({"name": "reset_before_body", "record": True}, "record: reset_before_body strikes before"),
-        ({"name": "http_500", "early": True, "record": True}, "record: http_500 strikes before"),
+        ({"name": "reset_before_body", "record": True}, "record: reset_before_body acts before"),
+        ({"name": "http_500", "early": True, "record": True}, "record: http_500 acts before"),
         ({"name": "drops_attachment", "record": False}, "record: drops_attachment answers normally"),
-        ({"name": "http_500", "retry_after": "5"}, "retry_after: the answer of http_500"),
+        ({"name": "http_500", "retry_after": "5"}, "retry_after: http_500 does not send this header"),
         ({"name": "http_429", "retry_after": 5}, "retry_after must be"),
         ({"name": "http_429", "retry_after": "1\r\nX: y"}, "retry_after must be"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_wassly.sandbox.__main__ import main
 
-# A Python in which the module of that name is not installed.
+# A Python in which the module of this name is not installed.
 WITHOUT = """
 import runpy, sys
 
@@ -34,13 +34,13 @@ def test_a_missing_extra_is_named(module: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--host", "0.0.0.0"], "host: other machines can reach '0.0.0.0', and read all; see --allow-remote"),
+        (["--host", "0.0.0.0"], "host: '0.0.0.0' would let other machines read all messages; see --allow-remote"),
         (["--port", "65536"], "argument --port: invalid port value: '65536'"),
         (["--port", "http"], "argument --port: invalid port value: 'http'"),
-        (["--conversations", "-1"], "conversations must be a whole number from 0 up, not -1"),
+        (["--conversations", "-1"], "conversations must be an integer of 0 or more, not -1"),
         (["--conversations", "many"], "argument --conversations: invalid int value: 'many'"),
-        (["--token", ""], "token must be a text that is not empty, not ''"),
-        (["--device", "a", "--device", "a"], "devices: an instance_id is there twice"),
+        (["--token", ""], "token must be a non-empty string, not ''"),
+        (["--device", "a", "--device", "a"], "devices: two have the same instance_id"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whatever happens, a sensor ends in the same way in all of its modes: as a plain sensor of this Airflow does."""
+"""Whatever happens, a sensor ends the same way in every mode: as a plain sensor of this Airflow does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StillWaits(BaseException):
 
 
 class Plain(bases.BaseSensorOperator):
-    """What an author of a DAG would write: waits for what may pass, and fails with what cannot."""
+    """A plain sensor as a DAG author would write it: waits on temporary errors and fails on permanent ones."""
 
     def __init__(self, *, happens: Look, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -96,7 +96,7 @@ OPTIONS: dict[str, dict[str, bool]] = {
     "never_fail and silent_fail": {"never_fail": True, "silent_fail": True},
 }
 
-#: The time is over as soon as the sensor has looked, or never.
+#: Timeouts: reached right after the first check, or never.
 TIMES = {"in time": 1e6, "time over": 0.0}
 
 
@@ -122,7 +122,7 @@ def context() -> Any:
 
 
 def ending(run: Callable[[], Any]) -> tuple[str, Any]:
-    """Return how a task ends, or that it waits on."""
+    """Return how a task ends, or that it is still waiting."""
     try:
         return "success", run()
     except BaseException as error:
@@ -139,7 +139,7 @@ def resumed(sensor: Ours, timeout: float) -> Any:
 def how_airflow_says_that_a_deferral_timed_out() -> str:
     try:
         from airflow.sdk.bases.operator import TriggerFailureReason
-    except ImportError:  # 2.11, in the scheduler's own words
+    except ImportError:  # what the scheduler of 2.11 raises
         return "Trigger/execution timeout"
     return str(TriggerFailureReason.TRIGGER_TIMEOUT.value)
 
@@ -225,7 +225,7 @@ def test_airflow_is_told_when_a_deferral_has_to_end(timeout: timedelta, bound: f
 def test_silent_fail_says_what_went_wrong(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
     sensor = Ours(happens=EVENTS["bug"], deferrable=True, task_id="sensor", silent_fail=True)
     assert ending(lambda: sensor.execute(context())) == ("waits", None)
-    # Airflow 3 does not log by way of the standard library.
+    # Airflow 3 does not log through the standard library.
     printed = caplog.text or capsys.readouterr().out
     assert "it is broken" in printed
     assert "silent_fail" in printed

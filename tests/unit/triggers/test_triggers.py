@@ -59,7 +59,7 @@ def quota_trigger(**others: Any) -> QuotaTrigger:
 
 
 def events(*triggers: PollTrigger) -> list[list[str]]:
-    """Run triggers at once, as a triggerer does, and return the messages that each of them ends with."""
+    """Run triggers in parallel, as a triggerer does, and return the messages of each one's events."""
 
     async def one(trigger: PollTrigger) -> list[str]:
         return [event.payload["message"] async for event in trigger.run()]
@@ -71,8 +71,8 @@ def events(*triggers: PollTrigger) -> list[list[str]]:
 
 
 def still_waits(trigger: PollTrigger) -> bool:
-    """Tell whether it waits to the end of its time."""
-    return events(trigger) == [["The time is over"]]
+    """Return whether it waits until the timeout."""
+    return events(trigger) == [["Timeout reached"]]
 
 
 class Slow(PollTrigger):
@@ -99,7 +99,7 @@ class BrokenJudge(PollTrigger):
 
 
 class Noting(PollTrigger):
-    """Notes when it looks: seconds after its start."""
+    """Records the times of its checks, in seconds after its start."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -144,7 +144,7 @@ def test_slow_looks_delay_neither_the_event_loop_nor_each_other_nor_the_names_of
         while True:
             before = time.monotonic()
             await asyncio.sleep(0.01)
-            # By default in a thread of the event loop's executor.
+            # Runs in a thread of the event loop's default executor.
             await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80)
             longest = max(longest, time.monotonic() - before)
 
@@ -166,7 +166,7 @@ def test_a_look_that_hangs_holds_up_neither_the_deadline_nor_the_end_of_the_proc
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Slow, "seconds", 20.0)
-        assert events(Slow(**waiting(0.3, poke_interval=0.1))) == [["The time is over"]]
+        assert events(Slow(**waiting(0.3, poke_interval=0.1))) == [["Timeout reached"]]
         assert time.monotonic() - began < 3
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "wassly-look"]
     assert thread.daemon
@@ -186,7 +186,7 @@ def test_a_trigger_that_is_cancelled_does_not_end_the_look_of_the_others() -> No
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop on which time does not pass but jumps, to the next moment that something waits for."""
+    """An event loop whose time jumps to the next moment that something waits for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ def in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> Many:
 
 
 async def when_they_end(triggers: list[PollTrigger], apart: float) -> list[float]:
-    """Start triggers one after the other; return at what time each has ended."""
+    """Start triggers one after another; return the time at which each ends."""
     loop = asyncio.get_running_loop()
 
     async def one(number: int, trigger: PollTrigger) -> float:
@@ -271,7 +271,7 @@ def test_a_thousand_waiting_sensors_make_one_call_in_an_interval(
         nonlocal connected_at
         began = asyncio.get_running_loop().time()
         connected_at = began + 300
-        # They begin within two minutes, and do not all name the instance.
+        # They start within two minutes, and not all of them name the instance.
         triggers = [DeviceTrigger(instance_id=("one", None)[number % 2], **waiting()) for number in range(1000)]
         ended = await when_they_end([*triggers], apart=0.12)
         assert len(calls) <= 300 / 60 + 2
@@ -292,12 +292,12 @@ def test_waiting_quota_sensors_read_what_airflow_keeps_once_in_an_interval(
     assert Probes("work").claim(timedelta(hours=1))
     airflow.reads.clear()
     in_virtual_time(body)
-    # An hour and two minutes; who probes reads two Variables.
+    # One hour and two minutes; with probing, each check reads two Variables.
     assert 3 * 55 < len(airflow.reads) <= 3 * 63
 
 
 class Doorbell(PollTrigger):
-    """Waits until a moment."""
+    """Waits until a given time."""
 
     rings_at = 0.0
 
@@ -385,10 +385,10 @@ def test_an_error_ends_it_with_one_event() -> None:
 
 def test_it_ends_at_its_deadline_and_never_sleeps_beyond(clock: VirtualClock) -> None:
     began = clock.monotonic()
-    assert events(Noting(**waiting(90, poke_interval=60))) == [["The time is over"]]
+    assert events(Noting(**waiting(90, poke_interval=60))) == [["Timeout reached"]]
     assert clock.monotonic() - began == pytest.approx(90, abs=0.1)
     trigger = Noting(**waiting(-1))
-    assert events(trigger) == [["The time is over"]]
+    assert events(trigger) == [["Timeout reached"]]
     assert trigger.looks == []
 
 
@@ -421,7 +421,7 @@ def test_the_quota_trigger_ends_when_the_reading_is_enough(airflow: Variables) -
         events(trigger, quota_trigger(**trigger.arguments()))
         == [["Quota OK: 200 left (reading 0 s old), 200 needed"]] * 2
     )
-    # As after a restart of the triggerer.
+    # As after a triggerer restart.
     assert len(events(quota_trigger(**trigger.arguments()))[0]) == 1
 
 

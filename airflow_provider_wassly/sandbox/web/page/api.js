@@ -1,9 +1,9 @@
-// The control API of the sandbox, as far as the page uses it.
+// The part of the sandbox's control API that the page uses.
 
-/** Asks for what is older than everything. */
+/** Higher than any message id. */
 const NEWEST = Number.MAX_SAFE_INTEGER;
 
-/** The sandbox has refused a call, or could not be reached; the message says why. */
+/** The sandbox refused a call or could not be reached; the message says why. */
 export class ApiError extends Error {}
 
 async function call(method, path, { query = {}, body } = {}) {
@@ -19,13 +19,13 @@ async function call(method, path, { query = {}, body } = {}) {
     answer = await fetch(`/sandbox/${path}${parameters.size ? `?${parameters}` : ""}`, options);
     text = await answer.text();
   } catch {
-    throw new ApiError("The sandbox cannot be reached.");
+    throw new ApiError("Cannot reach the sandbox.");
   }
   let content = null;
   try {
     content = text ? JSON.parse(text) : null;
   } catch {
-    // Whatever it is, it is none of the sandbox's answers.
+    // Not JSON, so not an answer from the sandbox.
   }
   if (!answer.ok) {
     throw new ApiError(content?.message ?? `The sandbox answered with status ${answer.status}.`);

@@ -1,13 +1,13 @@
-// The files of a message: shown if the browser can, else a card; all of them can be downloaded.
+// A message's files: shown if the browser can, otherwise as a card. All of them can be downloaded.
 
 import { byId, el, icon } from "./dom.js";
 import { size } from "./words.js";
 
 const IMAGES = new Set(["image/png", "image/jpeg", "image/gif", "image/webp", "image/svg+xml", "image/avif"]);
-/** A player reads a file of at most this many bytes before it is played; larger ones would keep connections busy. */
+/** Players preload files up to this many bytes; larger ones would keep connections busy. */
 const EAGER = 2_000_000;
 
-/** What an attachment is called in the list, and its icon. */
+/** The icon and the label of a message's attachment in the contact list. */
 export function kindOf(message) {
   if (message.media) {
     const kind = playerOf(message.media);
@@ -21,14 +21,14 @@ export function kindOf(message) {
   return message.document ? ["document", message.document.name] : null;
 }
 
-/** A message's files, in the order in which they are shown. */
+/** Return the elements for a message's files, in display order. */
 export function attachments(message) {
   const shown = [];
   if (message.media) {
     shown.push(media(message.media));
   }
   if (message.document) {
-    shown.push(card(message.document)); // of any type: this is how a messenger shows what is sent as a document
+    shown.push(card(message.document)); // whatever its type, as messengers do
   }
   return shown;
 }

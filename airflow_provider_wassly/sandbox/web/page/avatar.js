@@ -1,4 +1,4 @@
-// The round mark of a contact.
+// A contact's round avatar.
 
 import { el, icon } from "./dom.js";
 import { initials } from "./words.js";

@@ -1,11 +1,11 @@
-// One message, as a bubble.
+// A message's bubble.
 
 import { attachments } from "./attachments.js";
 import { el } from "./dom.js";
 import { formatted } from "./formatting.js";
 import { clock, count } from "./words.js";
 
-/** Many times what WhatsApp takes; a page full of longer ones would be slow. */
+/** Many times WhatsApp's limit; a page full of longer texts would be slow. */
 const MAX_TEXT = 20_000;
 
 export function bubble(message) {

@@ -1,4 +1,4 @@
-// The open chat: a window of its messages that moves with the scrolling and never holds more than MOST of them.
+// The open chat: a window over its messages that moves as the user scrolls and holds at most MOST of them.
 
 import * as api from "./api.js";
 import { avatar } from "./avatar.js";
@@ -8,7 +8,7 @@ import { counted, day, title } from "./words.js";
 
 const PAGE = 50;
 const MOST = 300;
-/** Pixels from an end of the window at which more is loaded, and at which the end counts as reached. */
+/** Pixels from the end of the window: within NEAR more is loaded, within AT_END the end counts as reached. */
 const NEAR = 500;
 const AT_END = 40;
 
@@ -21,7 +21,7 @@ export class Chat {
     this.number = null;
     this.contact = undefined;
     this.entries = []; // {message, element}, oldest first
-    this.turn = 0; // counts up when another window begins; what was asked for before is of no use then
+    this.turn = 0; // incremented for each new window; answers to earlier requests are then discarded
     this.loading = false;
     this.begin();
     this.log.addEventListener("scroll", () => this.scrolled(), { passive: true });
@@ -36,8 +36,8 @@ export class Chat {
     this.entries = [];
     this.hasOlder = false;
     this.hasNewer = false;
-    this.followsNewest = true; // whether the end is in sight and stays there
-    this.waiting = 0; // new messages below that were not looked at
+    this.followsNewest = true; // whether the end is visible and stays visible
+    this.waiting = 0; // unseen new messages further down
   }
 
   /** Show the chat with a number. */
@@ -55,7 +55,7 @@ export class Chat {
     this.draw();
   }
 
-  /** Load the newest messages in place of those that are shown. */
+  /** Replace the shown messages with the newest ones. */
   async reload() {
     if (this.number === null) {
       return;
@@ -82,9 +82,9 @@ export class Chat {
   }
 
   /**
-   * Append what has come in.
+   * Append new messages.
    *
-   * @param contact what is known of the contact now.
+   * @param contact the contact's current data, if known.
    */
   async update(contact) {
     await this.loading;
@@ -114,7 +114,7 @@ export class Chat {
       this.toEnd();
       return;
     }
-    // Somebody reads further up: what there is room for goes below, and nothing that is read moves.
+    // The user is reading further up: append as many as fit, without moving what is visible.
     this.waiting += page.messages.length;
     const room = MOST - this.entries.length;
     this.append({ messages: page.messages.slice(0, room), more: page.more || page.messages.length > room });
@@ -125,7 +125,7 @@ export class Chat {
     return this.entries.at(-1)?.message.id ?? 0;
   }
 
-  /** Show what is known of the contact, or what the messages say if it is not known. */
+  /** Show the contact's data; if it is unknown, take the name from the messages. */
   showContact(contact) {
     this.contact = contact;
     const known = contact ?? {
@@ -162,11 +162,11 @@ export class Chat {
     this.markDays();
   }
 
-  /** Change the window without moving what is in sight, and take away what is too much at the far end. */
+  /** Change the window without moving what is visible, and remove the surplus at the far end. */
   change(act, farEnd = "start") {
     const fixed = (farEnd === "start" ? this.entries.at(-1) : this.entries[0]).element.lastElementChild;
     const before = fixed.getBoundingClientRect().top;
-    this.log.style.overflowAnchor = "none"; // or the browser would correct it a second time
+    this.log.style.overflowAnchor = "none"; // otherwise the browser would adjust the position too
     act();
     const surplus = this.entries.length - MOST;
     if (surplus > 0) {
@@ -189,7 +189,7 @@ export class Chat {
   async load(fetchPage, show) {
     const turn = this.turn;
     const work = fetchPage().then((page) => turn === this.turn && show(page));
-    this.loading = work.catch(() => null); // the next scrolling tries again
+    this.loading = work.catch(() => null); // the next scroll event tries again
     try {
       await work;
     } catch {
@@ -237,7 +237,7 @@ export class Chat {
       this.waiting = 0;
     }
     this.button.hidden = this.followsNewest || this.number === null;
-    const label = this.waiting ? counted(this.waiting, "new message") : "To the newest";
+    const label = this.waiting ? counted(this.waiting, "new message") : "Jump to latest";
     this.button.replaceChildren(icon("down"), label);
     this.button.classList.toggle("has-new", this.waiting > 0);
   }
@@ -255,7 +255,7 @@ export class Chat {
     this.log.scrollTop = this.log.scrollHeight;
   }
 
-  /** Put a line between messages of different days. */
+  /** Insert a line between messages of different days. */
   markDays() {
     let before = null;
     for (const { message, element } of this.entries) {

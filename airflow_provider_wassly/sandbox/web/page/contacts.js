@@ -1,4 +1,4 @@
-// The list of contacts.
+// The contact list.
 
 import * as api from "./api.js";
 import { kindOf } from "./attachments.js";
@@ -9,7 +9,7 @@ import { addressOf } from "./place.js";
 import { count, counted, moment, title } from "./words.js";
 
 const PAGE = 100;
-/** Rows that stay when new ones come in and nobody has scrolled down to the others. */
+/** Rows to keep when new ones arrive, unless the user has scrolled down. */
 const MOST = 300;
 const NEAR = 600;
 
@@ -18,18 +18,18 @@ export class Contacts {
     this.pane = byId("contacts");
     this.list = byId("contact-list");
     this.hint = byId("contacts-hint");
-    this.rows = new Map(); // number -> its row, in the order of the list
+    this.rows = new Map(); // number -> row, in list order
     this.more = false;
     this.turn = 0;
     this.loading = false;
     this.open = null;
-    this.seen = null; // the newest message's id when the page came up: what is newer is marked
+    this.seen = null; // id of the newest message when the page was loaded; newer ones are marked
     this.pane.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.list.addEventListener("keydown", (event) => this.move(event));
     this.list.addEventListener("focusin", (event) => this.beReachable(event.target.closest("a")));
   }
 
-  /** Load the list anew. */
+  /** Reload the list. */
   async reload() {
     this.turn++;
     const page = await api.contacts({ limit: PAGE });
@@ -40,14 +40,14 @@ export class Contacts {
   /**
    * Bring the list up to date.
    *
-   * @param known the id of the newest message that the list knows of.
+   * @param known id of the newest message that the list includes.
    */
   async update(known) {
     this.turn++;
     const page = await api.contacts({ limit: PAGE });
     const oldest = page.contacts.at(-1)?.last.id ?? 0;
     if (!page.more || oldest > known) {
-      // That is all of them, or between these and those that are shown there are others.
+      // These are all contacts, or there is a gap between them and the ones shown.
       this.show(page.contacts, page.more);
       return;
     }
@@ -58,17 +58,17 @@ export class Contacts {
     this.show(scrolled ? all : all.slice(0, MOST), this.more || (!scrolled && all.length > MOST) || !this.rows.size);
   }
 
-  /** The contacts that are shown. */
+  /** The contacts shown. */
   get shown() {
     return [...this.rows.values()].map((row) => row.contact);
   }
 
-  /** What is known of a number; `undefined` when it is not in the list. */
+  /** Return the contact with a number; `undefined` if it is not in the list. */
   find(number) {
     return this.rows.get(number)?.contact;
   }
 
-  /** Mark the contact whose chat is open, `null` for none. */
+  /** Mark the contact whose chat is open; `null` for none. */
   select(number) {
     const before = this.rows.get(this.open);
     this.open = number;
@@ -81,7 +81,7 @@ export class Contacts {
     }
   }
 
-  /** Put the keyboard's focus on a contact. */
+  /** Focus a contact. */
   focus(number) {
     (this.rows.get(number)?.link ?? this.list.querySelector("a"))?.focus();
   }
@@ -116,7 +116,7 @@ export class Contacts {
       this.beReachable(this.list.querySelector("a"));
     }
     if (focused !== document.activeElement && this.list.contains(focused)) {
-      focused.focus({ preventScroll: true }); // an element that is moved loses it
+      focused.focus({ preventScroll: true }); // moving an element takes its focus
     }
     this.scrolled();
   }
@@ -131,18 +131,18 @@ export class Contacts {
     try {
       const page = await api.contacts({ before: this.shown.at(-1).last.id, limit: PAGE });
       if (turn === this.turn) {
-        const new_ones = page.contacts.filter((contact) => !this.rows.has(contact.contact_mobile_number));
-        this.show([...this.shown, ...new_ones], page.more);
+        const added = page.contacts.filter((contact) => !this.rows.has(contact.contact_mobile_number));
+        this.show([...this.shown, ...added], page.more);
       }
     } catch {
-      return; // the next scrolling tries again
+      return; // the next scroll event tries again
     } finally {
       this.loading = false;
     }
     this.scrolled();
   }
 
-  /** Let the tabulator key reach one of the rows only; the arrow keys reach the others. */
+  /** Let the Tab key reach only this row; the arrow keys reach the others. */
   beReachable(link) {
     for (const other of this.list.querySelectorAll('a[tabindex="0"]')) {
       other.tabIndex = -1;

@@ -1,4 +1,4 @@
-// How elements are made. Text only ever becomes a text node, so that no message can bring markup.
+// Helpers that create elements. Text always becomes a text node, so that no message can inject markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -15,11 +15,12 @@ const ICONS = {
 };
 
 /**
- * Make an element.
+ * Create an element.
  *
- * @param tag its name.
- * @param attributes name and value; `true` sets an empty one, `false`, `null` and `undefined` none, a function listens.
- * @param children nodes, and texts as texts.
+ * @param tag the tag name.
+ * @param attributes names and values: `true` sets an empty attribute, `false`, `null` and `undefined` set none, and a
+ *   function becomes an event listener.
+ * @param children nodes; strings become text nodes.
  */
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -34,7 +35,7 @@ export function el(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Draw one of the icons. */
+/** Create one of the icons. */
 export function icon(name) {
   const drawing = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
@@ -46,7 +47,7 @@ export function icon(name) {
   return drawing;
 }
 
-/** Find an element of the page. */
+/** Return an element of the page. */
 export function byId(id) {
   return document.getElementById(id);
 }

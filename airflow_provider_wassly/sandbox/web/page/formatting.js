@@ -1,11 +1,11 @@
-// WhatsApp's formatting, as nodes.
+// Renders WhatsApp's formatting as DOM nodes.
 
 import { el } from "./dom.js";
 
 const TAGS = { "*": "strong", _: "em", "~": "s" };
 
 const CODE_BLOCK = /(```[\s\S]+?```)/u;
-// What is shown as it is, whatever stands in it: a code block, code, an address.
+// Shown as is, without formatting inside: a code block, inline code, a URL.
 const ATOM = /```[\s\S]+?```|`[^`\n]+`|(?<![\p{L}\p{N}_])https?:\/\/[^\s<>"`]+/giu;
 const AFTER_ADDRESS = /[.,;:!?'*_~\])}>…]+$/u;
 
@@ -18,7 +18,7 @@ const BLOCKS = [
   [/^(?<number>\d{1,9})\. +(?<text>\S[\s\S]*)$/u, "ol"],
 ];
 
-/** The whole text of a message. */
+/** Render the whole text of a message. */
 export function formatted(text) {
   const fragment = document.createDocumentFragment();
   let block = null;
@@ -35,17 +35,17 @@ export function formatted(text) {
     }
     const item = inLine(tag === "blockquote" ? "p" : "li", found.groups.text);
     if (tag === "ol") {
-      item.setAttribute("value", found.groups.number); // a number is never another one than was sent
+      item.setAttribute("value", found.groups.number); // show the numbers that were sent
     }
     if (tag !== "blockquote") {
-      item.removeAttribute("dir"); // a list has one side for all its marks
+      item.removeAttribute("dir"); // all markers of a list go on the same side
     }
     block.append(item);
   }
   return fragment;
 }
 
-/** The first line of a text that says something, without links; cut, because nobody sees more of it. */
+/** Render the first non-blank line of a text, without links, cut to what fits. */
 export function preview(text) {
   const line = text.match(/\S[^\n]*/u)?.[0] ?? "";
   const fragment = document.createDocumentFragment();
@@ -53,7 +53,7 @@ export function preview(text) {
   return fragment;
 }
 
-/** The lines; a code block is one, or part of one, however many it has. */
+/** Split a text into lines, except inside code blocks. */
 function lines(text) {
   const found = [""];
   text.split(CODE_BLOCK).forEach((part, index) => {
@@ -75,7 +75,7 @@ function inLine(tag, line) {
   return made;
 }
 
-/** A line as characters, and nodes where nothing is formatted. */
+/** Split a line into characters, and nodes for the parts that are shown as is. */
 function items(line, links) {
   const found = [];
   const addText = (text) => {
@@ -101,10 +101,10 @@ function items(line, links) {
   return found;
 }
 
-/** An address without the punctuation that ends the sentence around it. */
+/** Remove the punctuation of the surrounding sentence from the end of a URL. */
 function trimmed(address) {
   let text = address.replace(AFTER_ADDRESS, "");
-  // A bracket belongs to it if it was opened in it.
+  // A closing bracket belongs to the URL if it was opened there.
   while (address[text.length] === ")" && text.split("(").length > text.split(")").length) {
     text += ")";
   }
@@ -119,9 +119,9 @@ function link(address) {
   return el("a", { href: address, target: "_blank", rel: "noopener noreferrer", dir: "ltr" }, address);
 }
 
-/** Append characters and nodes from one index to another, with what is between two marks in an element. */
+/** Append the items between two indexes, wrapping the text between two formatting marks in an element. */
 function append(parent, all, from = 0, to = all.length) {
-  // A mark that is not closed from here is not closed from further on either; this keeps long texts fast.
+  // A mark without a closing one here has none further on either; remembering that keeps long texts fast.
   const unclosed = new Set();
   let text = "";
   for (let at = from; at < to; at++) {

@@ -1,9 +1,9 @@
-// The head of the page: quota, devices, how many rules wait.
+// The page header: quota, devices, the number of active rules.
 
 import { byId, el } from "./dom.js";
-import { count } from "./words.js";
+import { count, counted } from "./words.js";
 
-/** More devices than these are counted, not named. */
+/** If there are more devices than this, show only how many. */
 const MAX_DEVICES = 2;
 
 export function showState(state) {
@@ -25,7 +25,10 @@ export function showState(state) {
   const badge = byId("chaos-count");
   badge.hidden = !state.faults;
   badge.textContent = count(state.faults);
-  byId("chaos-button").setAttribute("aria-label", state.faults ? `Chaos, ${count(state.faults)} rules wait` : "Chaos");
+  byId("chaos-button").setAttribute(
+    "aria-label",
+    state.faults ? `Chaos, ${counted(state.faults, "active rule")}` : "Chaos",
+  );
 }
 
 function devices(all) {

@@ -1,14 +1,14 @@
-// The sandbox's events. The browser reconnects by itself, but for some failures; those are tried again here.
+// The sandbox's events. After some failures the browser does not reconnect on its own, so this module does.
 
 const PAUSE = 2000;
 
 /**
  * Follow the sandbox's state.
  *
- * A page that nobody looks at gives its connection back: a browser has six of them for all its tabs.
+ * A hidden page closes its connection, because all tabs of a browser share six of them.
  *
- * @param onState gets each state, and whether changes may have been missed without a trace before it.
- * @param onConnection gets whether there is a connection.
+ * @param onState called with each state, and whether earlier changes may have been missed.
+ * @param onConnection called with whether the page is connected.
  */
 export function follow(onState, onConnection) {
   let source = null;

@@ -1,4 +1,4 @@
-// The page: what is open, and how news of the sandbox reaches its parts.
+// The page: decides what is open, and passes the sandbox's state to its parts.
 
 import { Chat } from "./chat.js";
 import { Contacts } from "./contacts.js";
@@ -10,7 +10,7 @@ import { openNumber } from "./place.js";
 import { fillWelcome } from "./welcome.js";
 import { counted, title } from "./words.js";
 
-/** A screen reader hears of new messages at most this often, and where to try again after a failure. */
+/** Milliseconds: between announcements to a screen reader, and before retrying after a failure. */
 const ANNOUNCE_EVERY = 5000;
 const TRY_AGAIN = 2000;
 
@@ -18,8 +18,8 @@ const contacts = new Contacts();
 const chat = new Chat();
 const panel = new Panel(() => contacts.shown);
 
-let state = null; // the newest that is known
-let shown = null; // the one that contacts and chat show; null when they show nothing certain
+let state = null; // the newest state
+let shown = null; // the state that contacts and chat show; null if they may be out of date
 let working = false;
 
 function onState(news, missedSome) {
@@ -32,7 +32,7 @@ function onState(news, missedSome) {
   work();
 }
 
-/** Bring the lists up to the newest state, one step at a time however many come in. */
+/** Bring contacts and chat up to the newest state, one update at a time. */
 async function work() {
   if (working) {
     return;
@@ -53,7 +53,7 @@ async function work() {
   }
 }
 
-/** Whether messages went away other than by making room. */
+/** Whether messages were deleted for another reason than to make room. */
 function forgot(before, after) {
   const expected = before.messages + after.last_message - before.last_message;
   return after.last_message < before.last_message || after.messages < Math.min(expected, after.max_messages);
@@ -137,7 +137,7 @@ async function openPlace() {
   try {
     await opened;
   } catch {
-    return; // the chat says it
+    return; // the chat shows the error
   }
   chat.showContact(contacts.find(number));
 }

@@ -1,16 +1,16 @@
-// The chaos panel: what the next calls of the API meet.
+// The chaos panel: simulates failures, and sets quota, latency and devices.
 
 import * as api from "./api.js";
 import { byId, el, icon } from "./dom.js";
 import { count, counted, title } from "./words.js";
 
 const ENDPOINTS = { send: "send", login: "login", devices: "device list" };
-/** How long a button that takes something away waits for the second click. */
+/** How long a destructive button waits for the confirming click, in milliseconds. */
 const SECOND_CLICK = 4000;
 
 export class Panel {
   /**
-   * @param contacts gives the contacts that can be proposed as recipients.
+   * @param contacts returns the contacts to suggest as recipients.
    */
   constructor(contacts) {
     this.contacts = contacts;
@@ -18,7 +18,7 @@ export class Panel {
     this.button = byId("chaos-button");
     this.state = null;
     this.rules = [];
-    this.kinds = new Map(); // name -> its row
+    this.kinds = new Map(); // name -> row
     this.narrow = matchMedia("(max-width: 900px)");
     byId("panel-close").append(icon("close"));
     this.button.addEventListener("click", () => this.toggle(this.element.hidden));
@@ -41,20 +41,20 @@ export class Panel {
       byId("panel-title").focus();
       this.fail("");
       this.showState(this.state);
-      this.proposeNumbers();
+      this.suggestNumbers();
     } else {
       this.button.focus();
     }
   }
 
-  /** Where the panel lies over the page, nobody shall get below it. */
+  /** Where the panel covers the page, make what is below it inert. */
   cover() {
     for (const id of ["top", "contacts", "chat"]) {
       byId(id).inert = this.isOpen && this.narrow.matches;
     }
   }
 
-  /** Show a state of the sandbox. */
+  /** Show the sandbox's state. */
   showState(state) {
     this.state = state;
     if (!state || !this.isOpen) {
@@ -62,7 +62,7 @@ export class Panel {
     }
     for (const name of ["conversations", "latency"]) {
       const input = byId(name === "latency" ? "latency" : "quota");
-      // What somebody is typing stays.
+      // Do not overwrite what the user is typing.
       if (document.activeElement !== input || input.value === "") {
         input.value = state[name];
       }
@@ -104,7 +104,7 @@ export class Panel {
     });
   }
 
-  /** Do something; say in the panel what went wrong. */
+  /** Do something; show an error in the panel if it fails. */
   async attempt(act) {
     try {
       await act();
@@ -206,7 +206,7 @@ export class Panel {
     );
   }
 
-  proposeNumbers() {
+  suggestNumbers() {
     const options = this.contacts().map((contact) =>
       el("option", { value: contact.contact_mobile_number }, title(contact)),
     );
@@ -295,16 +295,16 @@ export class Panel {
     }
   }
 
-  /** Show which kinds have rules, and which cannot be had with the settings above them. */
+  /** Show which kinds have rules, and which do not fit the settings above them. */
   showKinds() {
     const { endpoint, to } = this.asked("");
     for (const [name, { button, another, not, onlySend, namesRecipient }] of this.kinds) {
       const on = this.rules.some((rule) => rule.name === name);
       let reason = "";
       if (onlySend && endpoint !== "send") {
-        reason = "Only for sending messages";
+        reason = "Only for “Send message”";
       } else if (to !== undefined && !namesRecipient) {
-        reason = "Strikes before the recipient is known";
+        reason = "Acts before the recipient is known";
       }
       button.setAttribute("aria-checked", String(on));
       button.disabled = !on && reason !== "";
@@ -313,7 +313,7 @@ export class Panel {
     }
   }
 
-  /** The rule that the settings describe. */
+  /** Return the rule that the settings describe. */
   asked(name) {
     const rule = { name, endpoint: byId("endpoint").value };
     if (byId("how-share").checked) {
@@ -326,16 +326,16 @@ export class Panel {
   }
 }
 
-/** Which calls a rule strikes, in words. */
+/** Describe which calls a rule affects. */
 function extent({ times, share, to, endpoint }) {
   const what = `${ENDPOINTS[endpoint]} call`;
   const parts = [];
   if (share === null) {
     parts.push(times === 1 ? `next ${what}` : `next ${counted(times, what)}`);
   } else {
-    parts.push(`${count(share * 100)} % of ${what}s`);
+    parts.push(`${count(share * 100)}% of ${what}s`);
     if (times !== null) {
-      parts.push(`${counted(times, "time")} at most`);
+      parts.push(`at most ${counted(times, "time")}`);
     }
   }
   return to === null ? parts.join(", ") : [...parts, `only to ${to}`].join(", ");

@@ -1,4 +1,4 @@
-// What helps while there are no messages.
+// Instructions to show while there are no messages.
 
 import { byId } from "./dom.js";
 
@@ -27,7 +27,7 @@ export function fillWelcome(state) {
   ].join(" \\\n  ");
 }
 
-/** A text as one word for a shell. */
+/** Quote a text for a shell. */
 function quoted(text) {
   return `'${text.replace(QUOTE, `'\\''`)}'`;
 }

@@ -1,4 +1,4 @@
-// How dates, sizes and names are said.
+// Wording of dates, sizes and names.
 
 const LANGUAGE = "en-GB";
 const CLOCK = new Intl.DateTimeFormat(LANGUAGE, { hour: "2-digit", minute: "2-digit" });
@@ -22,12 +22,12 @@ function daysAgo(date) {
   return Math.round((midnight(new Date()) - midnight(date)) / DAY);
 }
 
-/** A day, for the line between messages. */
+/** Format a day, for the line between messages. */
 export function day(date) {
   return { 0: "Today", 1: "Yesterday" }[daysAgo(date)] ?? LONG_DATE.format(date);
 }
 
-/** A moment, for the list: the nearer, the more exactly. */
+/** Format a time for the contact list: the more recent, the more precise. */
 export function moment(date) {
   const days = daysAgo(date);
   if (days === 0) {
@@ -52,17 +52,17 @@ export function size(bytes) {
   return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[0]}`;
 }
 
-/** What a contact is called where there is room for one name. */
+/** The contact's name, or the number without one. */
 export function title(contact) {
   return contact.contact_name?.trim() || contact.contact_mobile_number;
 }
 
-/** The first letters of a name's first and last word; `""` without a name. */
+/** The initials of a name's first and last word; `""` without a name. */
 export function initials(name) {
   const words = (name ?? "")
     .split(/\s+/u)
     .map((word) => word.match(/[\p{L}\p{N}]/u)?.[0])
     .filter(Boolean);
-  // Between them what keeps Arabic letters from being joined to a word.
+  // A zero-width non-joiner keeps Arabic letters from joining into a word.
   return words.length > 1 ? `${words[0]}\u200c${words.at(-1)}`.toUpperCase() : (words[0] ?? "").toUpperCase();
 }
