@@ -822,7 +822,10 @@ def test_a_service_that_is_away_is_not_asked_for_everybody(box: Sandbox, task: T
     ended = task.run(recipients=people(50))
     box.clear_faults()
     assert isinstance(ended.error, WasslyError)
-    assert ended.counts == {"failed": 10, "not_sent": 40}
+    # The next message can be on its way when the tenth is known to have failed.
+    failed = ended.counts["failed"]
+    assert failed in (10, 11)
+    assert ended.counts == {"failed": failed, "not_sent": 50 - failed}
     assert "10 recipients in a row failed" in str(ended.error)
     assert task.run(recipients=people(50)).counts == {"accepted": 50}
     assert sent_to(box) == numbers(1, 50)

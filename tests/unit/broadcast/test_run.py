@@ -6,7 +6,6 @@ The recurring check: whatever happens, nobody gets a second message and nobody i
 
 from __future__ import annotations
 
-import gc
 import itertools
 import logging
 import tracemalloc
@@ -43,6 +42,7 @@ from airflow_provider_wassly.client import (
 from airflow_provider_wassly.records.send_record import WasslyRecordError
 from tests.support.broadcast import Broadcast, Snapshot, World, hello_to, number, outcomes_in, people
 from tests.support.clock import VirtualClock
+from tests.support.memory import traced
 from tests.support.service import ERRORS, FATES, TOLD
 
 #: Rows that are stored together.
@@ -958,17 +958,9 @@ def peaks_of_tries(total: int, tmp_path: Any) -> list[int]:
         for name in ("calls", "called_at", "met", "delivered", "messages"):
             setattr(world, name, Forgetful())
         broadcast.hook.count = lambda outcome: None
-        # The more objects a process has, the later Python collects garbage; ignore the objects of other tests.
-        gc.collect()
-        gc.freeze()
-        gc.collect()
-        tracemalloc.start()
-        try:
+        with traced():
             broadcast.run.run(1)
             peaks.append(tracemalloc.get_traced_memory()[1])
-        finally:
-            tracemalloc.stop()
-            gc.unfreeze()
         assert broadcast.run.tally.outcomes == {"accepted": total}
     return peaks
 
