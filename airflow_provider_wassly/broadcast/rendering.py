@@ -169,11 +169,11 @@ class MessageRenderer:
 
     def _template(self, name: str, value: str) -> _Field:
         try:
-            template = templates.template_of(value, self._env)
+            template = templates.template_of(name, value, self._env)
         except (jinja2.TemplateError, ValueError) as error:
             raise WasslyInvalidMessage(_reason(error), field=name) from None
         source = value
-        if isinstance(value, templates.TemplateFile):
+        if templates.is_template_file(name, value):
             assert self._env.loader is not None
             source = self._env.loader.get_source(self._env, value)[0]
         tree = self._env.parse(source)

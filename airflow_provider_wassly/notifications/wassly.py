@@ -106,7 +106,7 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
         self.contact_mobile_number = (
             contact_mobile_number if is_whole or callable(contact_mobile_number) else list(contact_mobile_number)
         )
-        self.message = templates.as_message(message)
+        self.message = message
         self.document = templates.as_path(document)
         self.document_content_type = document_content_type
         self.media = templates.as_path(media)
@@ -154,7 +154,8 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
             if callable(value):
                 rendered = value(context=context, jinja_env=env)
             else:
-                rendered = self.render_template(value, context, env, set())
+                with self.rendering(name):
+                    rendered = self.render_template(value, context, env, set())
             setattr(self, name, rendered)
 
     def render_template(

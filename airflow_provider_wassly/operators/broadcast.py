@@ -107,6 +107,7 @@ class WasslyBroadcastOperator(WasslyTask):
 
     # Without message, document and media: Airflow would render them before there is a recipient.
     template_fields: Sequence[str] = ("wassly_conn_id", "recipients", "report", "unsent", "instance_id")
+    native_fields = ("recipients",)
     ui_color = "#d3f5df"
 
     def __init__(
@@ -157,9 +158,7 @@ class WasslyBroadcastOperator(WasslyTask):
             raise ValueError(f"report_numbers must be 'short' or 'full', not {report_numbers!r}")
         check_content(message, document, media)
         self.recipients = templates.as_path(recipients)
-        if isinstance(self.recipients, str):
-            self.recipients = templates.NativeTemplate(self.recipients)
-        self.message = templates.as_message(message)
+        self.message = message
         self.document = templates.as_path(document)
         self.document_name = document_name
         self.document_content_type = document_content_type

@@ -107,7 +107,7 @@ class WasslySendMessageOperator(WasslyTask):
             raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
         check_content(message, document, media)
         self.contact_mobile_number = contact_mobile_number
-        self.message = templates.as_message(message)
+        self.message = message
         self.contact_name = contact_name
         self.document = templates.as_path(document)
         self.document_name = document_name

@@ -107,9 +107,9 @@ def test_a_template_is_read_once_for_the_whole_list(
     read: list[str] = []
     template_of = templates.template_of
 
-    def reading(content: str, env: Any) -> Any:
+    def reading(name: str, content: str, env: Any) -> Any:
         read.append(content)
-        return template_of(content, env)
+        return template_of(name, content, env)
 
     (tmp_path / "1.pdf").write_text("content")
     monkeypatch.setattr(templates, "template_of", reading)

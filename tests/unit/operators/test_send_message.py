@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_wassly.airflow_compat.exceptions import skip_exception
+from airflow_provider_wassly.notifications.wassly import WasslyNotifier
+from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
 
 try:
@@ -132,3 +134,25 @@ def test_an_empty_attachment_can_skip_the_task(tmp_path: Path, monkeypatch: pyte
     )
     with pytest.raises(type(skip_exception("")), match=r"^Nothing was sent: document empty\.csv is empty"):
         task.execute({})
+
+
+def test_what_a_field_holds_is_text_that_airflow_can_write_down() -> None:
+    # Airflow 3 refuses a subclass of str when a DAG is parsed.
+    send = WasslySendMessageOperator(task_id="send", contact_mobile_number=NUMBER, message="text.j2", document="a.j2")
+    broadcast = WasslyBroadcastOperator(task_id="list", recipients="{{ var.json.people }}", message="text.j2")
+    notifier = WasslyNotifier(contact_mobile_number="+447700900123", message="text.j2")
+    held = (send.message, send.document, broadcast.recipients, broadcast.message, notifier.message)
+    assert [type(value) for value in held] == [str] * 5
+
+
+def test_only_a_message_names_a_template_file(tmp_path: Path) -> None:
+    (tmp_path / "same.j2").write_text("from the file")
+    options = {"template_searchpath": str(tmp_path)}
+    task = rendered({}, options, message="same.j2", document="same.j2", contact_name="same.j2")
+    assert (task.message, task.document, task.contact_name) == ("from the file", "same.j2", "same.j2")
+    # In whatever order Airflow renders the fields.
+    with dag(**options) as owner:
+        other = WasslySendMessageOperator(task_id="other", contact_mobile_number="same.j2", message="same.j2")
+    other.template_fields = tuple(reversed(other.template_fields))
+    other.render_template_fields({"dag": owner, "task": other})  # type: ignore[typeddict-item]
+    assert (other.message, other.contact_mobile_number) == ("from the file", "same.j2")
