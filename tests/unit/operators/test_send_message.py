@@ -154,5 +154,5 @@ def test_only_a_message_names_a_template_file(tmp_path: Path) -> None:
     with dag(**options) as owner:
         other = WasslySendMessageOperator(task_id="other", contact_mobile_number="same.j2", message="same.j2")
     other.template_fields = tuple(reversed(other.template_fields))
-    other.render_template_fields({"dag": owner, "task": other})  # type: ignore[typeddict-item]
+    other.render_template_fields({"dag": owner, "task": other})
     assert (other.message, other.contact_mobile_number) == ("from the file", "same.j2")
