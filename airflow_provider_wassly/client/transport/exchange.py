@@ -22,7 +22,7 @@ from airflow_provider_wassly.client.errors import (
 )
 from airflow_provider_wassly.client.transport.auth import WasslyAuth
 from airflow_provider_wassly.client.transport.redaction import Redactor
-from airflow_provider_wassly.client.transport.wire import WatchedAdapter, Wire
+from airflow_provider_wassly.client.transport.wire import WatchedAdapter, WatchedBody, Wire
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Transport:
                 with self._session.request(
                     method,
                     url,
-                    data=data,
+                    data=data if harmless is None else WatchedBody(wire, data),
                     headers={"Content-Type": content_type} if content_type else None,
                     auth=WasslyAuth(self._apikey, token),
                     timeout=self._timeout,
@@ -127,7 +127,7 @@ class Transport:
                 reason = redact(_reason(error))
                 if wire.answer_overdue:
                     reason = f"the answer did not come to its end within {wire.answer_limit:g} s"
-                if isinstance(error, _SETUP_ERRORS) and not wire.began:
+                if isinstance(error, _SETUP_ERRORS) and wire.connection is None:
                     raise WasslyConfigError(f"the call cannot be made: {reason}") from None
                 if harmless is None:
                     raise WasslyUnavailable(f"no answer from {url}: {reason}") from None
