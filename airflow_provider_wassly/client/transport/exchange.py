@@ -24,7 +24,7 @@ from airflow_provider_wassly.client.errors import (
 )
 from airflow_provider_wassly.client.transport.auth import WasslyAuth
 from airflow_provider_wassly.client.transport.redaction import Redactor
-from airflow_provider_wassly.client.transport.wire import WatchedAdapter, Wire
+from airflow_provider_wassly.client.transport.wire import WatchedAdapter, WatchedBody, Wire
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Transport:
                 with self._session.request(
                     method,
                     url,
-                    data=data,
+                    data=data if harmless is None else WatchedBody(wire, data),
                     headers={"Content-Type": content_type} if content_type else None,
                     auth=WasslyAuth(self._apikey, token),
                     timeout=self._timeout,

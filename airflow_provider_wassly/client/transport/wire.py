@@ -1,8 +1,11 @@
 """
 Watch what happens on the connection.
 
-Whether Wassly can have accepted a failed call depends on how many bytes the socket took, not on the exception: the same
+Whether Wassly can have accepted a failed call depends on how much of the body was sent, not on the exception: the same
 ``ConnectionResetError`` means "no" in the middle of the body and "unknown" after its end.
+
+The body itself notes when its last part is asked for. So a library that changes how it sends can turn a "no" into
+"unknown", but never an "unknown" into a "no". docs/private-names.md lists what the rest relies on.
 """
 
 from __future__ import annotations
@@ -11,13 +14,14 @@ import contextvars
 import functools
 import http.client
 import io
+import math
 import re
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, PoolManager
@@ -25,6 +29,8 @@ from urllib3.connection import HTTPConnection
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+T = TypeVar("T")
 
 #: The smallest of 64 KiB to 1 MiB at which an upload is as fast as curl's (measured by tests/benchmarks/upload.py).
 BLOCK_SIZE = 512 * 1024
@@ -47,6 +53,8 @@ _INTERIM_ANSWERS = re.compile(rb"(?:HTTP/[0-9.]+ +1[0-9]{2}\b[^\n]*\n(?:[^\r\n][
 _SUCCESS = re.compile(rb"HTTP/[0-9.]+ +2")
 #: Matches what cannot be the beginning of a success or of an interim answer.
 _NO_SUCCESS = re.compile(rb"HTTP/[0-9.]+ +[^ 12]|(?!HTTP/|HTTP?\Z|HT?\Z|\Z)")
+#: The beginning of an interim answer, or so little that it can become one.
+_MAYBE_INTERIM = re.compile(rb"HTTP/[0-9.]+ +1(?:[0-9]{2}\b|[0-9]?\Z)|(?:H|HT|HTT|HTTP|HTTP/[0-9.]*|HTTP/[0-9.]+ +)?\Z")
 
 
 class Wire(AbstractContextManager["Wire"]):
@@ -59,7 +67,7 @@ class Wire(AbstractContextManager["Wire"]):
     :param fresh: whether to open a new connection even if a kept one is available.
     """
 
-    _current: contextvars.ContextVar[Wire | None] = contextvars.ContextVar("wassly_wire", default=None)
+    _current: contextvars.ContextVar[Wire] = contextvars.ContextVar("wassly_wire")
 
     def __init__(
         self,
@@ -76,7 +84,12 @@ class Wire(AbstractContextManager["Wire"]):
         self.held_back_by: Exception | None = None
         #: Whether a connection was made, TLS included, or a kept one was used.
         self.connected = False
-        #: Bytes of the body that may have been sent. Never too few; too many only after an interruption by a signal.
+        #: The connection that the call uses, once there is one.
+        self.connection: HTTPConnection | None = None
+        #: Whether enough may have been sent for a parser to take the request as complete. True as soon as urllib3 has
+        #: the last part; false again only if the socket took none of it.
+        self.request_whole = harmless is None
+        #: How many bytes the socket took: of the headers first, then of the body alone.
         self.body_sent = 0
         #: Whether the connection has served an earlier call.
         self.kept = False
@@ -88,8 +101,9 @@ class Wire(AbstractContextManager["Wire"]):
         self.answer_limit = _ANSWER_TIMEOUTS * timeout
         #: Whether the answer took longer.
         self.answer_overdue = False
-        self._answer_due: float | None = None
-        self._at_the_edge = False
+        self._answer_due = math.inf
+        #: Whether urllib3 has the last part and the socket has taken none of it yet.
+        self._last_part_unsent = False
 
     def __enter__(self) -> Wire:
         self._token = self._current.set(self)
@@ -99,11 +113,6 @@ class Wire(AbstractContextManager["Wire"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._current.reset(self._token)
-
-    @property
-    def request_whole(self) -> bool:
-        """Whether enough may have been sent for a parser to take the request as complete."""
-        return self.harmless is None or self.body_sent > self.harmless
 
     @property
     def was_stale(self) -> bool:
@@ -119,36 +128,51 @@ class Wire(AbstractContextManager["Wire"]):
         """Whether the service had closed the kept connection without announcing it."""
         return self.kept and self.ended
 
-    def next_piece(self, data: memoryview) -> memoryview:
+    def depart(self) -> None:
         """
-        Return the part of ``data`` to write at once.
+        Called before urllib3 gets the last part.
 
-        Up to ``harmless`` it does not matter how much of a failed write was sent. Beyond it, a piece is one TLS record,
-        which the other side gets completely or cannot read.
+        :raises Exception: what ``on_departure`` raised, or ``BrokenPipeError``, if that part may not be sent.
         """
-        room = (self.harmless or 0) - self.body_sent
-        return data[: room if room > 0 else _TLS_RECORD]
-
-    def may_leave(self, sock: Any) -> None:
-        """
-        Called before each piece is written.
-
-        :raises Exception: what ``on_departure`` raised, or ``BrokenPipeError``, if nothing more may be sent.
-        """
-        if self._at_the_edge or self.harmless is None or self.body_sent < self.harmless:
+        if self.request_whole:
             return
-        self._at_the_edge = True
         # Before, because a refusal saves the announcement; and again afterwards, because the announcement takes time.
-        self._refuse_if_pointless(sock)
+        self._refuse_if_pointless()
         if self._on_departure is not None:
             try:
                 self._on_departure()
             except Exception as error:
                 self.held_back_by = error
                 raise
-            self._refuse_if_pointless(sock)
+            self._refuse_if_pointless()
+        self.request_whole = self._last_part_unsent = True
 
-    def _refuse_if_pointless(self, sock: Any) -> None:
+    def send(self, sock: Any, data: memoryview) -> int:
+        """
+        Write some of ``data``; return how many bytes.
+
+        Before the last part it does not matter how much of a failed write was sent. From there on, each write is one
+        TLS record, which the other side gets completely or cannot read.
+        """
+        # urllib3 would apply the connect timeout, which is short, to the upload too.
+        sock.settimeout(self.timeout)
+        try:
+            sent: int = sock.send(data[:_TLS_RECORD] if self.request_whole else data)
+        except OSError as error:
+            self.note(error)
+            if self._last_part_unsent:
+                self.request_whole = False
+            raise
+        self._last_part_unsent = False
+        self.body_sent += sent
+        return sent
+
+    def note(self, error: OSError) -> None:
+        """Note that the connection failed."""
+        if not isinstance(error, TimeoutError):
+            self.ended = True
+
+    def _refuse_if_pointless(self) -> None:
         """
         Check whether the other side has closed the connection or already refused.
 
@@ -156,7 +180,8 @@ class Wire(AbstractContextManager["Wire"]):
 
         :raises BrokenPipeError: if so. urllib3 then reads the answer, if there is one.
         """
-        self._look_ahead(sock)
+        if (sock := getattr(self.connection, "sock", None)) is not None:
+            self._look_ahead(sock)
         answer = _INTERIM_ANSWERS.sub(b"", self.ahead, count=1)
         if _NO_SUCCESS.match(answer) or (self.ended and not _SUCCESS.match(answer)):
             raise BrokenPipeError("the other side closed the connection or answered early")
@@ -178,9 +203,24 @@ class Wire(AbstractContextManager["Wire"]):
         finally:
             sock.settimeout(self.timeout)
 
-    def expect_answer(self) -> None:
-        """Start measuring the time of the whole answer."""
+    def await_answer(self, sock: Any) -> None:
+        """
+        Wait for the final answer to begin, and start measuring the time of the whole answer.
+
+        http.client skips only 100 and takes a 102 or 103 for the answer. The real one would then stay in the connection
+        and be read as the answer to the next request.
+        """
         self._answer_due = time.monotonic() + self.answer_limit
+        while True:
+            self.ahead = _INTERIM_ANSWERS.sub(b"", self.ahead, count=1)
+            if not _MAYBE_INTERIM.match(self.ahead):
+                return
+            if len(self.ahead) > _MAX_AHEAD:
+                raise http.client.HTTPException("an interim answer without end")
+            data = self._in_time(sock, lambda: sock.recv(_MAX_AHEAD))
+            if not data:
+                return
+            self.ahead += data
 
     def read_answer(self, sock: Any, raw: io.RawIOBase, buffer: WriteableBuffer) -> int | None:
         """
@@ -192,37 +232,68 @@ class Wire(AbstractContextManager["Wire"]):
         :return: how many bytes were read, 0 at the end.
         :raises TimeoutError: when nothing arrived in time, or the whole answer is overdue.
         """
-        if self._answer_due is None:  # a proxy's answer, before the connection is made
-            return raw.readinto(buffer)
         if self.ahead:
             view = memoryview(buffer).cast("B")
             data, self.ahead = self.ahead[: len(view)], self.ahead[len(view) :]
             view[: len(data)] = data
             return len(data)
+        return self._in_time(sock, lambda: raw.readinto(buffer))
+
+    def _in_time(self, sock: Any, read: Callable[[], T]) -> T:
         left = self._answer_due - time.monotonic()
         try:
             if left <= 0:
                 raise TimeoutError
             sock.settimeout(min(self.timeout, left))
-            return raw.readinto(buffer)
+            return read()
         except TimeoutError:
             self.answer_overdue = time.monotonic() >= self._answer_due
             raise
 
     @classmethod
-    def current(cls) -> Wire | None:
-        """Return the watch on this thread's current call, ``None`` if there is none."""
+    def current(cls) -> Wire:
+        """Return the watch on this thread's current call."""
         return cls._current.get()
+
+
+class WatchedBody:
+    """
+    The body of a message. urllib3 reads it in blocks, and sends each before it asks for the next.
+
+    One block ends where the last part begins. When urllib3 asks for that part, the message departs.
+
+    :param stream: the whole body, with its length as ``len``.
+    """
+
+    def __init__(self, wire: Wire, stream: Any) -> None:
+        self._wire = wire
+        self._stream = stream
+        self._left = wire.harmless or 0
+        #: The length in bytes, under the name that requests looks for.
+        self.len: int = stream.len
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next ``size`` bytes, or fewer where the last part begins."""
+        if self._left == self._wire.harmless:
+            self._wire.body_sent = 0
+        if size >= 0 and self._left > 0:
+            size = min(size, self._left)
+        data: bytes = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            # After reading, so that no time passes between the last check of the connection and the write.
+            self._wire.depart()
+        return data
 
 
 class _Answer(io.RawIOBase):
     """Reads an answer through :class:`Wire`."""
 
-    def __init__(self, wire: Wire, sock: Any, raw: io.RawIOBase) -> None:
+    def __init__(self, wire: Wire, sock: Any) -> None:
         super().__init__()
         self._wire = wire
         self._sock = sock
-        self._raw = raw
+        self._raw: io.RawIOBase = sock.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
@@ -236,105 +307,65 @@ class _Answer(io.RawIOBase):
         super().close()
 
 
-class _FinalResponse(http.client.HTTPResponse):
-    """
-    Reads through :class:`Wire` and skips every interim answer.
+class _WatchedSocket:
+    """A connected socket, or urllib3's stand-in for one, that writes and reads through :class:`Wire`."""
 
-    http.client skips only 100 and takes a 102 or 103 for the answer. The real one would then stay in the connection and
-    be read as the answer to the next request.
-    """
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
 
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        if (wire := Wire.current()) is not None:
-            raw = self.fp.detach()
-            self.fp = io.BufferedReader(_Answer(wire, sock, raw))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
 
-    def _read_status(self) -> tuple[str, int, str]:
-        version, status, reason = super()._read_status()  # type: ignore[misc]
-        return version, http.client.CONTINUE if 100 <= status < 200 else status, reason
+    def sendall(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[Wire.current().send(self._sock, view) :]
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Answer(Wire.current(), self._sock))
 
 
 class _Watched(HTTPConnection):
     """
     Mixed into every connection class that urllib3 uses, including those to a proxy.
 
-    Counts the body's bytes as the kernel (or the TLS layer) takes them, and knows whether the connection may be reused.
+    Watches its socket, and knows whether the connection may be reused.
     """
 
-    response_class = _FinalResponse
-    _in_body = False
     _reusable = False
     _kept = False
     _last_used = 0.0
 
     @property
     def is_connected(self) -> bool:
-        if (wire := Wire.current()) is not None and wire.fresh:
+        if Wire.current().fresh:
             return False
         # An incomplete request may have been answered early; what follows is not the answer to the next one.
         rested = time.monotonic() - self._last_used
         return self._reusable and rested < MAX_IDLE and super().is_connected
 
     def connect(self) -> None:
-        self._kept = False
+        self._kept = Wire.current().kept = False
         super().connect()
-        if (wire := Wire.current()) is not None:
-            wire.connected = True
+        self.sock: Any = _WatchedSocket(self.sock)
+        Wire.current().connected = True
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        self._reusable = self._in_body = False
-        if (wire := Wire.current()) is not None:
-            wire.connected = not self.is_closed
-            wire.kept = self._kept and wire.connected
+        self._reusable = False
+        wire = Wire.current()
+        wire.connection = self
+        wire.connected = not self.is_closed
+        wire.kept = self._kept and wire.connected
         super().request(*args, **kwargs)
         self._reusable = True
 
-    def endheaders(self, *args: Any, **kwargs: Any) -> None:
-        super().endheaders(*args, **kwargs)
-        self._in_body = True
-        if (wire := Wire.current()) is not None:
-            # urllib3 would apply the connect timeout, which is short, to the upload too.
-            self.sock.settimeout(wire.timeout)
-
-    def send(self, data: Any) -> None:
-        wire = Wire.current()
-        if wire is None or not self._in_body:
-            try:
-                super().send(data)
-            except OSError as error:
-                self._note(error)
-                raise
-            return
-        view = memoryview(data)
-        while view:
-            wire.may_leave(self.sock)
-            before = wire.body_sent
-            piece = wire.next_piece(view)
-            # Count first: a signal handler may raise after the kernel has taken the bytes and before we know.
-            wire.body_sent = before + len(piece)
-            try:
-                sent = self.sock.send(piece)
-            except OSError as error:
-                wire.body_sent = before
-                self._note(error)
-                raise
-            wire.body_sent = before + sent
-            view = view[sent:]
-
-    @staticmethod
-    def _note(error: OSError) -> None:
-        if (wire := Wire.current()) is not None and not isinstance(error, TimeoutError):
-            wire.ended = True
-
     def getresponse(self) -> Any:
-        self._in_body = False
-        if (wire := Wire.current()) is not None:
-            wire.expect_answer()
+        wire = Wire.current()
         try:
+            wire.await_answer(self.sock)
             response = super().getresponse()
         except OSError as error:
-            self._note(error)
+            wire.note(error)
             raise
         self._last_used = time.monotonic()
         self._kept = True

@@ -95,6 +95,7 @@ WHOLE_ANSWERS: dict[str, tuple[bytes, type[WasslyError] | None]] = {
         WasslyOutcomeUnknown,
     ),
     "too short a length": (answer(200, SUCCESS_BODY, length=len(SUCCESS_BODY) // 2), WasslyOutcomeUnknown),
+    "103 without end": (b"HTTP/1.1 103 Early Hints\r\n" + b"X: y\r\n" * 20_000, WasslyOutcomeUnknown),
     "only 103": (b"HTTP/1.1 103 Early Hints\r\n\r\n", WasslyOutcomeUnknown),
     "400": (answer(400, "{}"), WasslyRejected),
     "401": (answer(401, "{}"), WasslyAuthError),

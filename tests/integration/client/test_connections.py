@@ -25,6 +25,7 @@ from airflow_provider_wassly.client import (
     WasslyUnavailable,
 )
 from airflow_provider_wassly.client import client as client_module
+from airflow_provider_wassly.client.transport import wire
 
 from ..sandbox.wire import eventually
 from .conftest import Connect
@@ -272,6 +273,24 @@ def test_through_a_proxy_that_is_itself_reached_by_tls_too(
         assert departure.send(client) == ACCEPTED
         assert proxy.connections == 2
         assert valid(server) == 2
+
+
+# Libraries that write and read otherwise than they do today.
+
+
+@pytest.mark.parametrize("unseen", ["sendall", "makefile"])
+def test_a_whole_request_is_never_called_a_no_however_a_library_writes_it(
+    unseen: str, serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(wire._WatchedSocket, unseen)
+
+    def behave(peer: Peer, request: Request) -> None:
+        peer.read_body(request)
+        peer.reset()
+
+    server = serve(behave)
+    assert type(failure(connect(server.url))) is WasslyOutcomeUnknown
+    assert valid(server) == 1
 
 
 # Answers that arrive during the announcement.
