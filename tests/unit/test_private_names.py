@@ -415,7 +415,7 @@ def test_urllib3_puts_the_object_before_the_text_of_an_error() -> None:
     pool = urllib3.HTTPConnectionPool("wassly.invalid")
     inner = urllib3.exceptions.NewConnectionError(connection, "refused")
     error = requests.ConnectionError(urllib3.exceptions.MaxRetryError(pool, "/", inner))
-    assert exchange._reason(error) == "refused", "urllib3 words or nests its errors otherwise"
+    assert exchange._innermost_cause(error, 10.0) == "refused", "urllib3 words or nests its errors otherwise"
 
 
 def test_requests_toolbelt_asks_iter_fields_for_the_parts_and_reads_them_by_len() -> None:
