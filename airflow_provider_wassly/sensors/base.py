@@ -22,7 +22,7 @@ _GRACE = timedelta(minutes=1)
 
 class WasslySensor(WasslyTask, bases.BaseSensorOperator):
     """
-    The base of the sensors that check a Wassly account. A subclass implements :meth:`look` and :meth:`trigger`.
+    The base of the sensors that check a Wassly account. A subclass implements ``look`` and ``trigger``.
 
     .. code-block:: python
 

@@ -410,12 +410,16 @@ def test_requests_finds_the_proxy_for_an_address(monkeypatch: pytest.MonkeyPatch
 
 
 def test_urllib3_puts_the_object_before_the_text_of_an_error() -> None:
-    """What ``reason`` of a ``MaxRetryError`` holds, and how its text begins."""
+    """What ``reason`` of a ``MaxRetryError`` and ``__cause__`` hold, and how a text begins."""
     connection = HTTPConnection("wassly.invalid")
     pool = urllib3.HTTPConnectionPool("wassly.invalid")
     inner = urllib3.exceptions.NewConnectionError(connection, "refused")
+    inner.__cause__ = ConnectionRefusedError(111, "Connection refused")
     error = requests.ConnectionError(urllib3.exceptions.MaxRetryError(pool, "/", inner))
-    assert exchange._innermost_cause(error, 10.0) == "refused", "urllib3 words or nests its errors otherwise"
+    assert exchange._innermost_cause(error, 10.0) == "connection refused", "urllib3 nests its errors otherwise"
+    broken = urllib3.exceptions.ProtocolError(f"{connection}: cut")
+    assert exchange._innermost_cause(broken, 10.0) == "cut"
+    assert str(inner).endswith(": refused"), "urllib3 words its errors otherwise"
 
 
 def test_requests_toolbelt_asks_iter_fields_for_the_parts_and_reads_them_by_len() -> None:
