@@ -40,7 +40,7 @@ _THREADS: Any = _Threads()
 
 
 @dataclass(frozen=True)
-class Answer:
+class LookResult:
     """
     The result of a check.
 
@@ -65,15 +65,15 @@ class Look:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._answer: Answer | None = None
-        self._under_way: asyncio.Future[Answer] | None = None
+        self._answer: LookResult | None = None
+        self._under_way: asyncio.Future[LookResult] | None = None
 
     @classmethod
     def at(cls, subject: Hashable, clock: Clock) -> Look:
         """Return the running event loop's only check of ``subject``."""
         return cls._of_loops.setdefault(asyncio.get_running_loop(), {}).setdefault(subject, cls(clock))
 
-    async def newer_than(self, known_at: float, ask: Callable[[], Any]) -> Answer:
+    async def newer_than(self, known_at: float, ask: Callable[[], Any]) -> LookResult:
         """
         Return an answer that came after ``known_at``: the last one, or one from a check that is running or started now.
 
@@ -88,7 +88,7 @@ class Look:
             self._under_way = asyncio.ensure_future(self._look(ask))
         return await asyncio.shield(self._under_way)
 
-    async def _look(self, ask: Callable[[], Any]) -> Answer:
+    async def _look(self, ask: Callable[[], Any]) -> LookResult:
         value, error = None, None
         try:
             # Not asyncio.to_thread: Airflow's own calls reach this event loop only from a thread of asgiref's.
@@ -97,5 +97,5 @@ class Look:
             error = raised
         finally:
             self._under_way = None
-        self._answer = Answer(value, error, self._clock.monotonic())
+        self._answer = LookResult(value, error, self._clock.monotonic())
         return self._answer

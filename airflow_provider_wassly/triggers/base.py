@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from airflow_provider_wassly.airflow_compat.bases import BaseTrigger, TriggerEvent
 from airflow_provider_wassly.client import WasslyError
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
-from airflow_provider_wassly.triggers._looks import Answer, Look
+from airflow_provider_wassly.triggers._looks import Look, LookResult
 
 
 class PollTrigger(BaseTrigger):
@@ -103,7 +103,7 @@ class PollTrigger(BaseTrigger):
                 interval = min(interval * 2, self.max_wait or interval * 2)
         yield self._event("Timeout reached")
 
-    def _reason_to_wake(self, answer: Answer) -> str | None:
+    def _reason_to_wake(self, answer: LookResult) -> str | None:
         error = answer.error
         if error is None:
             try:

@@ -60,7 +60,7 @@ class Connection(H11Protocol):
         self.loop.call_later(seconds, self.transport.close)
 
 
-#: Bytes. Linux by itself lets it grow to tens of MiB, into which the rest of a body fits that a fault leaves unread.
+#: Bytes. By default Linux lets it grow to tens of MiB, enough to swallow what a fault leaves unread of a body.
 RECEIVE_BUFFER = 2**18
 
 
