@@ -190,7 +190,7 @@ def test_a_name_is_there_and_takes_what_is_passed(name: str) -> None:
     if NAMES[name]:
         known = inspect.signature(found).parameters
         missing = [parameter for parameter in NAMES[name].split() if parameter not in known]
-        assert not missing, f"{name} takes no {missing} any more; {PAGE.name} says what breaks without it"
+        assert not missing, f"{name} no longer takes {missing}; {PAGE.name} says what breaks without it"
 
 
 def test_the_page_and_these_tests_name_the_same() -> None:
@@ -322,7 +322,9 @@ def test_urllib3_calls_the_methods_of_the_connection_class_that_a_pool_names() -
     peer = Peer(OK)
     assert peer.ask().status_code == 200
     order = peer.named("connect", "request", "getresponse")
-    assert order == ["request", "connect", "getresponse"], f"urllib3's HTTPConnection is used otherwise: {order}"
+    assert order == ["request", "connect", "getresponse"], (
+        f"urllib3 calls the methods of HTTPConnection in another order: {order}"
+    )
 
 
 def test_urllib3_asks_is_connected_before_it_uses_a_connection_again() -> None:
@@ -330,24 +332,24 @@ def test_urllib3_asks_is_connected_before_it_uses_a_connection_again() -> None:
     session = requests.Session()
     for _ in range(2):
         peer.ask(session)
-    assert peer.named("is_connected", "connect") == ["connect", "is_connected"], "is_connected is not asked"
+    assert peer.named("is_connected", "connect") == ["connect", "is_connected"], "urllib3 no longer asks is_connected"
     peer.is_connected = False
     peer.ask(session)
-    assert peer.named("connect") == ["connect"] * 2, "is_connected is not heeded"
+    assert peer.named("connect") == ["connect"] * 2, "urllib3 no longer heeds is_connected"
 
 
 def test_urllib3_sends_each_block_of_a_body_before_it_reads_the_next() -> None:
     """``blocksize``, ``read`` of a body, and ``sendall`` of what is ``sock``."""
     peer = Peer(OK)
     peer.ask(data=Body(peer.calls))
-    assert ("read", b"01234567") in peer.calls, "urllib3 reads a body otherwise than in blocks of blocksize"
+    assert ("read", b"01234567") in peer.calls, "urllib3 no longer reads a body in blocks of blocksize"
     begin = peer.calls.index(("read", b"01234567"))
     blocks = [b"01234567", b"89abcdef", b"ghij"]
     expected: list[Any] = [call for block in blocks for call in (("read", block), ("sendall", block))]
     found = [call for call in peer.calls[begin:] if call not in (("read", b""), "getresponse")]
-    assert found == [*expected, ("makefile", "rb")], "urllib3 sends a body otherwise than block by block"
+    assert found == [*expected, ("makefile", "rb")], "urllib3 no longer sends each block before it reads the next"
     headers = [call for call in peer.calls[:begin] if call[0] == "sendall"]
-    assert headers, "urllib3 reads a body before the headers have left"
+    assert headers, "urllib3 now reads a body before the headers have left"
 
 
 def test_http_client_calls_nothing_else_to_write_and_read() -> None:
@@ -373,7 +375,7 @@ def test_urllib3_reads_the_answer_after_a_broken_pipe() -> None:
 def test_requests_takes_the_len_of_a_body_for_its_length() -> None:
     peer = Peer(OK)
     request = peer.ask(data=Body(peer.calls)).request
-    assert request.headers.get("Content-Length") == "20", "requests asks for no attribute len of a body any more"
+    assert request.headers.get("Content-Length") == "20", "requests no longer reads the attribute len of a body"
 
 
 def test_requests_keeps_the_pools_of_proxies_in_proxy_manager() -> None:
@@ -382,7 +384,7 @@ def test_requests_keeps_the_pools_of_proxies_in_proxy_manager() -> None:
         peer.ask(proxies={"http": "http://proxy.invalid:3128"})
     asked = [call for call in peer.calls if call[0] == "proxy_manager_for"]
     assert asked == [("proxy_manager_for", False), ("proxy_manager_for", True)], "HTTPAdapter.proxy_manager has changed"
-    assert "getresponse" in peer.calls, "a proxy's pool_classes_by_scheme are not used"
+    assert "getresponse" in peer.calls, "urllib3 ignores the pool_classes_by_scheme of a proxy"
 
 
 def test_requests_asks_get_redirect_target_and_extract_cookies_of_a_session() -> None:
@@ -390,8 +392,8 @@ def test_requests_asks_get_redirect_target_and_extract_cookies_of_a_session() ->
     peer = Peer(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n")
     session = exchange._session(1, False)
     answer = peer.ask(session)
-    assert answer.next is None, "requests finds a redirect otherwise than by Session.get_redirect_target"
-    assert not session.cookies, "requests keeps cookies otherwise than by RequestsCookieJar.extract_cookies"
+    assert answer.next is None, "requests no longer asks Session.get_redirect_target"
+    assert not session.cookies, "requests no longer calls RequestsCookieJar.extract_cookies"
     plain = requests.Session()
     answer = peer.ask(plain)
     assert answer.next is not None, "nothing to override: requests looks at no redirect"
@@ -406,7 +408,9 @@ def test_requests_finds_the_proxy_for_an_address(monkeypatch: pytest.MonkeyPatch
     utils = requests.utils
     found = utils.get_environ_proxies("http://wassly.invalid", no_proxy=None)
     assert utils.select_proxy("http://wassly.invalid", found) == "http://proxy.invalid:3128", "select_proxy has changed"
-    assert utils.get_environ_proxies("http://wassly.invalid", no_proxy="wassly.invalid") == {}, "get_environ_proxies"
+    assert utils.get_environ_proxies("http://wassly.invalid", no_proxy="wassly.invalid") == {}, (
+        "get_environ_proxies has changed"
+    )
 
 
 def test_urllib3_puts_the_object_before_the_text_of_an_error() -> None:
@@ -416,10 +420,12 @@ def test_urllib3_puts_the_object_before_the_text_of_an_error() -> None:
     inner = urllib3.exceptions.NewConnectionError(connection, "refused")
     inner.__cause__ = ConnectionRefusedError(111, "Connection refused")
     error = requests.ConnectionError(urllib3.exceptions.MaxRetryError(pool, "/", inner))
-    assert exchange._innermost_cause(error, 10.0) == "connection refused", "urllib3 nests its errors otherwise"
+    assert exchange._innermost_cause(error, 10.0) == "connection refused", (
+        "urllib3 has changed the nesting of its errors"
+    )
     broken = urllib3.exceptions.ProtocolError(f"{connection}: cut")
     assert exchange._innermost_cause(broken, 10.0) == "cut"
-    assert str(inner).endswith(": refused"), "urllib3 words its errors otherwise"
+    assert str(inner).endswith(": refused"), "urllib3 has changed the text of its errors"
 
 
 def test_requests_toolbelt_asks_iter_fields_for_the_parts_and_reads_them_by_len() -> None:
@@ -435,10 +441,10 @@ def test_requests_toolbelt_asks_iter_fields_for_the_parts_and_reads_them_by_len(
     encoder = Encoder([("document", ("a.pdf", content, "text/plain"))])
     monitor = MultipartEncoderMonitor(encoder)
     body = monitor.read()
-    assert asked == ["document"], "MultipartEncoder makes its parts otherwise than by _iter_fields"
+    assert asked == ["document"], "MultipartEncoder no longer takes its parts from _iter_fields"
     assert b"as we say" in body
     assert b"content" in body
-    assert monitor.len == len(body) == monitor.bytes_read, "MultipartEncoderMonitor counts otherwise"
+    assert monitor.len == len(body) == monitor.bytes_read, "MultipartEncoderMonitor.len or bytes_read has changed"
     assert body.startswith(f"--{encoder.boundary_value}\r\n".encode())
 
 
@@ -485,7 +491,7 @@ def test_uvicorn_serves_with_the_protocol_that_it_is_given(
             connection = seen[0]
             assert isinstance(connection, sandbox_server.Connection), "uvicorn passes no H11Protocol.app_state on"
             missing = [name for name in ("app_state", "transport", "loop") if not hasattr(connection, name)]
-            assert not missing, f"H11Protocol has no {missing} any more"
+            assert not missing, f"H11Protocol no longer has {missing}"
             client.settimeout(0.5)
             taken = 0
             while taken < 64 * 2**20:
@@ -493,7 +499,7 @@ def test_uvicorn_serves_with_the_protocol_that_it_is_given(
                     taken += client.send(bytes(2**20))
                 except TimeoutError:
                     break
-            assert taken < 64 * 2**20, "H11Protocol reads on although the application does not call receive"
+            assert taken < 64 * 2**20, "H11Protocol now reads on while the application does not call receive"
             server.stop()
             assert stopped == [connection], "uvicorn no longer calls H11Protocol.shutdown"
             assert seen[1:] == ["lost"]
@@ -565,8 +571,8 @@ def test_airflow_renders_each_field_by_render_template() -> None:
     task.seen = []
     task.render_template_fields({})
     assert task.message == "2"
-    assert {content for content, *_ in task.seen} >= {"+44", "{{ 1 + 1 }}"}, "render_template is not called"
-    assert {len(arguments) for arguments in task.seen} == {4}, "render_template is called with other arguments"
+    assert {content for content, *_ in task.seen} >= {"+44", "{{ 1 + 1 }}"}, "Airflow no longer calls render_template"
+    assert {len(arguments) for arguments in task.seen} == {4}, "Airflow calls render_template with other arguments"
 
 
 def test_airflow_renders_fields_by_do_render_template_fields() -> None:
@@ -593,8 +599,10 @@ def test_a_task_waits_for_the_output_that_depend_on_was_given() -> None:
         task = bases.BaseOperator(task_id="send")
         templates.depend_on(task, first.output)
     assert task.upstream_task_ids == {"first"}, "XComArg.apply_upstream_relationship does not set the order"
-    assert [operator.task_id for operator, _ in first.output.iter_references()] == ["first"], "iter_references"
-    assert task.get_flat_relative_ids(upstream=True) == {"first"}, "get_flat_relative_ids"
+    assert [operator.task_id for operator, _ in first.output.iter_references()] == ["first"], (
+        "XComArg.iter_references has changed"
+    )
+    assert task.get_flat_relative_ids(upstream=True) == {"first"}, "get_flat_relative_ids has changed"
 
 
 def test_what_a_mapped_task_expands_over_is_known() -> None:
@@ -618,7 +626,9 @@ def test_a_dag_makes_a_template_environment_that_makes_text() -> None:
 
     native = DAG("native", schedule=None, render_template_as_native_obj=True)
     assert isinstance(native.get_template_env(), NativeEnvironment)
-    assert not isinstance(native.get_template_env(force_sandboxed=True), NativeEnvironment), "force_sandboxed"
+    assert not isinstance(native.get_template_env(force_sandboxed=True), NativeEnvironment), (
+        "get_template_env ignores force_sandboxed"
+    )
 
 
 def test_airflow_takes_over_the_default_arguments_of_every_class() -> None:
@@ -650,8 +660,10 @@ def test_a_deferral_that_failed_is_resumed_in_fail(error: str) -> None:
         from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 
         source = inspect.getsource(SchedulerJobRunner.check_trigger_timeouts)
-        assert '"__fail__"' in source, "the scheduler ends deferrals otherwise than by __fail__"
-        assert '"Trigger/execution timeout"' in source, "the scheduler words the timeout of a deferral otherwise"
+        assert '"__fail__"' in source, "the scheduler no longer ends deferrals with __fail__"
+        assert '"Trigger/execution timeout"' in source, (
+            "the scheduler has changed the error of a deferral that timed out"
+        )
     else:
         trigger = importlib.import_module("airflow.models.trigger")
         assert trigger.TRIGGER_FAIL_REPR == "__fail__", "TRIGGER_FAIL_REPR has changed"
@@ -660,7 +672,9 @@ def test_a_deferral_that_failed_is_resumed_in_fail(error: str) -> None:
 
 def test_a_secret_is_masked_in_this_process_alone() -> None:
     masking.mask_secret_here("a-secret-of-this-test")
-    assert masking.redact("It is a-secret-of-this-test.") == "It is ***.", "SecretsMasker.add_mask or redact"
+    assert masking.redact("It is a-secret-of-this-test.") == "It is ***.", (
+        "SecretsMasker.add_mask or redact has changed"
+    )
 
 
 def test_the_page_of_a_run_has_the_address_that_logs_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -684,7 +698,7 @@ if not versions.IS_AIRFLOW_2:
         wanted = OF_A_TASK_INSTANCE | ({"region_id"} if versions.VERSION >= (3, 4) else set())
         wanted |= {"log_url"} if versions.VERSION < (3, 1) else set()
         missing = wanted - runtime.model_fields.keys()
-        assert not missing, f"RuntimeTaskInstance has no {sorted(missing)} any more"
+        assert not missing, f"RuntimeTaskInstance no longer has {sorted(missing)}"
 
     def test_a_stopped_task_has_five_seconds() -> None:
         kill = find("airflow.sdk.execution_time.supervisor:ActivitySubprocess.kill")
@@ -705,7 +719,7 @@ if not versions.IS_AIRFLOW_2:
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", channel, raising=False)
         assert variables.can_reach_airflow()
         assert variables.get_variable("k") == "v"
-        assert variables.get_variable("k") is None, "ErrorType.VARIABLE_NOT_FOUND"
+        assert variables.get_variable("k") is None, "ErrorType.VARIABLE_NOT_FOUND has changed"
         with pytest.raises(find("airflow.sdk.exceptions:AirflowRuntimeError")):
             variables.get_variable("k")
 
@@ -718,4 +732,4 @@ if versions.VERSION >= (3, 1):
         assert "MetastoreBackend" not in {type(backend).__name__ for backend in backends()}
         monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
         found = {type(backend).__name__ for backend in backends()}
-        assert "MetastoreBackend" in found, "Airflow does not look at _AIRFLOW_PROCESS_CONTEXT any more"
+        assert "MetastoreBackend" in found, "Airflow no longer reads _AIRFLOW_PROCESS_CONTEXT"

@@ -367,6 +367,8 @@ class _Watched(HTTPConnection):
         except OSError as error:
             wire.note(error)
             raise
+        if response.status < 200:
+            self._reusable = False  # the real answer is still to come
         self._last_used = time.monotonic()
         self._kept = True
         return response

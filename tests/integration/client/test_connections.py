@@ -395,6 +395,10 @@ ENDLESS: dict[str, tuple[Behaviour, type[WasslyError]]] = {
     ),
     # The status alone shows that nothing was accepted.
     "the body of a 401": (saying(answer(401, "{", length=10**6), b" ", every=0.05), WasslyAuthError),
+    "the body of a redirect to the login page": (
+        saying(answer(302, "<", "Location: /login", length=10**6), b" ", every=0.05),
+        WasslyAuthError,
+    ),
 }
 
 
