@@ -39,6 +39,9 @@ class WasslyBroadcastOperator(WasslyTask):
     """
     Sends a WhatsApp message to every recipient of a list, each with their own text and files if wanted.
 
+    WhatsApp bans numbers that send unwanted or too many messages. Send only to people who have asked for it, and
+    keep the pace slow.
+
     .. code-block:: python
 
         WasslyBroadcastOperator(
@@ -50,23 +53,20 @@ class WasslyBroadcastOperator(WasslyTask):
             report="/data/{{ ds }}/report.csv",
         )
 
-    WhatsApp bans numbers that send unwanted or too many messages. Send only to people who have asked for it, and
-    keep the pace slow.
-
     The task records each recipient before sending, and the result afterwards. A retry, or clearing the task after it
     has failed, resumes where the previous attempt stopped: nobody gets a second message, and recipients whose outcome
     is unknown (at most ``2 × max_workers`` each time its process is killed) are skipped. Clearing the task after it
     has succeeded starts over.
 
-    Between attempts, rows that were not sent to may be corrected, and new ones added at the end.
+    Between attempts, you may correct rows that were not sent to, and add new ones at the end.
 
     Returns ``{"recipients": …, "accepted": …, "failed": …, "invalid": …, "unknown": …, "duplicate": …, "not_sent": …,
     "remaining_conversations": …, "duration": …, "messages_per_minute": …, "report": …}``; ``duration`` in seconds.
 
     :param recipients: a list of dicts or of numbers as text; or the path or URI of a CSV file with a header line, of a
         file with a JSON array, or of a file with one JSON object per line. Columns: ``contact_mobile_number``
-        (required), ``contact_name``, ``instance_id``, and any others for the templates. A number that is in the list
-        twice is sent to once, see ``on_duplicate``. (templated)
+        (required), ``contact_name``, ``instance_id``, and any others for the templates. A number that appears twice
+        gets one message; see ``on_duplicate``. (templated)
     :param message: the text, rendered for each recipient with the task's context and ``recipient``, as in
         ``{{ recipient.invoice }}``; required if there is neither ``document`` nor ``media``. A name ending in ``.j2``
         is a template file. A callable is called for each recipient with ``context`` and ``jinja_env``.
@@ -210,7 +210,7 @@ class WasslyBroadcastOperator(WasslyTask):
 
     def execute(self, context: bases.Context) -> dict[str, Any]:
         """
-        Send to every recipient of the list that no earlier attempt sent to.
+        Send to every recipient that no earlier attempt sent to.
 
         :raises AirflowFailException: when no retry can help; it skips the retries.
         :raises WasslyError: when a retry can help, so that ``retries`` apply.

@@ -32,9 +32,9 @@ class WasslySendMessageOperator(WasslyTask):
     Returns ``{"outcome": "accepted", "message_type": …, "conversation_id": …, "remaining_conversations": …}``.
     Accepted means that Wassly took the message; the API does not report delivery.
 
-    The task's ``retries`` are used for failures that may pass and were not accepted: Wassly unavailable, rate limit,
-    device disconnected, ``success: false``. Failures that cannot pass end the task at once: bad input, wrong
-    credentials, a 4xx. ``on_outcome_unknown`` decides what happens when the outcome is unknown.
+    The task uses its ``retries`` if Wassly definitely did not accept the message and the failure may pass: Wassly
+    unavailable, rate limit, device disconnected, ``success: false``. Failures that cannot pass end the task at once:
+    bad input, wrong credentials, a 4xx. ``on_outcome_unknown`` decides what happens when the outcome is unknown.
 
     The task records that the message is about to leave, then what Wassly answered. So a retry after a crash does not
     send a message twice: it returns the recorded receipt, or treats the outcome as unknown. If the recipient has

@@ -38,8 +38,8 @@ class WasslyQuotaSensor(WasslySensor):
     :param max_age: the age up to which a reading is trusted, as a timedelta or in seconds. Default: 36 hours.
     :param probe_to: the number to send probes to. Default: none, which means no probes. (templated)
     :param probe_message: the text of a probe. Default: ``Airflow checks the remaining quota.`` (templated)
-    :param probe_interval: the least time between two probes of this connection, counted over all sensors and attempts,
-        as a timedelta or in seconds. Default: 1 hour.
+    :param probe_interval: the shortest time between two probes of this connection, counted over all sensors and
+        attempts, as a timedelta or in seconds. Default: 1 hour.
     :param on_unknown: what to do if there is no reading and no ``probe_to``: ``proceed`` (default; the next send will
         show the quota), ``wait`` until a message leaves a reading, or ``fail``.
     :param instance_id: the WhatsApp Web session that sends probes. Default: the connection's. (templated)

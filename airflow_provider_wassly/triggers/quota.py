@@ -16,7 +16,7 @@ class QuotaTrigger(PollTrigger):
 
     :param needed: how many conversations must remain.
     :param max_age: the age up to which a reading is trusted, in seconds.
-    :param probe_interval: the least time between two probes, in seconds; ``None`` for no probes.
+    :param probe_interval: the shortest time between two probes, in seconds; ``None`` for no probes.
     :param on_unknown: see :class:`~airflow_provider_wassly.sensors.quota.WasslyQuotaSensor`.
     :param kwargs: the arguments of :class:`PollTrigger`.
     """
