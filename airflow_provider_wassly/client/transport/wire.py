@@ -17,7 +17,9 @@ import io
 import math
 import re
 import ssl
+import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -154,13 +156,13 @@ class Wire(AbstractContextManager["Wire"]):
         Before the last part it does not matter how much of a failed write was sent. From there on, each write is one
         TLS record, which the other side gets completely or cannot read.
         """
-        # urllib3 would apply the connect timeout, which is short, to the upload too.
-        sock.settimeout(self.timeout)
         try:
+            # urllib3 would apply the connect timeout, which is short, to the upload too.
+            sock.settimeout(self.timeout)
             sent: int = sock.send(data[:_TLS_RECORD] if self.request_whole else data)
         except OSError as error:
             self.note(error)
-            if self._last_part_unsent:
+            if self._last_part_unsent and not _signal_may_have_raised(error, sock):
                 self.request_whole = False
             raise
         self._last_part_unsent = False
@@ -254,6 +256,24 @@ class Wire(AbstractContextManager["Wire"]):
     def current(cls) -> Wire:
         """Return the watch on this thread's current call."""
         return cls._current.get()
+
+
+def _signal_may_have_raised(error: OSError, sock: Any) -> bool:
+    """
+    Whether a signal handler, and not the socket, may have raised ``error``.
+
+    A handler can run when the socket has just taken everything, and many raise a ``TimeoutError`` to limit the time of
+    their own code. Python runs handlers in the main thread only.
+
+    :param error: what the write raised.
+    :param sock: what was written to.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    # TLS inside TLS writes to a socket of ssl.
+    packages = {"ssl", *(kind.__module__.partition(".")[0] for kind in type(sock).__mro__)}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(frame.f_globals.get("__name__", "").partition(".")[0] not in packages for frame in frames[1:])
 
 
 class WatchedBody:
@@ -361,14 +381,18 @@ class _Watched(HTTPConnection):
 
     def getresponse(self) -> Any:
         wire = Wire.current()
+        if wire.held_back_by is not None:
+            # urllib3 ignores a few errors, such as ConnectionResetError, and asks for an answer.
+            raise wire.held_back_by
         try:
             wire.await_answer(self.sock)
             response = super().getresponse()
         except OSError as error:
             wire.note(error)
             raise
-        if response.status < 200:
-            self._reusable = False  # the real answer is still to come
+        if response.status < http.client.OK:
+            # An interim answer whose status line only http.client can read: the final one is still to come.
+            self._reusable = False
         self._last_used = time.monotonic()
         self._kept = True
         return response

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import io
 from collections.abc import Callable
@@ -120,6 +121,22 @@ def test_a_failed_write_is_a_no_as_long_as_none_of_the_last_part_was_taken(takes
     with pytest.raises(TimeoutError):
         upload()
     assert (wire.request_whole, wire.body_sent) == (may_be_whole, takes)
+
+
+def test_a_socket_that_was_closed_meanwhile_took_nothing() -> None:
+    wire = Wire(1, HARMLESS)
+    sock = Socket()
+    body = body_of(wire, sock)
+    body.read(HARMLESS)
+    last = body.read(9)
+
+    def closed(seconds: float | None) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    sock.settimeout = closed  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="Bad file"):
+        wire.send(sock, memoryview(last))
+    assert not wire.request_whole
 
 
 def test_the_headers_are_not_counted_as_body() -> None:
