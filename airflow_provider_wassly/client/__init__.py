@@ -1,4 +1,8 @@
-"""A client for the Wassly HTTP API in plain Python, without Airflow."""
+"""
+A client for the Wassly HTTP API in plain Python: messages, answers, errors.
+
+Nothing here knows Airflow, its connections or its files; how a call travels is in ``client.transport``.
+"""
 
 from airflow_provider_wassly.client.attachments import Attachment
 from airflow_provider_wassly.client.client import DEFAULT_BASE_URL, WasslyClient
