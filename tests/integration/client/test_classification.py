@@ -523,28 +523,6 @@ def test_a_late_answer_is_not_taken_for_that_of_the_next_call(interim: bytes, se
     assert error.reason == "second"
 
 
-def test_after_an_interim_answer_that_was_taken_for_the_answer_the_connection_is_not_used_again(
-    serve: Serve, connect: Connect
-) -> None:
-    """It is one that only http.client can read."""
-    rejected = answer(422, '{"success": false, "message": "second"}')
-
-    def behave(peer: Peer, request: Request) -> None:
-        peer.read_body(request)
-        peer.send(b"HTTP/1.1\t103 Early Hints\r\n\r\n" if len(server.sends) == 1 else rejected)
-        if len(server.sends) == 1:
-            time.sleep(0.3)
-            peer.send(SUCCESS)
-
-    server = serve(behave)
-    client = connect(server.url)
-    assert type(failure(client)) is WasslyOutcomeUnknown
-    error = failure(client)
-    assert isinstance(error, WasslyRejected)
-    assert error.reason == "second"
-    assert server.connections == 2
-
-
 @pytest.mark.parametrize("linger", [True, False])
 def test_after_an_early_answer_the_connection_is_not_used_again(
     linger: bool, serve: Serve, connect: Connect, large: Path
