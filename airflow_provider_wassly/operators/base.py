@@ -6,7 +6,7 @@ import logging
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_wassly.airflow_compat import bases, exceptions, tasks, templates
+from airflow_provider_wassly.airflow_compat import bases, exceptions, templates
 
 if TYPE_CHECKING:
     import jinja2
@@ -48,6 +48,9 @@ class WasslyTask(templates.RendersText, bases.BaseOperator):
         """Render the value of a field as text. The first call begins the attempt."""
         if not self._has_begun:
             self._has_begun = True
+            # Imported here, because the DAG processor renders nothing.
+            from airflow_provider_wassly.airflow_compat import tasks
+
             # Pages and commands that show templates render them too.
             if (ti := context.get("ti")) is not None and tasks.runs_here(ti):
                 self.begin(context)
