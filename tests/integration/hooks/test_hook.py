@@ -265,7 +265,8 @@ def test_what_the_libraries_below_reported_is_in_the_log_for_a_bug_report(
     (trace,) = [record for record in caplog.records if "Traceback (most recent call last)" in record.getMessage()]
     assert trace.levelno == logging.DEBUG
     assert trace.getMessage().startswith("POST /api/whatsapp-web-send-message failed:\n")
-    assert 'http/client.py"' in trace.getMessage()
+    assert 'urllib3/connectionpool.py"' in trace.getMessage()
+    assert "ConnectionResetError" in trace.getMessage()
     assert "the-private-text" not in caplog.text
 
 
