@@ -136,9 +136,11 @@ class Transport:
                 reason = redact(_innermost_cause(error, self._timeout[1 if wire.connected else 0]))
                 if wire.answer_overdue:
                     reason = f"the answer was not complete after {wire.answer_limit:g} s"
-                if isinstance(error, _SETUP_ERRORS) and not wire.connected:
+                # After the last part was read, only `request_whole` decides: a library may connect unseen.
+                never_connected = not wire.connected and (harmless is None or not wire.request_whole)
+                if never_connected and isinstance(error, _SETUP_ERRORS):
                     raise WasslyConfigError(f"cannot make the call: {reason}") from None
-                if not wire.connected:
+                if never_connected:
                     raise WasslyUnavailable(
                         f"could not connect to {self._base_url} ({reason}); nothing was sent"
                     ) from None

@@ -146,6 +146,7 @@ class RawServer:
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._open: list[socket.socket] = []
+        self._serving: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -174,6 +175,10 @@ class RawServer:
         for sock in self._open:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+        # Who still writes would write into a connection of the next test, if that got the same file descriptor.
+        for thread in self._serving:
+            thread.join(0.5)
+        for sock in self._open:
             sock.close()
 
     def _accept(self) -> None:
@@ -184,7 +189,8 @@ class RawServer:
                 return
             self.connections += 1
             self._open.append(sock)
-            threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+            self._serving.append(threading.Thread(target=self._serve, args=(sock,), daemon=True))
+            self._serving[-1].start()
 
     def _serve(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

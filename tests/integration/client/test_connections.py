@@ -275,14 +275,23 @@ def test_through_a_proxy_that_is_itself_reached_by_tls_too(
         assert valid(server) == 2
 
 
-# Libraries that write and read otherwise than they do today.
+# Libraries that use a connection differently than they do today.
 
 
-@pytest.mark.parametrize("unseen", ["sendall", "makefile"])
+@pytest.mark.parametrize(
+    ("owner", "unseen"),
+    [
+        (wire._WatchedSocket, "sendall"),
+        (wire._WatchedSocket, "makefile"),
+        (wire._Watched, "connect"),
+        (wire._Watched, "request"),
+        (wire._Watched, "getresponse"),
+    ],
+)
 def test_a_whole_request_is_never_called_a_no_however_a_library_writes_it(
-    unseen: str, serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    owner: type, unseen: str, serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(wire._WatchedSocket, unseen)
+    monkeypatch.delattr(owner, unseen)
 
     def behave(peer: Peer, request: Request) -> None:
         peer.read_body(request)

@@ -273,6 +273,7 @@ def test_what_the_libraries_below_reported_is_in_the_log_for_a_bug_report(
     assert trace.levelno == logging.DEBUG
     assert trace.getMessage().startswith("POST /api/whatsapp-web-send-message failed:\n")
     assert 'urllib3/connectionpool.py"' in trace.getMessage()
+    assert "ConnectionResetError" in trace.getMessage()
     assert "the-private-text" not in caplog.text
 
 
