@@ -17,6 +17,18 @@ def conf() -> Any:
     return versions.first_of("conf", "airflow.sdk.configuration", "airflow.configuration")
 
 
+def has_fernet_key() -> bool:
+    """
+    Return whether this process's configuration has a key to encrypt with.
+
+    On Airflow 2, a task encrypts a Variable with it. From 3.0 on, the API server does, with its own key, which a task
+    cannot see; the two normally have the same configuration.
+    """
+    key = conf().get("core", "fernet_key", fallback="")
+    # From 3.2 on, tasks do not expand the default, which is a placeholder in braces.
+    return bool(key) and key != "{FERNET_KEY}"
+
+
 def seconds_after_sigterm() -> float:
     """Return how many seconds a task has for cleaning up after SIGTERM."""
     if versions.IS_AIRFLOW_2:

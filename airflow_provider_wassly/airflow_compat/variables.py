@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
+import re
 import sys
 import threading
 from typing import Any
@@ -34,6 +36,13 @@ def can_reach_airflow() -> bool:
         return False  # a plain Python program
     # Before 3.2, answers from Airflow can reach the wrong thread.
     return versions.VERSION >= (3, 2) or threading.current_thread() is threading.main_thread()
+
+
+def key_of(kind: str, conn_id: str) -> str:
+    """Return the key of a connection's Variable, such as ``wassly_quota__wassly_default``."""
+    # Airflow 3.0 loses keys with a slash, and a key can have at most 250 characters.
+    usable = re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", conn_id)
+    return f"{kind}__{conn_id if usable else hashlib.sha256(conn_id.encode()).hexdigest()}"
 
 
 def get_variable(key: str) -> str | None:

@@ -43,7 +43,7 @@ from airflow_provider_wassly.client.messages import MessageParameters, OutgoingM
 from airflow_provider_wassly.client.models import Device, SendReceipt
 from airflow_provider_wassly.client.numbers import check_region, shorten
 from airflow_provider_wassly.client.observer import SendObserver
-from airflow_provider_wassly.client.transport.auth import Tokens, bare_token
+from airflow_provider_wassly.client.transport.auth import StoredToken, Tokens, bare_token, nothing_stored
 from airflow_provider_wassly.client.transport.exchange import StaleConnection, Transport
 from airflow_provider_wassly.client.transport.multipart import SendBody
 from airflow_provider_wassly.client.transport.network import check_bundle, check_proxies, proxy_password
@@ -94,7 +94,10 @@ class WasslyClient:
     :param max_retry_after: the longest ``Retry-After``, in seconds, to wait for; a longer one is an error at once.
     :param pool_maxsize: how many connections to keep open: one for each thread that calls at the same time.
     :param name: what log lines and errors call this account; the hook passes the connection's name.
-    :param on_new_token: called with each fetched token, in the thread that fetched it, before its first use.
+    :param on_new_token: called with each token from ``stored_token`` or a login, before its first use, in the thread
+        that got it.
+    :param stored_token: returns the token that another process has fetched with the same credentials, or ``None``; must
+        not raise. Called now, and later before each login.
     :param clock: waits between two attempts; a test can pass one that does not wait.
     :raises WasslyConfigError: names the argument that is missing or wrong.
     """
@@ -119,6 +122,7 @@ class WasslyClient:
         pool_maxsize: int = 10,
         name: str | None = None,
         on_new_token: Callable[[str], None] | None = None,
+        stored_token: StoredToken | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._name = name or "the connection"
@@ -140,6 +144,7 @@ class WasslyClient:
         self._max_attempts = max_attempts
         self._max_retry_after = max_retry_after
         self._on_new_token = on_new_token
+        self._stored_token = stored_token
         self.clock = clock
         self._device_states = DeviceStates(self._list_devices_once, clock)
         self._suspicions = suspicions(apikey, token, password)
@@ -161,6 +166,9 @@ class WasslyClient:
             pool_maxsize=pool_maxsize,
             redactor=self._redactor,
         )
+        if stored_token is not None:
+            # Now, because later calls may come from threads that cannot reach the store.
+            self._tokens.find(self._find_token)
 
     def __enter__(self) -> WasslyClient:
         return self
@@ -189,6 +197,10 @@ class WasslyClient:
         if not self._can_login:
             raise WasslyAuthError(f"login and password are not set{self._named}")
         self._repeating(lambda: self._tokens.renew(self._tokens.token, self._fetch_token))
+
+    def forget_token(self) -> None:
+        """Forget the token of the last login, in all clients of this process with the same credentials."""
+        self._tokens.forget()
 
     def list_devices(self) -> list[Device]:
         """
@@ -339,19 +351,26 @@ class WasslyClient:
         )
 
     def _authenticated(self, call: Callable[[str], T]) -> T:
-        """Make a call with a token; if Wassly rejects the token, fetch a new one and repeat the call once."""
-        token = self._tokens.current(self._fetch_token)
-        self._redactor.add(token)
-        try:
-            return call(token)
-        except WasslyAuthError as error:
-            if self._tokens.is_given(token):
-                can, cannot = "logging in instead. Renew or remove it", "no login is set to fetch another"
-                what = can if self._can_login else cannot
-                log.warning("Wassly rejected the token of %s (HTTP %d); %s", self._name, error.status, what)
-            if not self._can_login:
-                raise
-        token = self._tokens.renew(token, self._fetch_token)
+        """
+        Make a call with a token; if Wassly rejects the token, get a new one and repeat the call once.
+
+        Once more if the new one came from another process: it may be out of date too.
+        """
+        token = self._tokens.current(self._fetch_token, self._find_token)
+        for stored in (self._find_token, nothing_stored):
+            self._redactor.add(token)
+            try:
+                return call(token)
+            except WasslyAuthError as error:
+                if self._tokens.is_given(token):
+                    can, cannot = "logging in instead. Renew or remove it", "no login is set to fetch another"
+                    what = can if self._can_login else cannot
+                    log.warning("Wassly rejected the token of %s (HTTP %d); %s", self._name, error.status, what)
+                if not self._can_login:
+                    raise
+            token = self._tokens.renew(token, self._fetch_token, stored)
+            if not self._tokens.is_found(token):
+                break
         self._redactor.add(token)
         return call(token)
 
@@ -362,12 +381,26 @@ class WasslyClient:
     def _fetch_token(self) -> str:
         credentials = json.dumps({"email": self._email, "password": self._password}).encode()
         answer = self._transport.exchange("POST", LOGIN, data=credentials, content_type="application/json")
-        token = read_token(answer)
+        try:
+            token = read_token(answer)
+        except WasslyRateLimited as error:
+            if self._named and self._stored_token is None:
+                error.message += f"; set share_token in the extra of {self._name} to log in once for all tasks"
+            raise
+        self._prepare_for(token)
+        log.info("Logged in to Wassly%s", self._named)
+        return token
+
+    def _find_token(self) -> str | None:
+        token = self._stored_token() if self._stored_token is not None else None
+        if token is not None:
+            self._prepare_for(token)
+        return token
+
+    def _prepare_for(self, token: str) -> None:
         self._redactor.add(token)
         if self._on_new_token is not None:
             self._on_new_token(token)
-        log.info("Logged in to Wassly%s", self._named)
-        return token
 
     def _repeating(self, call: Callable[[], T]) -> T:
         def may_be_repeated(error: BaseException) -> bool:

@@ -108,6 +108,12 @@ EXTRA_FIELDS: dict[str, ConnectionField] = {
         "Sends credentials and messages unencrypted. Required for an http:// base URL to another machine.",
         values.boolean,
     ),
+    "share_token": ConnectionField(
+        "Share token",
+        "boolean",
+        "Saves the token of a login, encrypted, in a Variable, so that many tasks need only one login.",
+        values.boolean,
+    ),
     "record_quota": ConnectionField(
         "Record quota",
         "boolean",

@@ -60,6 +60,7 @@ class ConnectionSettings:
     attachment_roots: list[str] | None
     max_attachment_bytes: int | None
     record_quota: bool
+    share_token: bool
 
     @classmethod
     def of(cls, connection: ConnectionLike) -> ConnectionSettings:
@@ -109,6 +110,7 @@ class ConnectionSettings:
             attachment_roots=extra.get("attachment_roots"),
             max_attachment_bytes=extra.get("max_attachment_bytes"),
             record_quota=extra.get("record_quota") is not False,
+            share_token=extra.get("share_token") is True,
         )
         extra.warn_of_unknown(connection.conn_id)
         return settings

@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
-from airflow_provider_wassly.airflow_compat import bases, exceptions, masking, metrics, variables
+from airflow_provider_wassly.airflow_compat import bases, config, exceptions, masking, metrics, variables
 from airflow_provider_wassly.client import (
     Attachment,
     Device,
@@ -25,12 +25,19 @@ from airflow_provider_wassly.client import (
     WasslyInvalidMessage,
     shorten,
 )
+from airflow_provider_wassly.client.transport.auth import StoredToken, nothing_stored
 from airflow_provider_wassly.connection.form import form_widgets, ui_field_behaviour
 from airflow_provider_wassly.connection.settings import ConnectionSettings, connection_error
 from airflow_provider_wassly.files.attachments import resolve_attachment
 from airflow_provider_wassly.quota import Quota, QuotaReading
+from airflow_provider_wassly.records.shared_token import SharedToken
 
 log = logging.getLogger(__name__)
+
+_NO_FERNET_KEY = (
+    "share_token: Airflow has no fernet key here, so it would save the token unencrypted. Set [core] fernet_key "
+    "(AIRFLOW__CORE__FERNET_KEY) for workers and API server, or remove share_token"
+)
 
 
 class WasslyHook(bases.BaseHook):
@@ -43,11 +50,12 @@ class WasslyHook(bases.BaseHook):
         receipt = hook.send_message("+491701234567", "Your report", document="s3://bucket/report.pdf")
         print(receipt.remaining_conversations)
 
-    Use a hook in one thread only. Other threads may use the client that :meth:`get_conn` returns: it never calls
-    Airflow, whose answers can reach the wrong thread before 3.2.
+    Use a hook in one thread only. Other threads may use the client that :meth:`get_conn` returns: before 3.2, where
+    answers from Airflow can reach the wrong thread, it calls Airflow only in the main thread.
 
     :param wassly_conn_id: the connection, of type ``wassly``. Default: ``wassly_default``.
     :param client_options: arguments of :class:`WasslyClient` that override the connection's.
+    :param share_token: ``False`` to ignore the connection's ``share_token``.
     """
 
     conn_name_attr = "wassly_conn_id"
@@ -56,13 +64,18 @@ class WasslyHook(bases.BaseHook):
     hook_name = "Wassly"
 
     def __init__(
-        self, wassly_conn_id: str = default_conn_name, *, client_options: Mapping[str, Any] | None = None
+        self,
+        wassly_conn_id: str = default_conn_name,
+        *,
+        client_options: Mapping[str, Any] | None = None,
+        share_token: bool = True,
     ) -> None:
         super().__init__()
         self.wassly_conn_id = wassly_conn_id
         self._client_options = dict(client_options or {})
         self._thread = threading.get_ident()
-        self._unmasked_tokens: list[str] = []
+        self._share_token = share_token
+        self._new_tokens: list[str] = []
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -94,21 +107,45 @@ class WasslyHook(bases.BaseHook):
     def _client(self) -> WasslyClient:
         options = {"name": f"connection {self.wassly_conn_id!r}", **self.settings.client, **self._client_options}
         try:
-            return WasslyClient(**options, on_new_token=self._mask_token)
+            return WasslyClient(**options, on_new_token=self._note_token, stored_token=self._stored_token)
         except WasslyConfigError as error:
             raise connection_error(self.wassly_conn_id, error) from None
 
-    def _mask_token(self, token: str) -> None:
+    @property
+    def _stored_token(self) -> StoredToken | None:
+        if self._shared_token is not None:
+            return self._shared_token.read
+        return nothing_stored if self.settings.share_token else None
+
+    @cached_property
+    def _shared_token(self) -> SharedToken | None:
+        if not (self._share_token and self.settings.share_token):
+            return None
+        if variables.can_reach_airflow() and not config.has_fernet_key():
+            raise WasslyConfigError(_NO_FERNET_KEY)
+        options = {**self.settings.client, **self._client_options}
+        return SharedToken(self.wassly_conn_id, *map(options.get, ("base_url", "apikey", "email", "password")))
+
+    def _note_token(self, token: str) -> None:
         if threading.get_ident() == self._thread:
-            masking.mask_secret(token)
+            self._make_known(token)
         else:
             masking.mask_secret_here(token)
-            self._unmasked_tokens.append(token)
+            self._new_tokens.append(token)
+
+    def _make_known(self, token: str) -> None:
+        masking.mask_secret(token)
+        if self._shared_token is not None:
+            self._shared_token.save(token)
 
     def mask_tokens(self) -> None:
-        """Have Airflow mask the tokens that the client fetched in other threads; this process masks them already."""
-        while self._unmasked_tokens:
-            masking.mask_secret(self._unmasked_tokens.pop())
+        """
+        Have Airflow mask the tokens that the client got in other threads, and save them if they are shared.
+
+        This process masks them already.
+        """
+        while self._new_tokens:
+            self._make_known(self._new_tokens.pop(0))
 
     def get_conn(self) -> WasslyClient:
         """
@@ -333,6 +370,17 @@ class WasslyHook(bases.BaseHook):
         :raises Exception: when Airflow does not answer.
         """
         Quota(self.wassly_conn_id).forget()
+
+    def forget_token(self) -> None:
+        """
+        Delete the token that ``share_token`` saved, and forget it in this process, so that the next call logs in.
+
+        :raises Exception: when Airflow does not answer.
+        """
+        client = self.get_conn()
+        self.mask_tokens()
+        (self._shared_token or SharedToken(self.wassly_conn_id)).forget()
+        client.forget_token()
 
     def find_device(self, instance_id: str | None = None) -> Device:
         """

@@ -67,7 +67,7 @@ def notify_everybody(
     message: MessageParameters,
     *,
     wassly_conn_id: str,
-    keep_quota: bool,
+    use_variables: bool,
     began: float | None = None,
     clock: Clock = SYSTEM,
 ) -> None:
@@ -79,14 +79,14 @@ def notify_everybody(
     :param numbers: the recipients; a duplicate gets only one message.
     :param message: the message, without a recipient.
     :param wassly_conn_id: the Airflow connection.
-    :param keep_quota: whether to save the remaining quota for the sensors.
+    :param use_variables: whether to share the token and to save the remaining quota, in Airflow's Variables.
     :param began: when the time limit started, by ``clock``; default now.
     :param clock: the clock to measure the time limit with.
     :raises WasslyError: when the only recipient failed, or the message itself is wrong.
     :raises WasslyNotificationError: when at least one of several recipients failed.
     """
     deadline = (clock.monotonic() if began is None else began) + _BUDGET
-    hook = WasslyHook(wassly_conn_id, client_options=_CLIENT_OPTIONS)
+    hook = WasslyHook(wassly_conn_id, client_options=_CLIENT_OPTIONS, share_token=use_variables)
     if not numbers:
         raise WasslyInvalidMessage("empty; nobody to notify", field="contact_mobile_number")
     # Check the files once, not for each recipient.
@@ -114,7 +114,7 @@ def notify_everybody(
         hook.log_receipt(prepared, outcome)
         if outcome.remaining_conversations is not None:
             receipts.append((outcome.remaining_conversations, outcome, prepared.instance_id))
-    if keep_quota and receipts:
+    if use_variables and receipts:
         _, latest, instance_id = min(receipts, key=lambda receipt: receipt[0])
         hook.keep_quota(latest, instance_id)
     if failures and recipients == 1:

@@ -221,7 +221,7 @@ class WasslyNotifier(templates.RendersText, bases.BaseNotifier):
             parameters,
             wassly_conn_id=self.wassly_conn_id,
             # A deadline alert can run in a process where setting a Variable hangs.
-            keep_quota="deadline" not in context,
+            use_variables="deadline" not in context,
             began=self._began,
         )
 

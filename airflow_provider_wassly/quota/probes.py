@@ -11,7 +11,7 @@ from typing import ClassVar
 from airflow_provider_wassly.airflow_compat import variables
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 from airflow_provider_wassly.quota import reading
-from airflow_provider_wassly.quota.reading import GARBAGE, key_of, moment_of, parsed
+from airflow_provider_wassly.quota.reading import GARBAGE, moment_of, parsed
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Probes:
     clock: ClassVar[Clock] = SYSTEM
 
     def __init__(self, conn_id: str) -> None:
-        self._key = key_of("wassly_quota_probe", conn_id)
+        self._key = variables.key_of("wassly_quota_probe", conn_id)
 
     def last(self) -> datetime | None:
         """

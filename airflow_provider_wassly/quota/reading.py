@@ -7,10 +7,8 @@ in an Airflow Variable, one per connection, for all tasks that need it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -73,7 +71,7 @@ class Quota:
     """
 
     def __init__(self, conn_id: str) -> None:
-        self._key = key_of("wassly_quota", conn_id)
+        self._key = variables.key_of("wassly_quota", conn_id)
 
     def read(self) -> QuotaReading | None:
         """
@@ -126,13 +124,6 @@ class Quota:
         """
         if variables.get_variable(self._key) is not None:
             variables.delete_variable(self._key)
-
-
-def key_of(kind: str, conn_id: str) -> str:
-    """Return the key of a connection's Variable, such as ``wassly_quota__wassly_default``."""
-    # Airflow 3.0 loses keys with a slash, and a key can have at most 250 characters.
-    usable = re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", conn_id)
-    return f"{kind}__{conn_id if usable else hashlib.sha256(conn_id.encode()).hexdigest()}"
 
 
 def parsed(text: str) -> dict[str, Any]:

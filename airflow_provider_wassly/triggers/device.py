@@ -31,7 +31,8 @@ class DeviceTrigger(PollTrigger):
     def ask(self) -> tuple[list[Device], str | None]:
         """Return the account's device list and the connection's instance."""
         # A new hook for each check: the connection may have been edited.
-        hook = WasslyHook(self.wassly_conn_id, client_options=_CLIENT_OPTIONS)
+        # All triggers of a triggerer share a token already.
+        hook = WasslyHook(self.wassly_conn_id, client_options=_CLIENT_OPTIONS, share_token=False)
         with hook.get_conn() as client:
             return client.list_devices(), hook.settings.instance_id
 

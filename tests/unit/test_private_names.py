@@ -26,12 +26,22 @@ import pytest
 import requests
 import urllib3
 from asgiref.sync import async_to_sync, sync_to_async
+from cryptography.fernet import Fernet
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 from requests_toolbelt import MultipartEncoder, MultipartEncoderMonitor
 from urllib3.connection import HTTPConnection
 
-from airflow_provider_wassly.airflow_compat import bases, exceptions, masking, tasks, templates, variables, versions
+from airflow_provider_wassly.airflow_compat import (
+    bases,
+    config,
+    exceptions,
+    masking,
+    tasks,
+    templates,
+    variables,
+    versions,
+)
 from airflow_provider_wassly.client.transport import exchange
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
@@ -690,6 +700,16 @@ def test_the_page_of_a_run_has_the_address_that_logs_have(monkeypatch: pytest.Mo
 
 #: What is read of a task instance, beside its ids.
 OF_A_TASK_INSTANCE = {"id", "map_index", "max_tries", "state", "task", "try_number"}
+
+
+def test_whether_airflow_has_a_fernet_key_is_in_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, expected in (("", False), (Fernet.generate_key().decode(), True)):
+        monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", key)
+        assert config.has_fernet_key() is expected
+    default = config.conf().get_default_value("core", "fernet_key")
+    monkeypatch.setattr(config, "conf", lambda: SimpleNamespace(get=lambda section, name, fallback: default))
+    assert not config.has_fernet_key(), f"{default!r} is taken for a key"
+
 
 if not versions.IS_AIRFLOW_2:
 

@@ -14,6 +14,13 @@ from requests.auth import AuthBase
 
 from airflow_provider_wassly.client.errors import WasslyError
 
+#: Returns the token that another process has fetched with the same credentials, ``None`` if there is none.
+StoredToken = Callable[[], str | None]
+
+
+def nothing_stored() -> None:
+    """Return no token; for a client without a store."""
+
 
 def bare_token(text: str) -> str:
     """Return a token without the ``Bearer`` or ``Authorization:`` that was copied along."""
@@ -55,8 +62,11 @@ class Tokens:
     def __init__(self, given: str | None) -> None:
         self._given = given
         self._token = given
+        self._rejected: str | None = None
+        #: Tokens that another process has fetched.
+        self._found: set[str] = set()
         self._lock = threading.Lock()
-        self._logins = 0
+        self._renewals = 0
         self._failure: WasslyError | None = None
 
     @classmethod
@@ -71,11 +81,16 @@ class Tokens:
         """The current token, ``None`` before the first login."""
         return self._token
 
-    def current(self, login: Callable[[], str]) -> str:
-        """Return the current token; log in if there is none."""
-        return self._token or self.renew(None, login)
+    def find(self, stored: StoredToken) -> None:
+        """Use the stored token if there is no token yet."""
+        with self._lock:
+            self._token = self._token or self._usable(stored)
 
-    def renew(self, rejected: str | None, login: Callable[[], str]) -> str:
+    def current(self, login: Callable[[], str], stored: StoredToken = nothing_stored) -> str:
+        """Return the current token; get one as :meth:`renew` does if there is none."""
+        return self._token or self.renew(None, login, stored)
+
+    def renew(self, rejected: str | None, login: Callable[[], str], stored: StoredToken = nothing_stored) -> str:
         """
         Return a token other than ``rejected``.
 
@@ -83,27 +98,46 @@ class Tokens:
 
         :param rejected: the token that Wassly rejected, ``None`` if there was none.
         :param login: fetches a new token.
+        :param stored: finds the token of another process, which saves the login.
         :raises WasslyError: what ``login`` raised.
         """
-        logins = self._logins
+        renewals = self._renewals
         with self._lock:
             if self._token is not None and self._token != rejected:
                 return self._token
-            if self._logins != logins and self._failure is not None:
+            if self._renewals != renewals and self._failure is not None:
                 raise copy.copy(self._failure)
+            # Kept, because after a login that failed the store may still have it.
+            self._rejected = rejected or self._rejected
             self._token = self._failure = None
             try:
-                self._token = login()
+                self._token = self._usable(stored) or login()
             except WasslyError as error:
                 self._failure = copy.copy(error)
                 raise
             finally:
-                self._logins += 1
+                self._renewals += 1
             return self._token
+
+    def _usable(self, stored: StoredToken) -> str | None:
+        token = stored()
+        if token is None or token == self._rejected:
+            return None
+        self._found.add(token)
+        return token
+
+    def forget(self) -> None:
+        """Forget a fetched token, so that the next call starts as a new process does."""
+        with self._lock:
+            self._token, self._rejected = self._given, None
 
     def is_given(self, token: str) -> bool:
         """Return whether ``token`` is the connection's own."""
         return token == self._given
+
+    def is_found(self, token: str) -> bool:
+        """Return whether another process has fetched ``token``."""
+        return token in self._found
 
     @classmethod
     def forget_all(cls) -> None:

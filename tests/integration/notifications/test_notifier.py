@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 
 from airflow_provider_wassly.airflow_compat import masking, metrics, variables
@@ -29,6 +30,7 @@ from airflow_provider_wassly.client import (
     WasslyRejected,
     WasslyUnavailable,
 )
+from airflow_provider_wassly.client.transport.auth import Tokens
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.notifications import delivery
 from airflow_provider_wassly.notifications.delivery import WasslyNotificationError
@@ -475,6 +477,24 @@ def test_no_quota_is_kept_where_that_is_not_wanted(
     notify(NUMBERS[1])
     assert recipients(box) == NUMBERS[:2]
     assert variables.values == {}
+
+
+def test_the_token_is_shared_where_that_is_wanted(
+    box: Sandbox, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", Fernet.generate_key().decode())
+    variables = Variables(monkeypatch)
+    connect(share_token=True, record_quota=False)
+    # A deadline alert can run where writing a Variable hangs.
+    WasslyNotifier(contact_mobile_number=NUMBERS[0]).notify(
+        {"deadline": {"id": "1"}}  # type: ignore[typeddict-unknown-key]
+    )
+    assert variables.reads == variables.writes == []
+    for number in NUMBERS[1:3]:
+        Tokens.forget_all()
+        notify(number)
+    assert list(variables.values) == ["wassly_token__wassly_default"]
+    assert (recipients(box), box.logins) == (NUMBERS[:3], 2)
 
 
 def test_each_message_is_counted(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,76 @@ def test_a_thread_that_comes_late_takes_the_new_token() -> None:
     assert tokens.renew("token-1", login) == "token-2"
 
 
+def never() -> str:
+    raise AssertionError("there was a login")
+
+
+def test_a_stored_token_saves_the_login() -> None:
+    tokens = Tokens(None)
+    tokens.find(lambda: "stored")
+    assert tokens.current(never) == "stored"
+    assert Tokens(None).current(never, lambda: "stored") == "stored"
+
+
+def test_the_connections_own_token_comes_before_a_stored_one() -> None:
+    tokens = Tokens("own")
+    tokens.find(lambda: "stored")
+    assert tokens.current(never, lambda: "stored") == "own"
+    assert tokens.renew("own", never, lambda: "stored") == "stored"
+
+
+def test_threads_that_meet_a_rejected_token_together_look_into_the_store_once() -> None:
+    looks: list[int] = []
+
+    def stored() -> str:
+        looks.append(threading.get_ident())
+        time.sleep(0.05)
+        return "renewed elsewhere"
+
+    tokens = Tokens("old")
+    assert at_once(lambda: tokens.renew("old", never, stored)) == ["renewed elsewhere"] * THREADS
+    assert len(looks) == 1
+
+
+def test_threads_that_meet_a_stored_token_that_is_out_of_date_cause_one_login() -> None:
+    tokens, login = Tokens(None), Login()
+    tokens.find(lambda: "stale")
+    assert at_once(lambda: tokens.renew("stale", login, lambda: "stale")) == ["token-1"] * THREADS
+    assert login.calls == 1
+
+
+def test_a_rejected_token_in_the_store_is_not_tried_again_after_a_login_that_failed() -> None:
+    tokens = Tokens(None)
+    tokens.find(lambda: "stale")
+    with pytest.raises(WasslyUnavailable):
+        tokens.renew("stale", Login(WasslyUnavailable("HTTP 500")), lambda: "stale")
+    assert tokens.current(Login(), lambda: "stale") == "token-1"
+
+
+def test_after_a_login_that_failed_a_token_that_another_process_has_fetched_is_used() -> None:
+    tokens = Tokens("old")
+    with pytest.raises(WasslyUnavailable):
+        tokens.renew("old", Login(WasslyUnavailable("HTTP 500")), lambda: None)
+    assert tokens.current(never, lambda: "stored") == "stored"
+
+
+def test_which_tokens_were_found_is_known() -> None:
+    tokens = Tokens("own")
+    assert tokens.is_found(tokens.renew("own", never, lambda: "stored"))
+    assert not tokens.is_found(tokens.renew("stored", Login(), lambda: "stored"))
+
+
+def test_a_forgotten_token_is_not_used_again() -> None:
+    tokens = Tokens(None)
+    tokens.find(lambda: "stored")
+    tokens.forget()
+    assert tokens.current(Login()) == "token-1"
+    given = Tokens("own")
+    given.renew("own", Login())
+    given.forget()
+    assert given.current(never) == "own"
+
+
 def test_the_same_credentials_share_a_token_and_others_do_not() -> None:
     account = ("https://a", "key", "email", "password", None)
     assert Tokens.of_account(*account) is Tokens.of_account(*account)

@@ -46,9 +46,17 @@ VALUES: list[tuple[str, Any, str, Any]] = [
     ("max_attachment_bytes", 1000, "1_000", 1000),
     ("record_quota", False, "no", False),
     ("record_quota", True, "y", True),
+    ("share_token", True, "yes", True),
+    ("share_token", False, "false", False),
     ("allow_http", True, "1", True),
     ("allow_http", False, "off", False),
 ]
+
+
+@pytest.fixture(autouse=True)
+def outside_of_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 2.11, every process is taken for a task."""
+    monkeypatch.setattr(variables, "can_reach_airflow", lambda: False)
 
 
 def read(hook: WasslyHook, name: str) -> Any:
@@ -95,6 +103,7 @@ def test_defaults(hook: MakeHook) -> None:
     assert found.settings.attachment_roots is None
     assert found.settings.max_attachment_bytes is None
     assert found.settings.record_quota is True
+    assert found.settings.share_token is False
     assert not {"verify", "proxies", "connect_timeout", "read_timeout", "allow_http"} & set(found.settings.client)
 
 
@@ -131,6 +140,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_attachment_bytes", 0, "above 0"),
     ("max_attachment_bytes", True, "whole number"),
     ("record_quota", "maybe", "true or false"),
+    ("share_token", "always", "true or false"),
     ("allow_http", 2, "true or false"),
 ]
 

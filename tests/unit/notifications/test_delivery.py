@@ -78,7 +78,7 @@ def notify(
     """Return how long it took."""
     called_at = clock.monotonic()
     message = MessageParameters(**{"contact_mobile_number": None, "message": "Hello", **arguments})
-    notify_everybody(numbers, message, wassly_conn_id="wassly_default", keep_quota=False, began=began, clock=clock)
+    notify_everybody(numbers, message, wassly_conn_id="wassly_default", use_variables=False, began=began, clock=clock)
     return clock.monotonic() - called_at
 
 
