@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Generic, TypeVar
 
-from airflow_provider_wassly.broadcast.senders import MAX_RETRY_AFTER
+from airflow_provider_wassly.broadcast.pace import MAX_RETRY_AFTER
 from airflow_provider_wassly.client import (
     WasslyAuthError,
     WasslyConfigError,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
-_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 #: More than a week.
 _LOOKAHEAD_DAYS = 9
@@ -35,29 +35,33 @@ class Hours:
         self._zone = zone
         self._begin, self._end = (time(), time()) if send_between is None else _interval(send_between)
         self._days = set(range(7)) if send_on is None else _days(send_on)
-        self._always = send_between is None and send_on is None
+        #: Since when the state is known, the state, and until when it lasts.
+        self._known: tuple[datetime, bool, datetime] | None = None
+
+    @property
+    def in_words(self) -> str:
+        """The hours and days, an empty string if messages may always leave."""
+        hours = "" if self._begin == self._end else f"{self._begin:%H:%M}–{self._end:%H:%M}"
+        days = "" if len(self._days) == 7 else ", ".join(DAYS[day][:3].capitalize() for day in sorted(self._days))
+        return " on ".join(filter(None, (hours, days)))
+
+    def local(self, moment: datetime) -> datetime:
+        """Return a moment in the time zone of the hours."""
+        return moment.astimezone(self._zone)
 
     def is_open(self, moment: datetime) -> bool:
         """Tell whether messages may leave at a moment."""
-        if self._always:
-            return True
-        local = moment.astimezone(self._zone)
-        now = local.time().replace(fold=0)
-        if self._begin < self._end:
-            return self._begin <= now < self._end and local.weekday() in self._days
-        if now >= self._begin:
-            return local.weekday() in self._days
-        return now < self._end and (local.weekday() - 1) % 7 in self._days
+        return self._state(moment)[0]
 
     def opens_at(self, moment: datetime) -> datetime:
         """Return the first moment from the given one on at which messages may leave."""
-        return self._next(moment.astimezone(timezone.utc), is_open=True)
+        is_open, until = self._state(moment)
+        return moment if is_open or until is None else until
 
     def closes_at(self, moment: datetime) -> datetime | None:
         """Return the first moment from the given one on at which none may leave; ``None`` if they always may."""
-        if self._always or (self._begin == self._end and len(self._days) == 7):
-            return None
-        return self._next(moment.astimezone(timezone.utc), is_open=False)
+        is_open, until = self._state(moment)
+        return until if is_open else moment
 
     def day_of(self, moment: datetime) -> date:
         """Return the calendar day, by which a cap counts."""
@@ -68,26 +72,43 @@ class Hours:
         today = self.day_of(moment)
         return next(later for later in self._edges(moment) if self.day_of(later) > today)
 
-    def _next(self, moment: datetime, *, is_open: bool) -> datetime:
-        return next(later for later in self._edges(moment) if self.is_open(later) is is_open)
+    def _state(self, moment: datetime) -> tuple[bool, datetime | None]:
+        """Return whether messages may leave at a moment, and when that changes; ``None`` if it never does."""
+        if self._begin == self._end and len(self._days) == 7:
+            return True, None
+        if self._known is None or not self._known[0] <= moment < self._known[2]:
+            is_open = self._is_open(moment)
+            until = next(later for later in self._edges(moment) if self._is_open(later) is not is_open)
+            self._known = moment, is_open, until
+        return self._known[1:]
+
+    def _is_open(self, moment: datetime) -> bool:
+        local = self.local(moment)
+        now = local.time().replace(fold=0)
+        if self._begin < self._end:
+            return self._begin <= now < self._end and local.weekday() in self._days
+        if now >= self._begin:
+            return local.weekday() in self._days
+        return now < self._end and (local.weekday() - 1) % 7 in self._days
 
     def _edges(self, moment: datetime) -> Iterator[datetime]:
-        """Yield the moment, and then, day by day, all later ones of a week at which anything can change."""
-        yield moment
-        # Clocks change at full quarters of an hour everywhere.
-        begin = moment.replace(minute=moment.minute // 15 * 15, second=0, microsecond=0)
+        """Yield, in order, the moments of more than a week at which the state or the day can change."""
+        begin = moment.astimezone(timezone.utc)
         for _ in range(_LOOKAHEAD_DAYS):
             end = begin + timedelta(days=1)
-            quarters = {begin + timedelta(minutes=15 * number) for number in range(24 * 4)}
-            walls = {
+            edges = {
                 datetime.combine(self.day_of(begin) + timedelta(days=days), wall, self._zone)
                 .replace(fold=fold)
                 .astimezone(timezone.utc)
                 for days in (0, 1)
-                for wall in (self._begin, self._end)
+                for wall in (self._begin, self._end, time())
                 for fold in (0, 1)
             }
-            yield from sorted(edge for edge in quarters | walls if max(begin, moment) <= edge < end and edge > moment)
+            if self.local(begin).utcoffset() != self.local(end).utcoffset():
+                # The clocks change, everywhere at a full quarter of an hour.
+                quarter = begin.replace(minute=begin.minute // 15 * 15, second=0, microsecond=0)
+                edges.update(quarter + timedelta(minutes=15 * number) for number in range(1, 24 * 4 + 1))
+            yield from sorted(edge for edge in edges if begin < edge <= end)
             begin = end
 
 
@@ -114,9 +135,13 @@ def _days(value: Collection[str]) -> set[int]:
     found = {
         number
         for name in names
-        for number, day in enumerate(_DAYS)
+        for number, day in enumerate(DAYS)
         if isinstance(name, str) and name.lower() in (day, day[:3])
     }
     if not names or len(found) < len(set(names)):
         raise ValueError(f"send_on must be days such as {{'mon', 'tue'}}, not {value!r}")
     return found
+
+
+#: No limit of hours or days.
+ALWAYS = Hours(None, None)

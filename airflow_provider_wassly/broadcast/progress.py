@@ -1,21 +1,27 @@
-"""What a broadcast logs while it runs."""
+"""What a broadcast tells while it runs: log lines, metrics and an XCom."""
 
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
+from airflow_provider_wassly.broadcast import estimate
+from airflow_provider_wassly.broadcast.devices import Wait
+from airflow_provider_wassly.broadcast.hours import Hours
 from airflow_provider_wassly.broadcast.recipients import Row
 from airflow_provider_wassly.broadcast.report import Outcome, short
 from airflow_provider_wassly.broadcast.tally import Tally
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two progress lines: a fraction of the time so far, within limits, so that a broadcast of several days
-#: logs a few hundred.
-_PROGRESS_SHARE = 0.03
-_PROGRESS_LEAST = 10.0
-_PROGRESS_MOST = 900.0
+#: Until so many seconds have passed, a progress line comes after so many seconds: a broadcast of several days logs a
+#: few hundred.
+_LINES = ((120.0, 10.0), (3600.0, 60.0), (float("inf"), 600.0))
+
+#: Seconds between two updates of metrics and XCom.
+_UPDATE = 60.0
 
 #: How many failures get a log line of their own; the report has them all.
 _MAX_LOGGED = 200
@@ -23,51 +29,134 @@ _MAX_LOGGED = 200
 _WORDS = {"failed": "failed", "invalid": "is invalid", "unknown": "has an UNKNOWN outcome"}
 
 
-class ProgressLog:
+class Listener(Protocol):
+    """Takes the progress of a broadcast to where people look. What it raises is its own business to handle."""
+
+    def push(self, progress: dict[str, Any]) -> None:
+        """Take the progress, at most once a minute."""
+
+    def measure(self, name: str, value: float) -> None:
+        """Take a metric."""
+
+
+class Progress:
     """
-    Logs the start of a broadcast, its progress from time to time, and the recipients that fail.
+    Tells about the start of a broadcast, its progress from time to time, its waits, and the recipients that fail.
 
     :param tally: the counts so far.
+    :param hours: when messages may leave.
+    :param done_at: returns when all is done, ``None`` if that is not known.
+    :param listener: takes progress and metrics.
     """
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(
+        self, tally: Tally, hours: Hours, done_at: Callable[[datetime], datetime | None], listener: Listener | None
+    ) -> None:
         self._tally = tally
-        self._next = 0.0
+        self._hours = hours
+        self._done_at = done_at
+        self._listener = listener
+        self._next_line = 0.0
+        self._next_update = 0.0
         self._logged = 0
+        self._wait: Wait | None = None
 
-    def log_start(self, *, before: int, messages_per_minute: float | None, max_workers: int) -> None:
+    @property
+    def next(self) -> float:
+        """When it next has something to tell, by the monotonic clock."""
+        return min(self._next_line, self._next_update)
+
+    def log_start(self, *, before: int, messages_per_minute: float | None, max_workers: int, devices: int) -> None:
         """
-        Log how many recipients there are to send to, and how long that will take.
+        Log how many recipients there are to send to, how fast, and when that will be done.
 
         :param before: how many recipients earlier attempts sent to, or may have.
-        :param messages_per_minute: the pace, ``None`` for no limit.
+        :param messages_per_minute: the pace of each device, ``None`` for no limit.
         :param max_workers: how many messages are in flight at once.
+        :param devices: how many devices send.
         """
-        self._next = self._tally.clock.monotonic() + _PROGRESS_LEAST
-        left = self._tally.total - before
+        self._next_line = self._tally.clock.monotonic() + _LINES[0][1]
+        self._next_update = self._tally.clock.monotonic() + _UPDATE
         if messages_per_minute is None:
             at_once = "one" if max_workers == 1 else f"up to {max_workers}"
             speed = f"without a pace limit, {at_once} at a time"
         else:
-            duration = _duration(left, messages_per_minute)
-            speed = f"at {messages_per_minute:g} messages per minute, which takes about {duration}"
+            speed = f"at {messages_per_minute:g} messages per minute"
+        from_each = f" from each of {devices} devices" if devices > 1 else ""
+        hours = f", {self._hours.in_words}" if self._hours.in_words else ""
         again = f" ({before} were already handled by earlier attempts)" if before else ""
-        log.info("Sending to up to %d recipients%s %s", left, again, speed)
+        done = f": {text}" if (text := self._done_in_words()) else ""
+        left = self._tally.total - before
+        log.info("Sending to up to %d recipients%s %s%s%s%s", left, again, speed, from_each, hours, done)
 
-    def log_progress_if_due(self) -> None:
-        """Log the progress, if it is time to."""
+    def tell_if_due(self) -> None:
+        """Log the progress and update metrics and XCom, if it is time to."""
         tally, now = self._tally, self._tally.clock.monotonic()
-        if now < self._next:
+        if now >= self._next_update:
+            self.update()
+        if now < self._next_line:
             return
-        self._next = now + min(max(_PROGRESS_LEAST, tally.seconds * _PROGRESS_SHARE), _PROGRESS_MOST)
+        self._next_line = now + next(gap for end, gap in _LINES if tally.seconds < end)
+        if self._wait is not None:
+            return  # a line says what it waits for
         parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
-        left = tally.total - tally.done
-        if left and tally.per_minute:
-            parts.append(f"{tally.per_minute:.1f} per minute, about {_duration(left, tally.per_minute)} left")
+        if tally.total > tally.done and tally.per_minute:
+            parts.append(f"{tally.per_minute:.1f} per minute")
+            parts.extend(filter(None, [self._done_in_words()]))
         if tally.remaining_conversations is not None:
             parts.append(f"{tally.remaining_conversations} conversations remain")
         details = f": {', '.join(parts)}" if parts else ""
         log.info("%d of %d recipients done%s", tally.done, tally.total, details)
+
+    def tell_wait(self, wait: Wait | None) -> None:
+        """
+        Log what the broadcast waits for, and until when.
+
+        :param wait: the wait, ``None`` if it is over.
+        """
+        if wait == self._wait:
+            return
+        self._wait = wait
+        if wait is None:
+            log.info("Resuming with %d recipients left", self._tally.total - self._tally.done)
+            return
+        until = "" if wait.until is None else f" until {self._in_words(wait.until)}"
+        log.info("Waiting%s, because %s", until, wait.reason)
+        self.update()
+
+    def log_device(self, instance_id: str, wait: Wait | None) -> None:
+        """
+        Log that a device waits while others send.
+
+        :param wait: the wait, ``None`` if it is over.
+        """
+        if wait is None:
+            log.info("Device %s resumes", instance_id)
+            return
+        until = "" if wait.until is None else f" until {self._in_words(wait.until)}"
+        log.info("Device %s waits%s, because %s", instance_id, until, wait.reason)
+
+    def update(self) -> None:
+        """Update metrics and XCom."""
+        self._next_update = self._tally.clock.monotonic() + _UPDATE
+        if self._listener is None:
+            return
+        tally, now = self._tally, self._tally.clock.now()
+        done_at = self._done_at(now)
+        wait = self._wait
+        progress = {
+            "recipients": tally.total,
+            **tally.counts,
+            "messages_per_minute": round(tally.per_minute, 1),
+            "done_at": _iso(done_at),
+            "waiting_for": None if wait is None else wait.reason,
+            "waiting_until": None if wait is None else _iso(wait.until),
+        }
+        for outcome, number in tally.counts.items():
+            self._listener.measure(outcome, number)
+        if done_at is not None:
+            self._listener.measure("seconds_left", (done_at - now).total_seconds())
+        self._listener.push(progress)
 
     def log_failure(self, row: Row, outcome: Outcome, reason: str) -> None:
         """Log why a recipient failed, unless too many have; the report has them all."""
@@ -77,7 +166,17 @@ class ProgressLog:
         if self._logged == _MAX_LOGGED:
             log.warning("Logged %d failures; further ones are only in the report", _MAX_LOGGED)
 
+    def _done_in_words(self) -> str:
+        now = self._tally.clock.now()
+        done_at = self._done_at(now)
+        if done_at is None:
+            return ""
+        duration = timedelta(seconds=round((done_at - now).total_seconds()))
+        return f"done {self._in_words(done_at)}, in about {duration}"
 
-def _duration(messages: int, per_minute: float) -> timedelta:
-    """Return how long it takes to send messages at a pace, in whole seconds."""
-    return timedelta(seconds=round(messages / per_minute * 60))
+    def _in_words(self, moment: datetime) -> str:
+        return estimate.in_words(moment, self._tally.clock.now(), self._hours)
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")

@@ -8,11 +8,13 @@ written per message. No value holds a phone number, a text, a path or a secret, 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import reduce
+from datetime import date
+from functools import lru_cache, reduce
 from operator import xor
 from typing import Any
 
@@ -173,6 +175,8 @@ class BroadcastRecord:
         self._epoch = 1
         self._count = 0
         self._written_at = 0.0
+        #: How many messages left on a day, by device: the day, and the number.
+        self._sent: dict[str, tuple[str, int]] = {}
         #: Whether an earlier attempt began to send, and whether the task was cleared since.
         self.is_resumed = False
         self.is_cleared = False
@@ -210,6 +214,7 @@ class BroadcastRecord:
             # Only now, when no other process writes to it any more.
             if head is not None and head["version"] > 1:
                 self._journal = self._read_journal()
+                self._sent = {name: (day, number) for name, (day, number) in self._journal.get("sent", {}).items()}
         except WasslyRecordError as error:
             self._failure = error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -286,7 +291,8 @@ class BroadcastRecord:
         :raises WasslyRecordUnreadable: when the record cannot be read.
         """
         if number not in self._chunks:
-            chunk = self._load(number) if self.is_resumed else Chunk()
+            # In the first attempt, one that this process wrote and dropped from memory.
+            chunk = self._load(number) if self.is_resumed or number < self._begun else Chunk()
             for index in chunk.settled():
                 if index >= len(rows):
                     raise _list_changed(f"row {number * CHUNK + index + 1} was sent to, but is gone")
@@ -319,6 +325,17 @@ class BroadcastRecord:
         known = "".join(self._load(number).text for number in range(self._begun + 1))
         return {"accepted": known.count(ACCEPTED), "unknown": known.count(UNKNOWN) + known.count(ANNOUNCED)}
 
+    def sent_on(self, day: date, instance_id: str) -> int:
+        """Return how many messages left from a device on a day, or may have, in all attempts."""
+        counted_on, number = self._sent.get(_device(instance_id), ("", 0))
+        return number if counted_on == day.isoformat() else 0
+
+    def count_sent(self, day: date, instance_id: str, number: int) -> None:
+        """Count messages that leave from a device on a day. They are written along with the next changes."""
+        counted = self.sent_on(day, instance_id) + number
+        if number > 0 or counted >= 0:
+            self._sent[_device(instance_id)] = (day.isoformat(), max(0, counted))
+
     def write(self) -> None:
         """
         Write the changes.
@@ -343,6 +360,9 @@ class BroadcastRecord:
                 self._write_head()
             for chunk in changed.values():
                 chunk.changes.clear()
+            if self._sent:
+                # The journal counts them, and must be written before they leave.
+                self._write_journal()
         else:
             self._write_journal()
         for chunk in changed.values():
@@ -350,6 +370,8 @@ class BroadcastRecord:
 
     def forget(self, in_use: set[Chunk]) -> None:
         """Drop the chunks from memory that are written and not in use."""
+        if self._store(_HEAD) is None:
+            return
         self._chunks = {number: chunk for number, chunk in self._chunks.items() if chunk.changes or chunk in in_use}
 
     def remove(self) -> None:
@@ -444,7 +466,8 @@ class BroadcastRecord:
             for number, chunk in changed.items()
         }
         digests = {number: f"{chunk.digest:04x}" for number, chunk in changed.items()}
-        self._set(_JOURNAL, {**self._common(), "changes": changes, "digests": digests})
+        counts = {"sent": {name: list(count) for name, count in self._sent.items()}} if self._sent else {}
+        self._set(_JOURNAL, {**self._common(), "changes": changes, "digests": digests, **counts})
 
     def _write_head(self, *, sends: bool = True) -> None:
         """
@@ -515,6 +538,12 @@ def _name(number: int) -> str:
     return f"wassly_broadcast__{number}"
 
 
+@lru_cache(maxsize=256)
+def _device(instance_id: str) -> str:
+    """Return a short name for a device."""
+    return hashlib.sha256(instance_id.encode()).hexdigest()[:8]
+
+
 def _changes_in(text: str) -> Iterable[tuple[int, str, str]]:
     for change in filter(None, text.split(",")):
         if (found := _CHANGE.fullmatch(change)) is None or int(found[1]) >= CHUNK:
@@ -538,6 +567,9 @@ def _check_journal(journal: dict[str, Any], token: str) -> None:
         raise ValueError("the journal belongs to another record")
     if not isinstance(journal["written"], int) or not isinstance(journal["digests"], dict):
         raise TypeError("the journal has values of the wrong type")
+    for day, sent in journal.get("sent", {}).values():
+        if not isinstance(day, str) or not isinstance(sent, int):
+            raise TypeError("the journal counts messages of the wrong type")
     for number, changes in journal["changes"].items():
         if not isinstance(changes, str) or not number.isdecimal():
             raise TypeError("the journal has changes of the wrong type")

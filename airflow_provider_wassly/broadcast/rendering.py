@@ -132,14 +132,16 @@ class MessageRenderer:
                 f"{rows_are} wrong (validate_first): {'; '.join(wrong)}{more}", field="recipients"
             )
 
-    def message_to(self, row: Row) -> OutgoingMessage:
+    def message_to(self, row: Row, instance_id: str | None = None) -> OutgoingMessage:
         """
         Return the message to a recipient.
 
+        :param row: the recipient.
+        :param instance_id: the sending session; by default that of a row that names none.
         :raises WasslyInvalidMessage: when it cannot be sent as it is.
         """
         self._context["recipient"] = Recipient(row.values)
-        instance_id = row.values.get("instance_id")
+        named = row.values.get("instance_id")
         try:
             parameters = MessageParameters(
                 contact_mobile_number=row.number,
@@ -147,7 +149,7 @@ class MessageRenderer:
                 message=self._render("message"),
                 document=self._attachment("document"),
                 media=self._attachment("media"),
-                instance_id=(instance_id.strip() if isinstance(instance_id, str) else instance_id) or self._instance_id,
+                instance_id=(named.strip() if isinstance(named, str) else named) or instance_id or self._instance_id,
             )
             return self._hook.prepare(parameters)
         except WasslyInvalidMessage as error:

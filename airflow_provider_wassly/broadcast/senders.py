@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from airflow_provider_wassly.broadcast.pace import Pace
+from airflow_provider_wassly.broadcast.pace import MAX_RETRY_AFTER, Pace
 from airflow_provider_wassly.client import (
     OutgoingMessage,
     SendObserver,
@@ -31,12 +32,9 @@ _ATTEMPTS = 3
 #: Seconds to wait before the second and the third time, unless Wassly names a time. All threads wait.
 _BACKOFF = (1.0, 4.0)
 
-#: Seconds; a longer wait is left to the retries of the task.
-MAX_RETRY_AFTER = 600.0
-
 
 class NotSent(Exception):
-    """Raised when a message did not leave because the sending was stopped first."""
+    """Raised when a message did not leave because the sending was stopped first, or its time was over."""
 
 
 @dataclass(eq=False)
@@ -47,11 +45,15 @@ class Job(SendObserver, Generic[T]):
     :param row: the recipient, or whatever identifies the message to the caller.
     :param message: the message.
     :param senders: the threads that send it.
+    :param pace: the pace of the sending device.
     """
 
     row: T
     message: OutgoingMessage
     senders: Senders[T]
+    pace: Pace
+    #: When it must have left, by the monotonic clock; otherwise it does not leave.
+    leaves_before: float = field(default=math.inf, init=False)
     #: When it left, and when its outcome was known, by the monotonic clock.
     departed_at: float = field(default=0.0, init=False)
     answered_at: float = field(default=0.0, init=False)
@@ -94,7 +96,7 @@ class Senders(Generic[T]):
         #: Whether the sending was stopped, so that nothing more may leave.
         self.refuses = False
         self._jobs: queue.SimpleQueue[Job[T] | None] = self.clock.queue()
-        self._done: queue.SimpleQueue[Job[T]] = self.clock.queue()
+        self._done: queue.SimpleQueue[Job[T] | None] = self.clock.queue()
         self._number = number
         for thread in range(number):
             self.clock.start(self._work, f"wassly-broadcast-{thread}")
@@ -104,7 +106,7 @@ class Senders(Generic[T]):
         self._jobs.put(job)
 
     def take(self, timeout: float) -> Job[T] | None:
-        """Return a finished job, ``None`` if there is none within ``timeout`` seconds."""
+        """Return a finished job, ``None`` if there is none within ``timeout`` seconds, or after :meth:`wake`."""
         # Without the first call, Python 3.10 can lose the timeout of the second and wait forever.
         with suppress(queue.Empty):
             return self._done.get_nowait()
@@ -112,6 +114,11 @@ class Senders(Generic[T]):
             with suppress(queue.Empty):
                 return self._done.get(timeout=timeout)
         return None
+
+    def wake(self) -> None:
+        """End a wait in :meth:`take`. May be called in a signal handler."""
+        # The one operation of a queue that a signal handler may interrupt anywhere.
+        self._done.put(None)
 
     def refuse(self) -> None:
         """
@@ -153,7 +160,7 @@ class Senders(Generic[T]):
         attempt = 0
         doubts_credentials = False
         while True:
-            if not self._pace.wait_for_turn():
+            if not job.pace.wait_for_turn(job.leaves_before):
                 raise NotSent
             try:
                 return self._client.send(job.message, observer=job)
@@ -167,8 +174,8 @@ class Senders(Generic[T]):
                 attempt += 1
                 asked = error.retry_after
                 if (asked or 0.0) > MAX_RETRY_AFTER:
-                    # This concerns every message: nothing more leaves until the broadcast has stopped.
-                    self._pace.hold(MAX_RETRY_AFTER)
+                    # This concerns every message. The broadcast waits, not the threads.
+                    self._pace.hold(asked or 0.0)
                     raise
                 gives_up = attempt == _ATTEMPTS
                 if asked is not None or not gives_up:

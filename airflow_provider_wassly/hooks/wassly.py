@@ -346,6 +346,10 @@ class WasslyHook(bases.BaseHook):
         if self.settings.record_quota:
             Quota(self.wassly_conn_id).record(receipt.remaining_conversations, instance_id, age)
 
+    def gauge(self, name: str, value: float) -> None:
+        """Set a gauge in Airflow's metrics."""
+        self._measure(metrics.gauge, name, value)
+
     def _measure(self, measure: Callable[..., None], name: str, *values: float) -> None:
         try:
             measure(name, *values, tags={"conn_id": self.wassly_conn_id})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta, tzinfo
+from datetime import timezone as timezones
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from zoneinfo import ZoneInfo
 
 from airflow_provider_wassly.airflow_compat import bases, config, templates, variables, versions
 from airflow_provider_wassly.operators.base import WasslyTask, check_content, fail
 
 if TYPE_CHECKING:
+    from airflow_provider_wassly.broadcast.devices import Wait
     from airflow_provider_wassly.broadcast.outputs import Outputs
     from airflow_provider_wassly.broadcast.record import BroadcastRecord
     from airflow_provider_wassly.broadcast.rendering import MessageRenderer
@@ -30,6 +33,12 @@ _PER_RECIPIENT = (
     "media_name",
     "media_content_type",
 )
+
+#: How long a wait may outlast its time before Airflow ends it, because no triggerer is there to end it.
+_WAIT_GRACE = timedelta(minutes=10)
+
+#: Seconds between two looks at the devices of a task that waits without a worker slot.
+_POKE_INTERVAL = 60.0
 
 #: The oldest reading of the quota to rely on.
 _MAX_AGE = timedelta(hours=36)
@@ -79,9 +88,18 @@ class WasslyBroadcastOperator(WasslyTask):
     :param media_content_type: as ``document_content_type``.
     :param instance_id: the sending WhatsApp Web session for rows that name none; by default the connection's.
         (templated)
-    :param messages_per_minute: the average pace; by default 10. ``None`` sends without a pace limit.
+    :param instance_ids: several sessions that share the rows that name none. A row keeps its session in all attempts.
+        (templated)
+    :param messages_per_minute: the average pace of each sending session; by default 10. ``None`` sends without a pace
+        limit.
     :param jitter: random variation of the gap between two messages, as a fraction from 0 to 1; by default 0.5.
-    :param max_workers: how many messages may be in flight at once; by default 1.
+    :param send_between: when messages may leave, as two times such as ``("09:00", "20:00")``; ``("22:00", "06:00")``
+        crosses midnight and belongs to the day on which it begins. By default at any time.
+    :param send_on: the days on which messages may leave, such as ``{"mon", "tue", "wed"}``; by default every day.
+    :param timezone: the time zone of hours and days, such as ``Europe/Berlin``; by default the DAG's.
+    :param max_per_day: how many messages may leave from each session on a calendar day of the time zone, counted over
+        all attempts; by default there is no limit. A message whose outcome is unknown counts.
+    :param max_workers: how many messages may be in flight at once, from all sessions together; by default 1.
     :param reserve_conversations: stop before fewer conversations than this remain; by default there is no reserve.
     :param max_failures: how many recipients may fail while the task still succeeds: a number, or a fraction of the list
         below 1.0; by default 0. Invalid rows count, and so do unknown outcomes unless ``on_outcome_unknown`` is
@@ -93,6 +111,13 @@ class WasslyBroadcastOperator(WasslyTask):
         rows differ in anything else (default), or ``send`` the message of each row.
     :param validate_first: check every row (number, texts, files) before the first message leaves, and send nothing if
         one is wrong; by default wrong rows are skipped and counted as invalid.
+    :param on_device_disconnected: ``wait`` until a disconnected session is back (default), while the others keep
+        sending; or ``fail`` when the others are done, without sending to its rows.
+    :param wait_timeout: how long all waits of an attempt together may take: for hours and days, for ``max_per_day``,
+        for a disconnected session, and for a long ``Retry-After`` of Wassly; by default 7 days. Then the task fails; a
+        retry resumes.
+    :param deferrable: whether the task gives up its worker slot during waits of more than a minute, which needs a
+        triggerer. A deferred task resumes in the same attempt. By default ``[operators] default_deferrable``.
     :param report: path or URI of a CSV file to write, with one line per recipient and its outcome; by default none. A
         mapped task adds its index to the name: ``report-3.csv``. (templated)
     :param report_numbers: whether the report shows numbers ``short`` (``+44…0123``, the default) or ``full``.
@@ -106,7 +131,7 @@ class WasslyBroadcastOperator(WasslyTask):
     """
 
     # Without message, document and media: Airflow would render them before there is a recipient.
-    template_fields: Sequence[str] = ("wassly_conn_id", "recipients", "report", "unsent", "instance_id")
+    template_fields: Sequence[str] = ("wassly_conn_id", "recipients", "report", "unsent", "instance_id", "instance_ids")
     native_fields = ("recipients",)
     ui_color = "#d3f5df"
 
@@ -122,14 +147,22 @@ class WasslyBroadcastOperator(WasslyTask):
         media_name: Any = None,
         media_content_type: Any = None,
         instance_id: str | None = None,
+        instance_ids: Sequence[str] | None = None,
         messages_per_minute: float | None = 10,
         jitter: float = 0.5,
+        send_between: tuple[str, str] | None = None,
+        send_on: Collection[str] | None = None,
+        timezone: str | None = None,
+        max_per_day: int | None = None,
         max_workers: int = 1,
         reserve_conversations: int | None = None,
         max_failures: float = 0,
         on_outcome_unknown: Literal["fail", "retry", "ignore"] = "fail",
         on_duplicate: Literal["skip", "send"] = "skip",
         validate_first: bool = False,
+        on_device_disconnected: Literal["wait", "fail"] = "wait",
+        wait_timeout: timedelta = timedelta(days=7),
+        deferrable: bool | None = None,
         report: Any = None,
         report_numbers: Literal["short", "full"] = "short",
         unsent: Any = None,
@@ -150,6 +183,14 @@ class WasslyBroadcastOperator(WasslyTask):
             _check_whole("max_failures", max_failures, least=0, otherwise=", or a share such as 0.01")
         if on_outcome_unknown not in ("fail", "retry", "ignore"):
             raise ValueError(f"on_outcome_unknown must be 'fail', 'retry' or 'ignore', not {on_outcome_unknown!r}")
+        if on_device_disconnected not in ("wait", "fail"):
+            raise ValueError(f"on_device_disconnected must be 'wait' or 'fail', not {on_device_disconnected!r}")
+        if max_per_day is not None:
+            _check_whole("max_per_day", max_per_day, least=1)
+        if not isinstance(wait_timeout, timedelta) or wait_timeout < timedelta(0):
+            raise ValueError(f"wait_timeout must be a timedelta such as timedelta(days=7), not {wait_timeout!r}")
+        _check_hours(send_between, send_on, timezone)
+        _check_instances(instance_id, instance_ids)
         if on_duplicate not in ("skip", "send"):
             raise ValueError(f"on_duplicate must be 'skip' or 'send', not {on_duplicate!r}")
         if on_clear not in ("resume", "restart"):
@@ -166,6 +207,14 @@ class WasslyBroadcastOperator(WasslyTask):
         self.media_name = media_name
         self.media_content_type = media_content_type
         self.instance_id = instance_id
+        self.instance_ids = instance_ids
+        self.send_between = send_between
+        self.send_on = send_on
+        self.timezone = timezone
+        self.max_per_day = max_per_day
+        self.on_device_disconnected = on_device_disconnected
+        self.wait_timeout = wait_timeout
+        self.deferrable = config.default_deferrable() if deferrable is None else deferrable
         self.messages_per_minute = messages_per_minute
         self.jitter = jitter
         self.max_workers = max_workers
@@ -215,6 +264,26 @@ class WasslyBroadcastOperator(WasslyTask):
         :raises AirflowFailException: when no retry can help; it skips the retries.
         :raises WasslyError: when a retry can help, so that ``retries`` apply.
         """
+        return self._attempt(context)
+
+    def resume(
+        self, context: bases.Context, event: Any = None, *, waited: float = 0.0, since: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Resume after a wait without a worker slot, in the same attempt.
+
+        :param event: what the trigger told.
+        :param waited: how many seconds the attempt had waited before this wait.
+        :param since: when this wait began, in ISO 8601 format.
+        """
+        # "airflow dags test" resumes without these. Then every wait may take the whole time.
+        began = None if since is None else datetime.fromisoformat(since)
+        last = timedelta(0) if began is None else max(timedelta(0), datetime.now(timezones.utc) - began)
+        if isinstance(event, dict) and event.get("message"):
+            self.log.info("Resuming: %s", event["message"])
+        return self._attempt(context, timedelta(seconds=waited) + last)
+
+    def _attempt(self, context: bases.Context, waited: timedelta = timedelta(0)) -> dict[str, Any]:
         from airflow_provider_wassly.broadcast.outputs import Outputs
         from airflow_provider_wassly.client import WasslyError
         from airflow_provider_wassly.records.stores import when_it_ends
@@ -226,12 +295,40 @@ class WasslyBroadcastOperator(WasslyTask):
         when_it_ends(context, lambda succeeded: record.remove() if succeeded or record.knows_nothing else None)
         outputs = Outputs(self.attachment_conn_id)
         try:
-            run = self._send(context, record, outputs)
-            return self._end(context, record, run, outputs)
+            run = self._send(context, record, outputs, waited)
+            if run.waits_for is None:
+                return self._end(context, record, run, outputs)
+            # Whoever looks at the report while the task waits sees how far it is.
+            if unsaved := outputs.save():
+                self.log.warning("Waiting with an outdated report: %s", unsaved)
         except WasslyError as error:
             fail(error)
         finally:
             outputs.close()
+        self._defer(run.waits_for, run.waited)
+
+    def _defer(self, wait: Wait, waited: timedelta) -> NoReturn:
+        """Give up the worker slot until a wait is over. Everything is recorded by now, and nothing is in flight."""
+        from airflow_provider_wassly.triggers.device import DeviceTrigger
+        from airflow_provider_wassly.triggers.time import TimeTrigger
+
+        now = datetime.now(timezones.utc)
+        deadline = now + self.wait_timeout - waited
+        if wait.until is not None:
+            deadline = min(deadline, wait.until)
+        options = {"wassly_conn_id": self.wassly_conn_id, "deadline": deadline.isoformat()}
+        trigger = (
+            DeviceTrigger(instance_ids=list(wait.instance_ids), poke_interval=_POKE_INTERVAL, **options)
+            if wait.instance_ids
+            else TimeTrigger(deadline.isoformat())
+        )
+        self.defer(
+            trigger=trigger,
+            method_name="resume",
+            kwargs={"waited": waited.total_seconds(), "since": now.isoformat()},
+            timeout=max(deadline - now, timedelta(0)) + _WAIT_GRACE,
+        )
+        raise AssertionError("defer always raises")
 
     def on_kill(self) -> None:
         """Let nothing more leave; the replies to messages in flight are still recorded."""
@@ -240,12 +337,14 @@ class WasslyBroadcastOperator(WasslyTask):
         if self._run is not None:
             self._run.kill()
 
-    def _send(self, context: bases.Context, record: BroadcastRecord, outputs: Outputs) -> BroadcastRun:
+    def _send(
+        self, context: bases.Context, record: BroadcastRecord, outputs: Outputs, waited: timedelta
+    ) -> BroadcastRun:
         """Set up the broadcast and run it to its end."""
         from airflow_provider_wassly.client import WasslyError
 
         try:
-            run = self._run = self._set_up(context, record, outputs)
+            run = self._run = self._set_up(context, record, outputs, waited)
             if self._stopping:
                 run.kill()
             self._log_if_cleared(record)
@@ -266,8 +365,12 @@ class WasslyBroadcastOperator(WasslyTask):
                 self._add_earlier_attempts(context, record, error)
             raise
 
-    def _set_up(self, context: bases.Context, record: BroadcastRecord, outputs: Outputs) -> BroadcastRun:
+    def _set_up(
+        self, context: bases.Context, record: BroadcastRecord, outputs: Outputs, waited: timedelta
+    ) -> BroadcastRun:
         """Check everything that can be checked before the first message, and return the run that sends."""
+        from airflow_provider_wassly.broadcast.hours import Hours
+        from airflow_provider_wassly.broadcast.listener import ProgressListener
         from airflow_provider_wassly.broadcast.pace import Pace
         from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
         from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
@@ -300,8 +403,16 @@ class WasslyBroadcastOperator(WasslyTask):
                 self.reserve_conversations,
                 repeats_unknown=self.on_outcome_unknown == "retry",
                 repeats_numbers=self.on_duplicate == "send",
+                hours=Hours(self.send_between, self.send_on, self._zone()),
+                max_per_day=self.max_per_day,
+                waits_for_devices=self.on_device_disconnected == "wait",
+                wait_timeout=self.wait_timeout,
+                leaves_slot=self.deferrable,
             ),
             outputs=outputs,
+            instance_ids=self._instances(),
+            listener=ProgressListener(context, self.hook, pushes=self.do_xcom_push),
+            waited=waited,
         )
         run.tally.remaining_conversations = recorded_quota
         return run
@@ -315,9 +426,27 @@ class WasslyBroadcastOperator(WasslyTask):
             context=context,
             env=self.text_environment(context),
             hook=self.hook,
-            instance_id=self.instance_id,
+            instance_id=self._instances()[0] or None,
             attachment_conn_id=self.attachment_conn_id,
         )
+
+    def _instances(self) -> list[str]:
+        """Return the sessions for rows that name none; an empty name if neither task nor connection has one."""
+        if self.instance_ids:
+            names = [str(name).strip() for name in self.instance_ids]
+            if "" in names or len(set(names)) < len(names):
+                from airflow_provider_wassly.client import WasslyInvalidMessage
+
+                raise WasslyInvalidMessage(f"must be different and not empty; got {names}", field="instance_ids")
+            return names
+        return [self.instance_id or self.hook.settings.instance_id or ""]
+
+    def _zone(self) -> tzinfo:
+        if self.timezone is not None:
+            return ZoneInfo(self.timezone)
+        dag = self.get_dag()
+        zone: tzinfo | None = getattr(dag, "timezone", None)
+        return zone or timezones.utc
 
     def _log_if_cleared(self, record: BroadcastRecord) -> None:
         if record.is_cleared and record.is_resumed:
@@ -414,6 +543,26 @@ class WasslyBroadcastOperator(WasslyTask):
 
         map_index = getattr(context.get("ti"), "map_index", None)
         return location if location is None or map_index is None or map_index < 0 else indexed(location, map_index)
+
+
+def _check_hours(send_between: Any, send_on: Any, timezone: Any) -> None:
+    from airflow_provider_wassly.broadcast.hours import Hours
+
+    Hours(send_between, send_on)
+    try:
+        if timezone is not None:
+            ZoneInfo(timezone)
+    except (KeyError, TypeError, ValueError, OSError):
+        raise ValueError(f"timezone must be a name such as 'Europe/Berlin', not {timezone!r}") from None
+
+
+def _check_instances(instance_id: Any, instance_ids: Any) -> None:
+    if instance_ids is None:
+        return
+    if instance_id is not None:
+        raise ValueError("instance_id and instance_ids exclude each other; put all instances into instance_ids")
+    if not isinstance(instance_ids, (list, tuple)) or not instance_ids or len(set(instance_ids)) < len(instance_ids):
+        raise ValueError(f"instance_ids must be a list of different instance ids, not {instance_ids!r}")
 
 
 def _check_number(

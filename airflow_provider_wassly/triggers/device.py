@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_wassly.client import Device
@@ -14,19 +15,23 @@ _CLIENT_OPTIONS = {"connect_timeout": 5.0, "read_timeout": 10.0, "max_attempts":
 
 class DeviceTrigger(PollTrigger):
     """
-    Waits until the sending WhatsApp Web session is connected.
+    Waits until the sending WhatsApp Web session is connected, or one of several.
 
     :param instance_id: the WhatsApp Web session to wait for. Default: the connection's.
+    :param instance_ids: several of them; the first that is connected ends the wait. Default: only ``instance_id``.
     :param kwargs: the arguments of :class:`PollTrigger`.
     """
 
-    def __init__(self, *, instance_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, instance_id: str | None = None, instance_ids: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.instance_id = instance_id
+        self.instance_ids = instance_ids
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that recreate this trigger, ready for JSON."""
-        return {**super().arguments(), "instance_id": self.instance_id}
+        return {**super().arguments(), "instance_id": self.instance_id, "instance_ids": self.instance_ids}
 
     def ask(self) -> tuple[list[Device], str | None]:
         """Return the account's device list and the connection's instance."""
@@ -37,11 +42,13 @@ class DeviceTrigger(PollTrigger):
             return client.list_devices(), hook.settings.instance_id
 
     def judge(self, answer: tuple[list[Device], str | None]) -> str | None:
-        """Look for the instance in the list."""
+        """Look for the instances in the list."""
         devices, instance_of_connection = answer
-        wanted = self.instance_id or instance_of_connection
-        device = next((device for device in devices if device.instance_id == wanted), None)
-        if device is None:
-            return f"Instance {wanted!r} is not in the account's device list"
-        self.log.info("Instance %s is %s", device.instance_id, device.status or "in an unknown state")
-        return f"Instance {device.instance_id} is connected" if device.is_connected else None
+        by_id: dict[str | None, Device] = {device.instance_id: device for device in devices}
+        for wanted in self.instance_ids or (self.instance_id or instance_of_connection,):
+            if (device := by_id.get(wanted)) is None:
+                return f"Instance {wanted!r} is not in the account's device list"
+            self.log.info("Instance %s is %s", device.instance_id, device.status or "in an unknown state")
+            if device.is_connected:
+                return f"Instance {device.instance_id} is connected"
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -131,8 +131,9 @@ class Lines:
         return sorted(self.lines, key=lambda line: line.row.position)
 
 
-def hello_to(row: Row) -> OutgoingMessage:
-    return prepare(MessageParameters(row.number, "Hello", instance_id="one"))
+def hello_to(row: Row, instance_id: str | None = None) -> OutgoingMessage:
+    named = row.values.get("instance_id")
+    return prepare(MessageParameters(row.number, "Hello", instance_id=named or instance_id or "one"))
 
 
 class Broadcast:
@@ -152,7 +153,10 @@ class Broadcast:
         repeats_unknown: bool = False,
         pace: Pace | None = None,
         report: Any = None,
-        message_to: Callable[[Row], OutgoingMessage] = hello_to,
+        limits: Mapping[str, Any] | None = None,
+        instance_ids: Sequence[str] = ("",),
+        waited: timedelta = timedelta(0),
+        message_to: Callable[[Row, str | None], OutgoingMessage] = hello_to,
     ) -> None:
         self.hook = cast(Any, Hook(world))
         self.report = cast(Any, report or Lines())
@@ -170,14 +174,18 @@ class Broadcast:
             record=self.record,
             message_to=message_to,
             pace=pace or Pace(None, clock=world.clock),
-            limits=Limits(max_workers, reserve, repeats_unknown),
+            limits=Limits(max_workers, reserve, repeats_unknown, **(limits or {})),
             outputs=[self.report],
+            instance_ids=instance_ids,
+            waited=waited,
         )
 
     def go(self, seconds_after_kill: float = 10.0) -> Broadcast:
         self.run.run(seconds_after_kill)
         # Every recipient is reported exactly once.
-        told = Counter(self.report.outcomes())
+        told = Counter(line.outcome for line in self.report.in_order())
+        if self.run.waits_for is None:
+            assert told == Counter(self.report.outcomes())
         assert told == +self.run.tally.outcomes
         told["not_sent"] += self.total - told.total()  # during a stop, there may be no time to report the rest
         assert +told == +Counter(self.run.tally.counts)

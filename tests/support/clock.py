@@ -29,13 +29,17 @@ class VirtualClock(Clock):
     only as long as the work done in it, and the same seed gives the same order of events.
 
     :param seed: shown when a test fails. Default: from :mod:`random`, which pytest-randomly seeds.
+    :param begin: the time of day at which it begins, in UTC.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, begin: datetime | None = None) -> None:
         seed = random.getrandbits(32) if seed is None else seed
         print(f"VirtualClock(seed={seed})")
         self._random = random.Random(seed)
         self._time = 1000.0
+        self._midnight = datetime(2026, 11, 24, tzinfo=timezone.utc)
+        if begin is not None:
+            self._midnight = begin - timedelta(seconds=self._time)
         self._main = getcurrent()
         #: The waiting threads, what each waits for, and its deadline.
         self._waiting: dict[greenlet, tuple[Callable[[], bool], float]] = {}
@@ -46,7 +50,7 @@ class VirtualClock(Clock):
         return self._time
 
     def now(self) -> datetime:
-        return datetime(2026, 11, 24, tzinfo=timezone.utc) + timedelta(seconds=self._time)
+        return self._midnight + timedelta(seconds=self._time)
 
     def advance(self, seconds: float) -> None:
         """Let time pass although a thread could run, as on a busy machine."""

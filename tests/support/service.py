@@ -83,6 +83,8 @@ class Service:
         self.met: list[str] = []
         #: Seconds between the departure of a message and the answer.
         self.latency = 0.0
+        #: The device list; ``None`` if it is refused.
+        self.devices: list[Device] | None = None
         self.remaining: int | None = None
         self.conversations = itertools.count(1)
         #: Called with ``call``, ``departed`` and ``delivered``.
@@ -92,7 +94,10 @@ class Service:
         self.on_event(what)
 
     def list_devices(self) -> list[Device]:
-        raise WasslyAuthError("wrong key", status=401)  # fetched only after a message got such an answer
+        self.event("devices")
+        if self.devices is None:
+            raise WasslyAuthError("wrong key", status=401)  # fetched only after a message got such an answer
+        return self.devices
 
     def prepare(self, parameters: MessageParameters) -> OutgoingMessage:
         return prepare(parameters)

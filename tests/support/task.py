@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_wassly.airflow_compat import exceptions
+from airflow_provider_wassly.airflow_compat import exceptions, versions
 from tests.support.kept import Kept
 
 log = logging.getLogger("airflow.task")
@@ -18,6 +18,8 @@ try:
     from airflow.sdk import DAG
 except ImportError:  # Airflow 2.11
     from airflow.models.dag import DAG  # type: ignore[no-redef]
+
+TaskDeferred = versions.first_of("TaskDeferred", "airflow.sdk.exceptions", "airflow.exceptions")
 
 
 class Stopped(BaseException):
@@ -80,6 +82,8 @@ class Task:
         #: Whether Airflow learns of a success, and its API answers when the task pushes something.
         self.airflow_answers = True
         self.operator: Any = None
+        #: How the last process ended, if it gave up its worker slot.
+        self.deferral: Any = None
         #: Once set, the task runs again only if it is cleared.
         self.has_succeeded = False
 
@@ -88,8 +92,19 @@ class Task:
         self._try_number += 1
         return self.again(**arguments)
 
-    def again(self, **arguments: Any) -> Ended:
+    def resume(self, event: Any = None, **arguments: Any) -> Ended:
+        """Resume the try that has been deferred, in a new process."""
+        deferral = self.deferral
+        assert deferral is not None
+
+        def go_on(operator: Any, context: Any) -> Any:
+            return getattr(operator, deferral.method_name)(context, event, **deferral.kwargs or {})
+
+        return self.again(go_on, **arguments)
+
+    def again(self, execute: Callable[[Any, Any], Any] | None = None, **arguments: Any) -> Ended:
         """Run the same try again, as Airflow 3.4 does when a retry policy says so."""
+        self.deferral = None
         with DAG(
             "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
         ) as dag:
@@ -117,7 +132,10 @@ class Task:
             context["task_state_store"] = self._state.task_state_store()
         try:
             operator.render_template_fields(context)
-            returned = operator.execute(context)
+            returned = operator.execute(context) if execute is None else execute(operator, context)
+        except TaskDeferred as deferral:
+            self.deferral = deferral
+            return Ended(None, deferral, pushed)
         except BaseException as error:
             if not isinstance(error, (Exception, Stopped)):
                 raise

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -224,8 +226,8 @@ def test_a_number_that_an_earlier_try_sent_to_is_known_however_it_was_written() 
 
 
 def test_the_second_of_two_rows_is_sent_to_when_the_first_is_wrong_and_not_again_when_that_is_mended() -> None:
-    def hello_unless(wrong: int) -> Callable[[Row], OutgoingMessage]:
-        def message_to(row: Row) -> OutgoingMessage:
+    def hello_unless(wrong: int) -> Callable[[Row, str | None], OutgoingMessage]:
+        def message_to(row: Row, instance_id: str | None) -> OutgoingMessage:
             if row.position == wrong:
                 raise WasslyInvalidMessage("no such file", field="document")
             return hello_to(row)
@@ -516,8 +518,8 @@ def test_a_session_that_is_not_connected_keeps_nobody_but_its_own_rows_waiting(m
 def test_a_session_is_the_same_however_a_row_writes_it(off: list[str | None], on: list[str | None]) -> None:
     world = World()
     # Two are on the way together; after those, every recipient would be reached.
-    world.fates = {number(0): ["device disconnected"]}
     names = [off[0], *on * 3, *off * 3]
+    world.fates = {number(place): ["device disconnected"] for place in (0, 1 + len(on) * 3)}
     rows = [{NUMBER: number(place), "instance_id": name} for place, name in enumerate(names)]
     for row in rows:
         if row["instance_id"] == "absent":
@@ -586,7 +588,7 @@ def test_a_try_that_airflow_has_given_up_stops_when_another_has_begun(monkeypatc
 
 
 def test_a_bug_in_between_leaves_the_record_right() -> None:
-    def hello_until(row: Row) -> OutgoingMessage:
+    def hello_until(row: Row, instance_id: str | None) -> OutgoingMessage:
         if row.position == 6:
             raise ZeroDivisionError("a bug")
         return hello_to(row)
@@ -764,11 +766,20 @@ def test_all_wait_as_long_as_wassly_asks_also_when_a_message_is_given_up() -> No
 def test_a_wait_that_is_too_long_is_left_to_the_retries_of_the_task() -> None:
     world = World()
     world.asks_to_wait = [3600] * 20
-    broadcast = Broadcast(world, people(20)).go()
+    broadcast = Broadcast(world, people(20), limits={"wait_timeout": timedelta(minutes=59)}).go()
     assert len(world.calls) == 1
     assert isinstance(broadcast.run.stopped_by, WasslyRateLimited)
     assert broadcast.run.stopped_by.may_pass
+    assert str(broadcast.run.stopped_by).endswith("wait_timeout (0:59:00) does not allow to wait any longer")
     assert broadcast.outcomes() == ["not_sent"] * 20
+
+
+def test_a_long_wait_that_wassly_asks_for_is_waited_for() -> None:
+    world = World()
+    world.asks_to_wait = [3600]
+    broadcast = Broadcast(world, people(3)).go()
+    assert broadcast.outcomes() == ["accepted"] * 3
+    assert [round(at - 1000) for at in world.called_at] == [0, 3600, 3600, 3600]
 
 
 def test_the_other_threads_wait_too() -> None:
@@ -999,8 +1010,8 @@ def test_the_log_says_how_many_are_left_and_how_many_are_sent_to_at_once(caplog:
         Broadcast(world, people(4), 2, pace=Pace(2, clock=world.clock)).go()
     assert "Sending to up to 4 recipients without a pace limit, up to 3 at a time" in caplog.messages
     assert (
-        "Sending to up to 1 recipients (3 were already handled by earlier attempts) at 2 messages per minute, which "
-        "takes about 0:00:30"
+        "Sending to up to 1 recipients (3 were already handled by earlier attempts) at 2 messages per minute: done "
+        "today at 00:17, in about 0:00:30"
     ) in caplog.messages
 
 
@@ -1030,7 +1041,7 @@ def test_a_day_of_broadcasting_with_pauses_that_wassly_asks_for_passes_in_no_tim
 ) -> None:
     # Nothing stops it, and its progress is not read.
     monkeypatch.setattr(run_module, "_LOOK", 60.0)
-    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 3600.0)
+    monkeypatch.setattr(progress_module, "_LINES", ((math.inf, 3600.0),))
     world = World()
     world.latency = 2
     people_of_a_day = [{NUMBER: f"+4477009{place:05}"} for place in range(1440)]
@@ -1072,7 +1083,7 @@ def test_a_short_broadcast_is_told_of_every_ten_seconds(caplog: pytest.LogCaptur
 def test_progress_is_told_even_if_the_clock_has_not_moved(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 0.0)
+    monkeypatch.setattr(progress_module, "_LINES", ((math.inf, 0.0),))
 
     class Still(VirtualClock):
         """As coarse as the clocks of some systems are."""

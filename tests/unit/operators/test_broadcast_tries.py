@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from airflow_provider_wassly.airflow_compat import exceptions, tasks, templates
 from airflow_provider_wassly.broadcast import progress as progress_module
-from airflow_provider_wassly.client import WasslyDeviceDisconnected, WasslyError
+from airflow_provider_wassly.client import Device, WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from tests.support.kept import HAS_TASK_STATE_STORE, Kept
@@ -424,11 +426,120 @@ def test_a_task_that_was_cleared_says_which_of_the_two_it_does(
 
 def test_a_device_that_was_disconnected_costs_a_try_and_no_message(task: Task, service: Service) -> None:
     service.fates = {number(3): ["device disconnected"]}
-    ended = task.run(recipients=people(5))
+    ended = task.run(recipients=people(5), on_device_disconnected="fail")
     assert isinstance(ended.error, WasslyDeviceDisconnected)
     assert ended.counts == {"accepted": 2, "not_sent": 3}
     assert task.run(recipients=people(5)).counts == {"accepted": 5}
     assert service.delivered == [number(row) for row in range(1, 6)]
+
+
+NIGHT = {"send_between": ("09:00", "20:00"), "timezone": "UTC"}  # the clock of the service begins at midnight
+
+
+def test_a_closed_window_is_waited_for_in_place(task: Task, service: Service, log: Log) -> None:
+    ended = task.run(recipients=people(2), **NIGHT)
+    assert ended.counts == {"accepted": 2}
+    assert service.clock.now().hour == 9
+    assert "Waiting until today at 09:00, because messages may only leave 09:00–20:00" in log.text
+
+
+def test_a_task_that_waits_gives_up_its_slot_and_resumes_in_the_same_try(
+    task: Task, service: Service, tmp_path: Path, log: Log
+) -> None:
+    arguments = {
+        "recipients": people(700),
+        "report": tmp_path / "report.csv",
+        "deferrable": True,
+        "messages_per_minute": 1,
+        **NIGHT,
+    }
+    assert task.run(**arguments).pushed["progress"]["waiting_for"] == "messages may only leave 09:00–20:00"
+    assert service.delivered == []
+    trigger = task.deferral.trigger
+    assert type(trigger).__name__ == "TimeTrigger"
+    assert trigger.moment == "2026-11-24T09:00:00+00:00"
+    service.clock.sleep((datetime.fromisoformat(trigger.moment) - service.clock.now()).total_seconds())
+    progress = task.resume({"moment": trigger.moment}, **arguments, send_on=["tue"]).pushed["progress"]
+    assert progress["accepted"] == len(service.delivered) == pytest.approx(660, abs=1)
+    assert progress["waiting_until"] == task.deferral.trigger.moment == "2026-12-01T09:00:00+00:00"
+    assert len(read(tmp_path / "report.csv")) == progress["accepted"]
+    service.clock.sleep(7 * 24 * 3600)
+    assert task.resume(**arguments).counts == {"accepted": 700}
+    assert max(Counter(service.delivered).values()) == 1
+    assert len(read(tmp_path / "report.csv")) == 700
+
+
+def test_all_waits_together_are_bounded(task: Task, service: Service, log: Log) -> None:
+    arguments = {
+        "recipients": people(900),
+        "wait_timeout": timedelta(hours=20),
+        "messages_per_minute": 1,
+        **NIGHT,
+    }
+    ended = task.run(**arguments)
+    accepted = len(service.delivered)
+    assert accepted == pytest.approx(660, abs=1)
+    assert ended.counts == {"accepted": accepted, "not_sent": 900 - accepted}
+    assert str(ended.error).startswith(
+        f"Broadcast incomplete: {accepted} of 900 accepted, {900 - accepted} not sent: messages may only leave "
+        "09:00–20:00; wait_timeout (20:00:00) does not allow to wait any longer"
+    )
+    assert not isinstance(ended.error, FAIL)
+    assert task.run(**arguments).counts == {"accepted": 900}
+
+
+def test_a_device_is_waited_for(task: Task, service: Service, log: Log) -> None:
+    service.fates = {number(3): ["device disconnected"]}
+    service.devices = [Device(None, None, "disconnected", None, "one")]
+    reconnected_at = service.clock.now() + timedelta(hours=1)
+
+    def reconnect(what: str) -> None:
+        if what == "devices" and service.clock.now() >= reconnected_at:
+            service.devices = [Device(None, None, "connected", None, "one")]
+
+    service.on_event = reconnect
+    ended = task.run(recipients=people(5))
+    assert ended.counts == {"accepted": 5}
+    assert sorted(service.delivered) == [number(row) for row in range(1, 6)]
+    assert service.clock.now() - reconnected_at < timedelta(minutes=2)
+    assert "Waiting, because instance one is disconnected" in log.text
+
+
+def test_a_device_is_waited_for_without_a_slot(task: Task, service: Service, log: Log) -> None:
+    service.fates = {number(3): ["device disconnected"]}
+    service.devices = [Device(None, None, "disconnected", None, "one")]
+    task.run(recipients=people(5), deferrable=True)
+    assert type(task.deferral.trigger).__name__ == "DeviceTrigger"
+    assert task.deferral.trigger.instance_ids == ["one"]
+    assert service.delivered == [number(1), number(2)]
+    # It has looked once more by itself, because a short wait is not worth the change.
+    assert service.clock.now() - datetime(2026, 11, 24, tzinfo=timezone.utc) > timedelta(minutes=1)
+    assert task.resume(recipients=people(5), deferrable=True).counts == {"accepted": 5}
+    assert max(Counter(service.delivered).values()) == 1
+
+
+def test_a_limit_for_the_day_counts_all_tries(task: Task, service: Service, log: Log) -> None:
+    service.fates = {number(5): ["wrong key"]}
+    arguments = {"recipients": people(9), "max_per_day": 6, "messages_per_minute": None, "timezone": "UTC"}
+    assert task.run(**arguments).counts == {"accepted": 5, "not_sent": 4}
+    task.clear()
+    began = service.clock.now()
+    assert task.run(**arguments).counts == {"accepted": 9}
+    first_day = [at for at in service.called_at if at < 24 * 3600]
+    # A message that was refused does not count.
+    assert len(first_day) == 6 + 1
+    assert service.clock.now().date() > began.date()
+    assert "Waiting until tomorrow at 00:00, because max_per_day (6) is reached" in log.text
+
+
+def test_several_devices_share_the_rows_and_each_has_its_own_pace(task: Task, service: Service, log: Log) -> None:
+    rows = people(20)
+    rows[19]["instance_id"] = "three"
+    task.run(recipients=rows, instance_ids=["one", "two"])
+    devices = {message.contact_mobile_number: message.instance_id for message in service.messages}
+    assert [devices[number(row)] for row in range(1, 21)] == ["one", "two"] * 9 + ["one", "three"]
+    assert service.called_at[-1] - service.called_at[0] == pytest.approx(9 * 6, abs=1)
+    assert "Sending to up to 20 recipients at 10 messages per minute from each of 3 devices: done today at" in log.text
 
 
 def test_a_row_with_the_number_of_another_and_a_text_of_its_own_is_named(
@@ -671,8 +782,8 @@ def test_the_output_of_a_task_that_may_not_have_run_is_refused(task: Task, servi
 def test_progress_is_told_at_the_pace_of_the_clock(
     task: Task, service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress_module, "_PROGRESS_LEAST", 60.0)
+    monkeypatch.setattr(progress_module, "_LINES", ((math.inf, 60.0),))
     task.run(recipients=people(31))  # three minutes of sending
     lines = [record.getMessage() for record in caplog.records if " of 31 recipients done: " in record.getMessage()]
     assert [line.split()[0] for line in lines] == ["11", "21"]
-    assert "per minute, about 0:0" in lines[0]
+    assert ", done today at " in lines[0]
