@@ -73,8 +73,8 @@ def read(number: Any, default_region: str | None = None) -> ReadNumber:
     """
     Read a phone number as people write it.
 
-    Spaces, dashes, dots, slashes and brackets between the digits are removed, as are ``tel:`` or ``whatsapp:`` in front
-    and a trunk prefix after the country code (``+44 07700 900123``).
+    Spaces, dashes, dots, slashes and brackets between the digits are removed, as are ``tel:``, ``whatsapp:`` or the
+    apostrophe of a spreadsheet in front, and a trunk prefix after the country code (``+44 07700 900123``).
 
     :param number: with a leading ``+`` or ``00`` and country code, or in the national form of ``default_region``.
     :param default_region: two-letter country code (ISO 3166-1) for numbers without a country code. Default: such
@@ -122,8 +122,9 @@ def _one_text(number: Any) -> str:
 
 
 def _cleaned(text: str) -> str:
-    """Return ``text`` without invisible marks and ``tel:``, its digits as 0 to 9."""
-    text = text.translate(_INVISIBLE).strip().replace("\uff0b", "+")
+    """Return ``text`` without invisible marks, apostrophe and ``tel:``, its digits as 0 to 9."""
+    # The apostrophe keeps spreadsheets from calculating +44-7700-900123.
+    text = text.translate(_INVISIBLE).strip().removeprefix("'").lstrip().replace("\uff0b", "+")
     if not text.isascii():
         # Digits of any script become 0 to 9.
         text = "".join(char if (digit := unicodedata.decimal(char, None)) is None else str(digit) for char in text)
@@ -175,6 +176,8 @@ def _plain(text: str) -> str:
     """Return the number without separators; refuse everything that is not exactly one phone number."""
     if _PLAIN.fullmatch(text):
         return text
+    if "…" in text:
+        raise _invalid("shortened, as in a report or a log; write the whole number")
     if "@" in text:
         kind = "a WhatsApp group id" if text.endswith("@g.us") else "a WhatsApp id or an e-mail address"
         raise _invalid(f"{kind}, not a phone number")

@@ -38,6 +38,11 @@ from airflow_provider_wassly.client.numbers import check_region, normalize, read
         ("Tel: 0049 170 1234567", "+491701234567"),
         ("whatsapp:+491701234567", "+491701234567"),
         ("\ufeffWhatsApp:+٤٩ 170 1234567", "+491701234567"),
+        # As spreadsheets keep it text, and as report and unsent keep it from being calculated.
+        ("'+49-170-1234567", "+491701234567"),
+        (" ' +49 170 1234567", "+491701234567"),
+        ("'\u2060＋49-170-1234567", "+491701234567"),
+        ("'00491701234567", "+491701234567"),
     ],
 )
 def test_an_international_number_is_sent_as_its_digits(written: str, sent: str) -> None:
@@ -60,6 +65,7 @@ def test_an_international_number_is_sent_as_its_digits(written: str, sent: str) 
         ("55 1234 5678", "MX", "+525512345678"),
         ("(0) 170 1234567", "DE", "+491701234567"),
         ("tel:0170-1234567", "DE", "+491701234567"),
+        ("'0170-1234567", "DE", "+491701234567"),
     ],
 )
 def test_a_national_number_is_read_in_the_default_region(written: str, region: str, sent: str) -> None:
@@ -123,6 +129,12 @@ def test_a_national_number_is_read_in_the_default_region(written: str, region: s
         ("(0) 170 1234567", "no country code"),
         ("+49 170 12345#67", "contains '#'"),
         ("49+1701234567", "contains '\\+'"),
+        ("''+491701234567", 'contains "\'"'),
+        ("+4917012345'67", 'contains "\'"'),
+        ("'", "no digits"),
+        ("+49…4567", "shortened, as in a report or a log; write the whole number"),
+        ("+4…67", "shortened"),
+        ("…", "shortened"),
         ("+49170½1234567", "contains '½'"),
         ("{{ params.number }}", "letters"),
     ],
@@ -292,7 +304,7 @@ def test_a_region_that_is_none(region: str) -> None:
         check_region(region)
 
 
-NUMBERLIKE = st.text(st.sampled_from("+00123456789٠١٢٣ -./()eE,;@x\u200b\n"), max_size=24)
+NUMBERLIKE = st.text(st.sampled_from("+00123456789٠١٢٣ -./()eE,;@x'…\u200b\n"), max_size=24)
 
 
 @settings(max_examples=500, deadline=None)
