@@ -7,9 +7,9 @@ from typing import Any
 from airflow_provider_wassly.airflow_compat import versions
 
 
-def count(name: str, tags: dict[str, str]) -> None:
-    """Add one to a counter in Airflow's metrics."""
-    _stats().incr(name, tags=tags)
+def count(name: str, number: int = 1, *, tags: dict[str, str]) -> None:
+    """Add a number to a counter in Airflow's metrics."""
+    _stats().incr(name, number, tags=tags)
 
 
 def gauge(name: str, value: float, tags: dict[str, str]) -> None:

@@ -93,6 +93,7 @@ class SendingDevice(Generic[T]):
     chunk: Chunk | None = field(default=None, init=False)
     #: What it waited for when the broadcast looked last.
     wait: Wait | None = field(default=None, init=False)
+    waits_since: datetime = field(default=datetime.max, init=False)
 
     @property
     def has_rows(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_wassly.broadcast.report import Output, Report, Unsent, check_places
@@ -25,21 +25,21 @@ class Outputs:
     def __iter__(self) -> Iterator[Output]:
         return iter(self._outputs)
 
-    def open(self, *, report: Any, shows_numbers: bool, unsent: Any, recipients: Any) -> None:
+    def open(self, *, report: Any, shows_numbers: bool, unsent: Any, sources: Mapping[str, Any]) -> None:
         """
         Open those that have a location, and check that they can be written.
 
         :param report: where to write the report, ``None`` for no report.
         :param shows_numbers: whether the report shows numbers in full.
         :param unsent: where to write the unsent rows, ``None`` not to write them.
-        :param recipients: the file of the list, which must not be overwritten; ``None`` if the list is not a file.
+        :param sources: the files that must not be overwritten, by parameter; ``None`` for a list that is not a file.
         :raises WasslyInvalidMessage: names the parameter that is wrong.
         """
         if report is not None:
             self._outputs.append(Report(report, self._conn_id, shows_numbers))
         if unsent is not None:
             self._outputs.append(Unsent(unsent, self._conn_id))
-        check_places(recipients, self._outputs)
+        check_places(sources, self._outputs)
 
     def save(self) -> str:
         """Write each to its location; return what went wrong, an empty string if nothing did."""

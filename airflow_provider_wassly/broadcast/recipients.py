@@ -36,7 +36,6 @@ GUARD = "'\u2060"
 UNREADABLE = "unreadable_row"
 
 _DELIMITERS = (",", ";", "\t", "|")
-_FIELD = "recipients"
 
 #: The line that tells Excel the delimiter.
 _SEP = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
@@ -171,6 +170,10 @@ def _names(values: Mapping[str, Any]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 
+class _Refused(Exception):
+    """Raised when something is not a list, by those who do not know the parameter that it is the value of."""
+
+
 class RecipientList:
     """
     A list of recipients that can be read several times.
@@ -181,25 +184,21 @@ class RecipientList:
     :raises WasslyInvalidMessage: when it is none of these.
     """
 
+    #: The operator's parameter, for errors.
+    parameter = "recipients"
+    #: Whether only the numbers matter: they may be a set, or the lines of a text file.
+    is_numbers_only = False
+
     def __init__(self, source: Any, conn_id: str | None = None) -> None:
-        if isinstance(source, str) and source.lstrip().startswith(("[", "{")):
-            raise _invalid(
-                "got text that looks like a list; pass the list itself, for instance the output of a task, "
-                "not a template that prints it"
-            )
-        _refuse_table(source)
-        is_file = isinstance(source, (str, PurePath)) or hasattr(source, "protocol")
-        if not is_file and (isinstance(source, (Mapping, bytes)) or not hasattr(source, "__iter__")):
-            raise _invalid(f"must be a list of dicts or of numbers, or the path of a file; got {type(source).__name__}")
-        if isinstance(source, (set, frozenset)):
-            raise _invalid("got a set, whose order can differ between attempts; pass a list")
-        if not is_file and hasattr(source, "__next__"):
-            raise _invalid(f"got an object of type {type(source).__name__}, which can only be read once; pass a list")
-        if is_file:
-            refuse_web_address(source, _FIELD)
         self._source = source
-        self._is_file = is_file
+        # An undefined name has no attributes to ask for.
+        is_undefined = isinstance(source, Undefined)
+        self._is_file = not is_undefined and (isinstance(source, (str, PurePath)) or hasattr(source, "protocol"))
         self._conn_id = conn_id
+        with self._named():
+            self._check()
+        if self._is_file:
+            refuse_web_address(source, self.parameter)
 
     @property
     def file(self) -> Any:
@@ -213,13 +212,40 @@ class RecipientList:
         :raises WasslyInvalidMessage: when it cannot be read.
         """
         rows: list[Row] = []
-        for row in self._rows():
-            rows.append(row)
-            if len(rows) == CHUNK:
-                yield rows
-                rows = []
+        with self._named():
+            for row in self._rows():
+                rows.append(row)
+                if len(rows) == CHUNK:
+                    yield rows
+                    rows = []
         if rows:
             yield rows
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the parameter in errors."""
+        try:
+            yield
+        except _Refused as error:
+            raise WasslyInvalidMessage(str(error), field=self.parameter) from error.__cause__
+
+    def _check(self) -> None:
+        source, kind = self._source, type(self._source).__name__
+        if isinstance(source, str) and source.lstrip().startswith(("[", "{")):
+            raise _Refused(
+                "got text that looks like a list; pass the list itself, for instance the output of a task, "
+                "not a template that prints it"
+            )
+        _refuse_table(source)
+        if self._is_file:
+            return
+        # An undefined name can be iterated, as if it were an empty list.
+        if isinstance(source, (Mapping, bytes, Undefined)) or not hasattr(source, "__iter__"):
+            raise _Refused(f"must be a list of dicts or of numbers, or the path of a file; got {kind}")
+        if isinstance(source, (set, frozenset)) and not self.is_numbers_only:
+            raise _Refused("got a set, whose order can differ between attempts; pass a list")
+        if hasattr(source, "__next__"):
+            raise _Refused(f"got an object of type {kind}, which can only be read once; pass a list")
 
     def _rows(self) -> Iterator[Row]:
         if not self._is_file:
@@ -230,10 +256,10 @@ class RecipientList:
             encoding = _encoding(file, str(self._source))
             text = io.TextIOWrapper(file, encoding=encoding, newline="")
             try:
-                yield from _from_file(text, str(self._source))
+                yield from _from_file(text, str(self._source), self.is_numbers_only)
             except UnicodeDecodeError:
                 damage = "is not UTF-8" if encoding == "utf-8-sig" else "is damaged UTF-16"
-                raise _invalid(f"{self._source} {damage}; save it as UTF-8") from None
+                raise _Refused(f"{self._source} {damage}; save it as UTF-8") from None
 
 
 def digest(rows: Iterable[Row]) -> str:
@@ -266,6 +292,9 @@ def content_of(row: Row) -> int:
     return zlib.crc32(repr(values).encode(errors="surrogatepass"))
 
 
+#: A number has at least as many.
+_LEAST_DIGITS = 8
+
 #: How many column names to remember; a list with more of them generates them.
 _MAX_COLUMNS = 10_000
 
@@ -289,17 +318,28 @@ def survey(recipients: RecipientList) -> Survey:
     """
     Read the whole list once.
 
-    :raises WasslyInvalidMessage: when it cannot be read or is empty.
+    :raises WasslyInvalidMessage: when it cannot be read, is empty, or has shortened numbers only.
     """
     total, digests = 0, []
     columns: set[str] = set()
+    has_shortened = has_full = False
     for rows in recipients.chunks():
         total += len(rows)
         digests.append(digest(rows))
+        for row in rows:
+            number = str(row.number)
+            has_shortened |= "…" in number
+            has_full |= "…" not in number and len(number) >= _LEAST_DIGITS
         if len(columns) <= _MAX_COLUMNS:
             columns.update(*(map(str, row.values) for row in rows))
     if not total:
-        raise _invalid("empty; there is nobody to send to")
+        raise WasslyInvalidMessage("empty; there is nobody to send to", field=recipients.parameter)
+    if has_shortened and not has_full:
+        raise WasslyInvalidMessage(
+            'the numbers are shortened (+44…0123), as in a report with report_numbers="short"; '
+            'write that report with report_numbers="full", or pass its unsent file',
+            field=recipients.parameter,
+        )
     return Survey(total, "".join(digests), frozenset(columns) if len(columns) <= _MAX_COLUMNS else None)
 
 
@@ -308,7 +348,7 @@ def _refuse_table(source: Any) -> None:
     for kind in type(source).__mro__:
         library = kind.__module__.partition(".")[0]
         if (advice := _TABLES.get((library, kind.__name__))) is not None:
-            raise _invalid(f"got a {library} {kind.__name__}; pass its rows: {advice}")
+            raise _Refused(f"got a {library} {kind.__name__}; pass its rows: {advice}")
 
 
 def _row(position: int, item: Any, line: int | None = None) -> Row:
@@ -345,9 +385,9 @@ def _opened(source: Any, conn_id: str | None) -> Iterator[IO[bytes]]:
         file = open_location(source, conn_id, "rb")
     except FileNotFoundError:
         path = local_path(source)
-        raise _invalid(f"no such file: {source if path is None else in_full(path)}") from None
+        raise _Refused(f"no such file: {source if path is None else in_full(path)}") from None
     except Exception as error:
-        raise _invalid(f"{source} cannot be read: {reason_of(error)}") from error
+        raise _Refused(f"{source} cannot be read: {reason_of(error)}") from error
     with file:
         yield file
 
@@ -356,16 +396,16 @@ def _encoding(file: IO[bytes], name: str) -> str:
     start = file.read(200)
     file.seek(0)
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise _invalid(f"{name} is UTF-32; save it as UTF-8")
+        raise _Refused(f"{name} is UTF-32; save it as UTF-8")
     if start.startswith(_UTF_16):
         return "utf-16"
     for begin, kind, advice in _NO_TEXT:
         if begin.match(start):
-            raise _invalid(f"{name} is {kind}; {advice}")
+            raise _Refused(f"{name} is {kind}; {advice}")
     return "utf-8-sig"
 
 
-def _from_file(text: io.TextIOWrapper, name: str) -> Iterator[Row]:
+def _from_file(text: io.TextIOWrapper, name: str, is_numbers_only: bool) -> Iterator[Row]:
     number = 1
     while (first := text.readline(_BLOCK)) and not first.strip():
         number += 1
@@ -375,13 +415,22 @@ def _from_file(text: io.TextIOWrapper, name: str) -> Iterator[Row]:
     if not first.endswith(("\n", "\r")):
         first += text.readline()
     if first.strip() == "{":
-        raise _invalid(f"{name} holds a JSON object on several lines; write one object per line, or a JSON array")
+        raise _Refused(f"{name} holds a JSON object on several lines; write one object per line, or a JSON array")
     if first.lstrip().startswith("{"):
         yield from _from_json_lines(first, text, number)
     elif found := _SEP.fullmatch(first):
         yield from _from_csv(text.readline(), text, name, number + 1, found[1])
+    elif is_numbers_only and not any(part in first.strip() for part in (NUMBER, *_DELIMITERS)):
+        yield from _from_lines(first, text, number)
     else:
         yield from _from_csv(first, text, name, number, _delimiter(first))
+
+
+def _from_lines(first: str, text: Iterable[str], number: int) -> Iterator[Row]:
+    """Read a text file with one number per line."""
+    lines = enumerate(map(str.strip, _with_first(first, text)), start=number)
+    for position, (line, content) in enumerate(((line, content) for line, content in lines if content), start=1):
+        yield _row(position, content, line)
 
 
 def _from_json_array(first: str, text: IO[str], name: str, number: int) -> Iterator[Row]:
@@ -389,7 +438,7 @@ def _from_json_array(first: str, text: IO[str], name: str, number: int) -> Itera
         for position, (line, item) in enumerate(items(text, first, number), start=1):
             yield _row(position, item, line)
     except NotJsonError as error:
-        raise _invalid(f"{name}, {error}") from None
+        raise _Refused(f"{name}, {error}") from None
 
 
 def _from_json_lines(first: str, text: Iterable[str], number: int) -> Iterator[Row]:
@@ -424,7 +473,7 @@ def _from_csv(first: str, text: Iterable[str], name: str, number: int, delimiter
         except StopIteration:
             return
         except csv.Error as error:
-            raise _invalid(f"{name}, line {number - 1 + reader.line_num} is not CSV: {error}") from None
+            raise _Refused(f"{name}, line {number - 1 + reader.line_num} is not CSV: {error}") from None
         if not any(cell.strip() for cell in cells):
             continue
         if not columns:
@@ -460,21 +509,17 @@ def _header(cells: list[str], name: str) -> list[str]:
     if NUMBER not in columns:
         # If the header is missing, this is the first recipient: show no number.
         shown = ", ".join("…" if sum(map(str.isdigit, column)) > 4 else column for column in columns)
-        raise _invalid(
+        raise _Refused(
             f"{name} has no column {NUMBER}; its first line must name the columns, but holds: {shown}"
             if len(columns) > 1
             else f"{name} has no header line with a column {NUMBER}"
         )
     twice = next((column for column in columns if column and columns.count(column) > 1), None)
     if twice:
-        raise _invalid(f"{name} has the column {twice} twice")
+        raise _Refused(f"{name} has the column {twice} twice")
     return columns
 
 
 def _with_first(first: str, text: Iterable[str]) -> Iterator[str]:
     yield first
     yield from text
-
-
-def _invalid(reason: str) -> WasslyInvalidMessage:
-    return WasslyInvalidMessage(reason, field=_FIELD)

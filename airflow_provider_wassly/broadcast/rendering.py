@@ -12,6 +12,7 @@ import jinja2
 
 from airflow_provider_wassly.airflow_compat import templates
 from airflow_provider_wassly.broadcast.columns import columns_needed, is_the_same_for_all, unknown_names
+from airflow_provider_wassly.broadcast.exclusions import Exclusions
 from airflow_provider_wassly.broadcast.recipients import Recipient, RecipientList, Row
 from airflow_provider_wassly.client import (
     Attachment,
@@ -109,15 +110,17 @@ class MessageRenderer:
             message = "-"  # a recipient may still get a text or a file
         check_message(MessageParameters(_ANYBODY, message, instance_id="-", **files))
 
-    def check_all(self, recipients: RecipientList) -> None:
+    def check_all(self, recipients: RecipientList, exclusions: Exclusions) -> None:
         """
-        Render the message to every recipient, and send nothing.
+        Render the message to every recipient except those who are excluded, and send nothing.
 
         :raises WasslyInvalidMessage: names the rows that cannot be sent to.
         """
         wrong, number = [], 0
         for rows in recipients.chunks():
             for row in rows:
+                if exclusions.excludes(row):
+                    continue
                 try:
                     row.check()
                     self.message_to(row)

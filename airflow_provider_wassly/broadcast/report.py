@@ -38,9 +38,10 @@ _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 #: A cell that starts like this but is a number, shortened or not.
 _NUMBER = re.compile(r"[+-][0-9][0-9 .,…]*")
 
-Outcome = Literal["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
+Outcome = Literal["accepted", "failed", "invalid", "unknown", "duplicate", "excluded", "not_sent"]
 
-#: Outcomes of rows that were definitely not sent to. A duplicate is not among them: another row has its number.
+#: Outcomes of rows that may be sent to in another broadcast. A duplicate is not among them, because another row has its
+#: number, and neither is an excluded row, so that nobody who opted out is sent to.
 _UNSENT = ("failed", "invalid", "not_sent")
 
 
@@ -232,14 +233,14 @@ class Unsent(Output):
         text.detach()
 
 
-def check_places(source: Any, outputs: Iterable[Output]) -> None:
+def check_places(sources: Mapping[str, Any], outputs: Iterable[Output]) -> None:
     """
-    Refuse an output that would overwrite the list or another output.
+    Refuse an output that would overwrite a list that the broadcast reads, or another output.
 
-    :param source: the file of the list, ``None`` if the list is not a file.
+    :param sources: the files of the lists by parameter, ``None`` for a list that is not a file.
     :raises WasslyInvalidMessage: names both parameters.
     """
-    taken = {} if source is None else {_identity(source): "recipients"}
+    taken = {_identity(source): parameter for parameter, source in sources.items() if source is not None}
     for output in outputs:
         other = taken.setdefault(_identity(output.location), output.parameter)
         if other != output.parameter:

@@ -12,6 +12,7 @@ from functools import partial
 from airflow_provider_wassly.broadcast import estimate
 from airflow_provider_wassly.broadcast.devices import INSTANCE_ID, Assignment, SendingDevice, Wait, wait_for_first
 from airflow_provider_wassly.broadcast.duplicates import SentNumbers, warn_of_duplicates
+from airflow_provider_wassly.broadcast.exclusions import Exclusions
 from airflow_provider_wassly.broadcast.failures import FailureStreaks, concerns_a_session, concerns_everybody
 from airflow_provider_wassly.broadcast.hours import ALWAYS, Hours
 from airflow_provider_wassly.broadcast.pace import Pace
@@ -60,6 +61,8 @@ _SHORT = 60.0
 
 #: More devices than this are a sign of a column that holds something else.
 _MOST_DEVICES = 100
+#: Why a row is not sent to.
+_EXCLUDED = "the number is in exclude"
 
 #: Seconds between two writes of the remaining quota.
 _QUOTA_SECONDS = 30.0
@@ -85,6 +88,22 @@ class WasslyBroadcastIncomplete(WasslyError):
     def may_pass(self) -> bool:
         """Whether a retry can help without any change."""
         return self._may_pass
+
+
+def read_exclusions(exclusions: Exclusions, *, is_under_way: bool) -> None:
+    """
+    Read the exclusions, at the start or again.
+
+    :param is_under_way: whether the broadcast has begun. Then a retry can resume it once they can be read.
+    :raises WasslyInvalidMessage: when they cannot be read at the start.
+    :raises WasslyBroadcastIncomplete: when they cannot be read later.
+    """
+    try:
+        exclusions.refresh()
+    except WasslyInvalidMessage as error:
+        if not is_under_way:
+            raise
+        raise WasslyBroadcastIncomplete(error.message, may_pass=True) from error.__cause__
 
 
 def how_to_resume(is_retried: bool) -> str:
@@ -160,6 +179,7 @@ class BroadcastRun:
     :param instance_ids: the devices for rows that name none.
     :param listener: takes progress and metrics.
     :param waited: how long this attempt has waited before.
+    :param exclusions: the numbers that are never sent to, already read; by default none.
     """
 
     def __init__(
@@ -176,6 +196,7 @@ class BroadcastRun:
         instance_ids: Sequence[str] = ("",),
         listener: Listener | None = None,
         waited: timedelta = timedelta(0),
+        exclusions: Exclusions | None = None,
     ) -> None:
         self._hook = hook
         self._clock = hook.get_conn().clock
@@ -186,6 +207,7 @@ class BroadcastRun:
         self._pace = pace
         self._limits = limits
         self._outputs = outputs
+        self._exclusions = Exclusions() if exclusions is None else exclusions
         self._senders: Senders[_Place] = Senders(hook.get_conn(), pace, limits.max_workers)
         self._remaining = Remaining(limits.reserve_conversations, None)
         #: Announced, and not finished yet.
@@ -264,6 +286,16 @@ class BroadcastRun:
         if self.waits_for is None:
             self._report_the_rest(seconds_after_kill)
         self._keep_quota()
+
+    def refresh_exclusions(self) -> None:
+        """
+        Read the exclusions again; messages that are rendered and not announced yet are checked against them.
+
+        :raises WasslyBroadcastIncomplete: when they cannot be read; then nothing more may leave.
+        """
+        read_exclusions(self._exclusions, is_under_way=True)
+        for device in self._devices.values():
+            device.unprepare()
 
     def _stop(self, error: WasslyError) -> None:
         """Stop, and keep the first reason."""
@@ -369,15 +401,13 @@ class BroadcastRun:
 
     def _next_place(self, device: SendingDevice[_Place]) -> _Place | None:
         """Return the next row of a device that needs a message, ``None`` if there is none."""
-        if device.next_rows:
-            return device.next_rows.pop(0)
+        while device.next_rows:
+            if not self._is_excluded(place := device.next_rows.pop(0)):
+                return place
         for place in device.rows:
             known = place.known
             if known == ACCEPTED:
                 self._settle(place, "accepted", place.chunk.conversation_ids.get(place.index))
-                continue
-            if known == FAILED:
-                self._settle(place, "failed", reason="an earlier attempt failed; see its log")
                 continue
             if place.was_unknown:
                 place.note(UNKNOWN)
@@ -387,9 +417,22 @@ class BroadcastRun:
                         reason = "an earlier attempt was killed before the answer was recorded"
                     self._settle(place, "unknown", reason=reason)
                     continue
+            # Before every outcome that puts a row into ``unsent``.
+            if self._is_excluded(place):
+                continue
+            if known == FAILED:
+                self._settle(place, "failed", reason="an earlier attempt failed; see its log")
+                continue
             return place
         device.is_exhausted = True
         return None
+
+    def _is_excluded(self, place: _Place) -> bool:
+        """Tell whether a row's number must not be sent to, and settle the row if so."""
+        if not self._exclusions.excludes(place.row):
+            return False
+        self._settle(place, "excluded", reason=_EXCLUDED)
+        return True
 
     def _job(self, place: _Place) -> Job[_Place] | None:
         """Return the message to send to a row, ``None`` if there is none to send."""
@@ -427,13 +470,14 @@ class BroadcastRun:
                 for error in sorted(failures, key=lambda error: not error.may_pass):
                     self._stop(error)
                 return
-            self._take_back(min(pause, max(0.0, self._progress.next - self._clock.monotonic())))
+            # Not 0, because some clocks stay the same for a moment.
+            self._take_back(min(pause, max(0.01, self._progress.next - self._clock.monotonic())))
             self._report_progress()
 
     def _sort_devices(self) -> tuple[list[SendingDevice[_Place]], list[Wait]]:
         """Return the devices that have rows to send to now, and what the others that have rows wait for."""
         now = self._clock.now()
-        sending, waits, changed = [], [], []
+        sending, waits, changed, has_waited = [], [], [], False
         for device in self._devices.values():
             if device.failure is not None or not self._has_rows(device):
                 continue
@@ -444,10 +488,15 @@ class BroadcastRun:
                 device.unprepare()
                 waits.append(wait)
             if wait != device.wait:
-                device.wait = wait
                 changed.append(device)
+                if wait is None and now - device.waits_since > timedelta(seconds=_SHORT):
+                    has_waited = True
+                device.waits_since = now if device.wait is None else device.waits_since
+                device.wait = wait
         if any(wait.instance_ids for wait in waits):
             self._look_at_devices()
+        if has_waited:
+            self.refresh_exclusions()
         if sending and len(self._devices) > 1:
             for device in changed:
                 self._progress.log_device(device.instance_id, device.wait)
@@ -758,7 +807,7 @@ class BroadcastRun:
         if place.is_settled:
             return
         place.is_settled = True
-        if place.was_unknown and outcome in ("failed", "invalid", "not_sent"):
+        if place.was_unknown and outcome in ("failed", "invalid", "excluded", "not_sent"):
             outcome, reason = "unknown", f"an earlier attempt left it unknown; this attempt: {reason or 'not sent'}"
         self.tally.outcomes[outcome] += 1
         place.device.left -= self._needs_message(place.known)

@@ -332,6 +332,11 @@ class WasslyHook(bases.BaseHook):
         # The outcome is part of the name, because plain statsd has no tags.
         self._measure(metrics.count, f"wassly.messages.{name}")
 
+    def count_excluded(self, recipients: int) -> None:
+        """Count the recipients of a broadcast that were excluded, in Airflow's metrics."""
+        if recipients:
+            self._measure(metrics.count, "wassly.messages.excluded", recipients)
+
     def keep_quota(self, receipt: SendReceipt, instance_id: str, age: timedelta = timedelta(0)) -> None:
         """
         Save the remaining quota from a receipt. :meth:`send` already does this.

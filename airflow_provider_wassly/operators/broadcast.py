@@ -15,6 +15,7 @@ from airflow_provider_wassly.operators.base import WasslyTask, check_content, fa
 
 if TYPE_CHECKING:
     from airflow_provider_wassly.broadcast.devices import Wait
+    from airflow_provider_wassly.broadcast.exclusions import Exclusions
     from airflow_provider_wassly.broadcast.outputs import Outputs
     from airflow_provider_wassly.broadcast.record import BroadcastRecord
     from airflow_provider_wassly.broadcast.rendering import MessageRenderer
@@ -69,13 +70,18 @@ class WasslyBroadcastOperator(WasslyTask):
 
     Between attempts, you may correct rows that were not sent to, and add new ones at the end.
 
-    Returns ``{"recipients": …, "accepted": …, "failed": …, "invalid": …, "unknown": …, "duplicate": …, "not_sent": …,
-    "remaining_conversations": …, "duration": …, "messages_per_minute": …, "report": …}``; ``duration`` in seconds.
+    Returns ``{"recipients": …, "accepted": …, "failed": …, "invalid": …, "unknown": …, "duplicate": …, "excluded": …,
+    "not_sent": …, "remaining_conversations": …, "duration": …, "messages_per_minute": …, "report": …}``, the duration
+    in seconds.
 
     :param recipients: a list of dicts or of numbers as text; or the path or URI of a CSV file with a header line, of a
         file with a JSON array, or of a file with one JSON object per line. Columns: ``contact_mobile_number``
         (required), ``contact_name``, ``instance_id``, and any others for the templates. A number that appears twice
         gets one message; see ``on_duplicate``. (templated)
+    :param exclude: the numbers that are never sent to, such as people who have opted out, in any form of
+        ``recipients``, as a set, or as the path or URI of a text file with one number per line; by default none. Any
+        spelling of a number excludes it. A file is read again in each attempt and after each wait. If it is missing, or
+        one of its numbers cannot be read, nothing (more) is sent. (templated)
     :param message: the text, rendered for each recipient with the task's context and ``recipient``, as in
         ``{{ recipient.invoice }}``; required if there is neither ``document`` nor ``media``. A name ending in ``.j2``
         is a template file. A callable is called for each recipient with ``context`` and ``jinja_env``.
@@ -109,8 +115,8 @@ class WasslyBroadcastOperator(WasslyTask):
         may get the message twice.
     :param on_duplicate: what to do with a row whose number is in an earlier row: ``skip`` it, with a warning if the two
         rows differ in anything else (default), or ``send`` the message of each row.
-    :param validate_first: check every row (number, texts, files) before the first message leaves, and send nothing if
-        one is wrong; by default wrong rows are skipped and counted as invalid.
+    :param validate_first: check every row that is not excluded (number, texts, files) before the first message leaves,
+        and send nothing if one is wrong; by default wrong rows are skipped and counted as invalid.
     :param on_device_disconnected: ``wait`` until a disconnected session is back (default), while the others keep
         sending; or ``fail`` when the others are done, without sending to its rows.
     :param wait_timeout: how long all waits of an attempt together may take: for hours and days, for ``max_per_day``,
@@ -122,8 +128,8 @@ class WasslyBroadcastOperator(WasslyTask):
         mapped task adds its index to the name: ``report-3.csv``. (templated)
     :param report_numbers: whether the report shows numbers ``short`` (``+44…0123``, the default) or ``full``.
     :param unsent: path or URI of a file to write, with the rows that were definitely not sent to, all their columns and
-        a ``reason``: CSV if its name ends in ``.csv``, otherwise JSON lines. It is a valid list of ``recipients``. By
-        default none; a mapped task adds its index to the name. (templated)
+        a ``reason``: CSV if its name ends in ``.csv``, otherwise JSON lines. It is a valid list of ``recipients`` and
+        leaves out duplicate and excluded rows. By default none; a mapped task adds its index to the name. (templated)
     :param on_clear: what to do when the task is cleared after it has failed: ``resume`` (default), or ``restart``,
         which sends to everyone again.
     :param attachment_conn_id: the Airflow connection for the object storage of list, files and report; by default none.
@@ -131,14 +137,23 @@ class WasslyBroadcastOperator(WasslyTask):
     """
 
     # Without message, document and media: Airflow would render them before there is a recipient.
-    template_fields: Sequence[str] = ("wassly_conn_id", "recipients", "report", "unsent", "instance_id", "instance_ids")
-    native_fields = ("recipients",)
+    template_fields: Sequence[str] = (
+        "wassly_conn_id",
+        "recipients",
+        "exclude",
+        "report",
+        "unsent",
+        "instance_id",
+        "instance_ids",
+    )
+    native_fields = ("recipients", "exclude")
     ui_color = "#d3f5df"
 
     def __init__(
         self,
         *,
         recipients: Any,
+        exclude: Any = None,
         message: Any = None,
         document: Any = None,
         document_name: Any = None,
@@ -199,6 +214,7 @@ class WasslyBroadcastOperator(WasslyTask):
             raise ValueError(f"report_numbers must be 'short' or 'full', not {report_numbers!r}")
         check_content(message, document, media)
         self.recipients = templates.as_path(recipients)
+        self.exclude = templates.as_path(exclude)
         self.message = message
         self.document = templates.as_path(document)
         self.document_name = document_name
@@ -229,6 +245,7 @@ class WasslyBroadcastOperator(WasslyTask):
         self.on_clear = on_clear
         self.attachment_conn_id = attachment_conn_id
         self.wassly_conn_id = wassly_conn_id
+        self._excludes = exclude is not None
         self._record: BroadcastRecord | None = None
         self._run: BroadcastRun | None = None
         self._stopping = False
@@ -373,21 +390,23 @@ class WasslyBroadcastOperator(WasslyTask):
         from airflow_provider_wassly.broadcast.listener import ProgressListener
         from airflow_provider_wassly.broadcast.pace import Pace
         from airflow_provider_wassly.broadcast.recipients import RecipientList, survey
-        from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
+        from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits, read_exclusions
 
         recipients = RecipientList(self.recipients, self.attachment_conn_id)
         surveyed = survey(recipients)
         record.resume(surveyed)
+        exclusions = self._exclusions()
+        read_exclusions(exclusions, is_under_way=record.is_resumed)
         outputs.open(
             report=self._place(self.report, context),
             shows_numbers=self.report_numbers == "full",
             unsent=self._place(self.unsent, context),
-            recipients=recipients.file,
+            sources={"recipients": recipients.file, "exclude": exclusions.file},
         )
         renderer = self._renderer(context)
         renderer.check(surveyed.columns)
         if self.validate_first and not record.is_resumed:
-            renderer.check_all(recipients)
+            renderer.check_all(recipients, exclusions)
         clock = self.hook.get_conn().clock
         record.begin(clock)
         recorded_quota = None if self.reserve_conversations is None else self._recorded_quota()
@@ -413,9 +432,21 @@ class WasslyBroadcastOperator(WasslyTask):
             instance_ids=self._instances(),
             listener=ProgressListener(context, self.hook, pushes=self.do_xcom_push),
             waited=waited,
+            exclusions=exclusions,
         )
         run.tally.remaining_conversations = recorded_quota
         return run
+
+    def _exclusions(self) -> Exclusions:
+        from airflow_provider_wassly.broadcast.exclusions import Exclusions
+        from airflow_provider_wassly.client import WasslyInvalidMessage
+
+        if self._excludes and self.exclude is None:
+            raise WasslyInvalidMessage(
+                "the task or template that it comes from returned None; return an empty list to exclude nobody",
+                field="exclude",
+            )
+        return Exclusions(self.exclude, self.hook.get_conn().default_region, self.attachment_conn_id)
 
     def _renderer(self, context: bases.Context) -> MessageRenderer:
         from airflow_provider_wassly.broadcast.rendering import MessageRenderer
@@ -480,8 +511,9 @@ class WasslyBroadcastOperator(WasslyTask):
             except WasslyError as error:
                 problem = run.as_end_of_broadcast(error)
         if problem is None:
-            if record.is_resumed and not tally.sent:
+            if record.is_resumed and not tally.sent and not tally.outcomes["excluded"]:
                 self.log.info("Nothing left to send: earlier attempts sent to everyone")
+            self.hook.count_excluded(tally.outcomes["excluded"])
             self._log_end(tally, outputs)
             return self._with_report(context, tally.summary())
         self._push(context, tally.summary())

@@ -120,7 +120,7 @@ def test_the_sum_of_the_summaries_agrees_with_the_reports(
     counts = Counter(line["outcome"] for report in reports for line in report)
     total = cluster.returned("campaign", "add_up")
     assert total["recipients"] == RECIPIENTS
-    outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "not_sent")
+    outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "excluded", "not_sent")
     assert {outcome: total[outcome] for outcome in outcomes} == {outcome: counts[outcome] for outcome in outcomes}
 
 

@@ -205,7 +205,7 @@ def test_the_summary_agrees_with_the_report(
     report: list[dict[str, str]], summary: dict[str, Any], home: Path, box: Sandbox
 ) -> None:
     counts = Counter(line["outcome"] for line in report)
-    outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "not_sent")
+    outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "excluded", "not_sent")
     assert {outcome: summary[outcome] for outcome in outcomes} == {outcome: counts[outcome] for outcome in outcomes}
     assert summary["recipients"] == RECIPIENTS + 2
     assert summary["report"] == str(home / "report.csv")

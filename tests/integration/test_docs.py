@@ -86,6 +86,8 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
     (data / "today.pdf").write_bytes(b"%PDF")
     (the_list,) = (block for block in blocks("text") if block.startswith("contact_mobile_number"))
     (data / "invoices.csv").write_text(the_list)
+    (opt_outs,) = (block for block in blocks("text") if block.startswith("+44"))
+    (data / "opt-outs.txt").write_text(opt_outs)
     (data / "R-1001.pdf").write_bytes(b"%PDF")
     (data / "R-1002.pdf").write_bytes(b"%PDF")
     dag_ids = []
@@ -124,6 +126,13 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
     (report,) = {f"Report {day}.pdf" for day in days} & set(documents)
     assert sorted(documents) == ["R-1001.pdf", "R-1002.pdf", report, "invoice.pdf", "today.pdf"]
     assert len((data / "report.csv").read_text().splitlines()) == 3
+    # One of the two recipients in the list has opted out.
+    campaigns = [message for message in box.messages if "STOP" in (message.message or "")]
+    assert [(message.contact_mobile_number, (message.message or "").split(".")[0]) for message in campaigns] == [
+        ("+447700900101", "Hello Amira, we are open on Sundays now"),
+        ("+447700900101", "Hello Amira, will you come on Sunday? Reply STOP to opt out"),
+        ("+447700900101", "See you on Sunday! Reply STOP to opt out"),
+    ]
 
 
 def test_the_first_message_arrives(tmp_path: Path) -> None:

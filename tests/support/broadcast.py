@@ -11,11 +11,12 @@ from datetime import timedelta
 from typing import Any, cast
 
 from airflow_provider_wassly.broadcast import recipients as recipients_module
+from airflow_provider_wassly.broadcast.exclusions import Exclusions
 from airflow_provider_wassly.broadcast.pace import Pace
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row, survey
 from airflow_provider_wassly.broadcast.record import BroadcastRecord
 from airflow_provider_wassly.broadcast.report import Line
-from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits
+from airflow_provider_wassly.broadcast.run import BroadcastRun, Limits, read_exclusions
 from airflow_provider_wassly.client import MessageParameters, OutgoingMessage, SendReceipt
 from airflow_provider_wassly.client.clock import Clock
 from airflow_provider_wassly.client.messages import prepare
@@ -157,6 +158,8 @@ class Broadcast:
         instance_ids: Sequence[str] = ("",),
         waited: timedelta = timedelta(0),
         message_to: Callable[[Row, str | None], OutgoingMessage] = hello_to,
+        repeats_numbers: bool = False,
+        exclude: Any = None,
     ) -> None:
         self.hook = cast(Any, Hook(world))
         self.report = cast(Any, report or Lines())
@@ -166,6 +169,8 @@ class Broadcast:
         attempt = Attempt(instance or f"try {try_number}", None, chain, try_number, 3)
         self.record = BroadcastRecord(world.kept.store, attempt, starts_over=starts_over)
         self.record.resume(surveyed)
+        exclusions = Exclusions(exclude, world.default_region)
+        read_exclusions(exclusions, is_under_way=self.record.is_resumed)
         self.record.begin(world.clock)
         self.run = BroadcastRun(
             hook=self.hook,
@@ -174,10 +179,11 @@ class Broadcast:
             record=self.record,
             message_to=message_to,
             pace=pace or Pace(None, clock=world.clock),
-            limits=Limits(max_workers, reserve, repeats_unknown, **(limits or {})),
+            limits=Limits(max_workers, reserve, repeats_unknown, repeats_numbers, **(limits or {})),
             outputs=[self.report],
             instance_ids=instance_ids,
             waited=waited,
+            exclusions=exclusions,
         )
 
     def go(self, seconds_after_kill: float = 10.0) -> Broadcast:

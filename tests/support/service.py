@@ -64,7 +64,7 @@ class Service:
     :param delivered: the recipients of messages that it has already accepted.
     """
 
-    default_region = None
+    default_region: str | None = None
 
     def __init__(self, clock: Clock = SYSTEM, delivered: list[str] | None = None) -> None:
         self.clock = clock

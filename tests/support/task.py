@@ -48,7 +48,7 @@ class Ended:
     @property
     def counts(self) -> dict[str, int]:
         """Of a broadcast: the outcomes that occurred."""
-        outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "not_sent")
+        outcomes = ("accepted", "failed", "invalid", "unknown", "duplicate", "excluded", "not_sent")
         return {outcome: self.summary[outcome] for outcome in outcomes if self.summary[outcome]}
 
 

@@ -161,6 +161,7 @@ def test_everybody_gets_their_own_text(box: Sandbox, one_task: Task) -> None:
         "invalid": 0,
         "unknown": 0,
         "duplicate": 0,
+        "excluded": 0,
         "not_sent": 0,
         "remaining_conversations": 997,
         "report": None,
@@ -665,6 +666,28 @@ def test_what_was_begun_is_not_checked_again(box: Sandbox, task: Task, tmp_path:
     assert sent_to(box) == numbers(1, 4)
 
 
+# Who has opted out.
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "+44 (0)7700 900-002\n00447700900004\n",
+        "contact_mobile_number;since\n+447700900002;2026\n'+44-7700-900-004;2026\n",
+        '["+447700900002", {"contact_mobile_number": "+447700900004"}]',
+    ],
+    ids=["text", "csv", "json-array"],
+)
+def test_who_has_opted_out_gets_no_message(box: Sandbox, task: Task, tmp_path: Path, content: str, log: Log) -> None:
+    (tmp_path / "2026-11-24.list").write_text(content)
+    rows = [*people(5), {"contact_mobile_number": "0044 7700 900002", "name": "Ann"}]
+    arguments = {"recipients": rows, "exclude": f"file://{tmp_path}/{{{{ ds }}}}.list", "on_duplicate": "send"}
+    ended = task.run(**arguments)
+    assert ended.counts == {"accepted": 3, "excluded": 3}
+    assert sent_to(box) == [number(1), number(3), number(5)]
+    assert number(2) not in log.text
+
+
 # The quota.
 
 
@@ -923,6 +946,53 @@ def test_the_report_with_whole_numbers(one_task: Task, tmp_path: Path) -> None:
     assert [line["contact_mobile_number"] for line in read(tmp_path / "report.csv")] == [
         number(1), "+44 7700 900001", "12",
     ]  # fmt: skip
+
+
+def test_a_report_is_the_list_of_the_next_broadcast(box: Sandbox, one_task: Task, tmp_path: Path) -> None:
+    rows = [
+        *people(2),
+        {"contact_mobile_number": "+44-7700-900-003"},
+        {"contact_mobile_number": "＋44 (0)7700/900004"},
+        {"contact_mobile_number": "12"},
+        {"contact_mobile_number": "+44-7700-900-005"},
+    ]
+    box.fail_next("http_413", to=number(2))
+    box.fail_next("http_413", to=number(3))
+    box.fail_next("http_500", to=number(4))
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    common = {"message": "Hi", "report_numbers": "full", "exclude": [number(5)]}
+    ended = one_task.run(recipients=rows, report=first, max_failures=5, **common)
+    assert ended.counts == {"accepted": 1, "failed": 2, "invalid": 1, "unknown": 1, "excluded": 1}
+    assert read(first)[2]["contact_mobile_number"] == "'+44-7700-900-003"
+    # Those of one outcome, as the guide filters them.
+    failed = [row["contact_mobile_number"] for row in read(first) if row["outcome"] == "failed"]
+    one_task.make_again()
+    assert one_task.run(recipients=failed, **common).counts == {"accepted": 2}
+    assert sent_to(box) == numbers(1, 3)
+    # All of them, its columns in the message.
+    one_task.make_again()
+    box.reset()
+    common["message"] = "{{ recipient.outcome }}"
+    assert one_task.run(recipients=first, report=second, max_failures=1, **common).counts == {
+        **{"accepted": 4, "invalid": 1, "excluded": 1}
+    }
+    assert texts(box) == {number(1): "accepted", number(2): "failed", number(3): "failed", number(4): "unknown"}
+    assert [row["contact_mobile_number"] for row in read(second)] == [
+        row["contact_mobile_number"] for row in read(first)
+    ]
+
+
+def test_a_report_that_hides_the_numbers_is_no_list(box: Sandbox, one_task: Task, tmp_path: Path) -> None:
+    one_task.run(recipients=people(2), report=tmp_path / "report.csv")
+    one_task.make_again()
+    before = len(box.calls)
+    ended = one_task.run(recipients=tmp_path / "report.csv", message="Hi")
+    assert isinstance(ended.error, FAIL)
+    assert str(ended.error) == (
+        "Nothing was sent: recipients: the numbers are shortened (+44…0123), as in a report with "
+        'report_numbers="short"; write that report with report_numbers="full", or pass its unsent file.'
+    )
+    assert len(box.calls) == before
 
 
 @pytest.mark.parametrize(

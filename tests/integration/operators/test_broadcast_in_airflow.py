@@ -218,6 +218,7 @@ def test_recipients_from_a_csv_file(airflow: AirflowCli, box: Sandbox, folder: P
         "invalid": 1,
         "unknown": 0,
         "duplicate": 1,
+        "excluded": 0,
         "not_sent": 0,
         "remaining_conversations": 996,
         "report": str(folder / "2026-11-24-report.csv"),

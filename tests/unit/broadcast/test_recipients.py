@@ -524,7 +524,7 @@ def test_items_that_are_no_recipients_are_wrong_one_by_one() -> None:
     ]
 
 
-@pytest.mark.parametrize("source", [None, 5, True, {NUMBER: ANNA}, b"/data/list.csv"])
+@pytest.mark.parametrize("source", [None, 5, True, {NUMBER: ANNA}, b"/data/list.csv", jinja2.Undefined(name="people")])
 def test_what_is_no_list_and_no_path(source: Any) -> None:
     text = refusal(source)
     assert f"must be a list of dicts or of numbers, or the path of a file; got {type(source).__name__}" in text
@@ -723,6 +723,27 @@ def test_an_empty_list_is_refused(files: Files, content: str) -> None:
 
 def rows_of(numbers: list[Any]) -> list[Row]:
     return [Row(position, {NUMBER: number}) for position, number in enumerate(numbers, start=1)]
+
+
+SHORTENED = (
+    'recipients: the numbers are shortened (+44…0123), as in a report with report_numbers="short"; write that report '
+    'with report_numbers="full", or pass its unsent file'
+)
+
+
+@pytest.mark.parametrize("numbers", [["+44…0123"], ["12", "+44…0123", "", "+4…23"], ["nob…ody", "…", "+44… 301"]])
+def test_a_list_of_shortened_numbers_is_refused(files: Files, numbers: list[str]) -> None:
+    files.path.write_text(f"row,{NUMBER},outcome\n" + "".join(f"1,{number},failed\n" for number in numbers))
+    sources: list[Any] = [files.path, numbers, [None, *numbers], [{NUMBER: number} for number in numbers]]
+    for source in sources:
+        with pytest.raises(WasslyInvalidMessage) as raised:
+            survey(RecipientList(source))
+        assert str(raised.value) == SHORTENED
+
+
+@pytest.mark.parametrize("numbers", [[ANNA, "+44…0123"], ["+44…0123", OMAR], ["12"], ["447700900123"]])
+def test_a_number_that_is_shortened_stops_no_other(numbers: list[str]) -> None:
+    assert survey(RecipientList(numbers)).total == len(numbers)
 
 
 def test_the_order_and_the_borders_between_numbers_count() -> None:

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_wassly.airflow_compat import object_storage
 from airflow_provider_wassly.broadcast.recipients import NUMBER, RecipientList, Row
-from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent, indexed
-from airflow_provider_wassly.client import WasslyInvalidMessage
+from airflow_provider_wassly.broadcast.report import COLUMNS, Line, Report, Unsent, _is_run, indexed
+from airflow_provider_wassly.client import WasslyInvalidMessage, normalize
 from tests.support.memory import in_own_process, traced
 from tests.support.storages import Restricted, attach
 
@@ -369,9 +369,39 @@ def test_a_mapped_task_has_a_place_of_its_own_in_an_object_storage(storage: Any)
     assert (str(location), location.storage_options) == (str(plain), plain.storage_options)
 
 
+SPELLINGS = st.builds(
+    lambda before, prefix, parts, separator: before + prefix + separator + separator.join(parts),
+    st.sampled_from(["", "", " ", "\t", "'", "\u200e"]),
+    st.sampled_from(["+44", "0044", "＋44", "+44 (0)", "tel:+44"]),
+    st.sampled_from([["7700900301"], ["7700", "900301"], ["77", "00", "900", "301"]]),
+    st.sampled_from(["", " ", "-", ".", "/", "\u00a0"]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(SPELLINGS, min_size=1))
+def test_a_report_with_whole_numbers_is_a_list_of_recipients_again(spellings: list[str]) -> None:
+    store = MemoryFileSystem()
+    attach("memory", None, store)
+    source: Any = spellings
+    for _ in range(2):  # and once more, with the report as the list
+        report = Report("memory://bucket/report.csv", shows_numbers=True)
+        for row in (row for rows in RecipientList(source).chunks() for row in rows):
+            report.add(Line(row, "failed", reason="=because, of\nthat"))
+        report.save()
+        report.close()
+        source = "memory://bucket/report.csv"
+        found = [row for rows in RecipientList(source).chunks() for row in rows]
+        assert [row.error for row in found] == [None] * len(spellings)
+        assert {normalize(row.number) for row in found} == {"+447700900301"}
+        assert {row.values["outcome"] for row in found} == {"failed"}
+        # For those who read it without this package.
+        assert not [row for row in written(store.cat("/bucket/report.csv").decode()) if _is_run(row[1])]
+
+
 # Unsent recipients
 
-OUTCOMES: list[Any] = ["accepted", "failed", "invalid", "unknown", "duplicate", "not_sent"]
+OUTCOMES: list[Any] = ["accepted", "failed", "invalid", "unknown", "duplicate", "excluded", "not_sent"]
 
 
 @pytest.mark.parametrize("name", ["unsent.csv", "unsent.jsonl", "UNSENT.CSV"])
@@ -386,7 +416,7 @@ def test_who_was_certainly_not_sent_to_is_a_list_of_recipients_again(tmp_path: P
     assert [dict(each.values) for each in rows] == [
         {NUMBER: "+447700900002", "name": "عمر, 2", "reason": "because"},
         {NUMBER: "+447700900003", "name": "عمر, 3", "reason": "invalid"},
-        {NUMBER: "+447700900006", "name": "عمر, 6", "reason": "not_sent"},
+        {NUMBER: "+447700900007", "name": "عمر, 7", "reason": "not_sent"},
     ]
     assert [each.error for each in rows] == [None] * 3
 

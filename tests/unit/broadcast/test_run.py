@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import tempfile
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from airflow_provider_wassly.broadcast.recipients import NUMBER, Row
 from airflow_provider_wassly.broadcast.report import Line, Report
 from airflow_provider_wassly.broadcast.run import BroadcastRun, WasslyBroadcastIncomplete
 from airflow_provider_wassly.client import (
+    MessageParameters,
     OutgoingMessage,
     SendReceipt,
     WasslyAuthError,
@@ -40,7 +43,9 @@ from airflow_provider_wassly.client import (
     WasslyInvalidMessage,
     WasslyRateLimited,
     WasslyRejected,
+    normalize,
 )
+from airflow_provider_wassly.client.messages import prepare
 from airflow_provider_wassly.records.send_record import WasslyRecordError
 from tests.support.broadcast import Broadcast, Snapshot, World, hello_to, number, outcomes_in, people
 from tests.support.clock import VirtualClock
@@ -185,6 +190,77 @@ def test_nobody_gets_a_second_message_and_nobody_is_forgotten(
     assert max(Counter(world.delivered).values(), default=0) <= 1
 
 
+def in_any_spelling(place: int) -> st.SearchStrategy[str]:
+    """Return a strategy for the ways to write a number, in a country or from abroad."""
+    digits = f"17012345{place:02}"
+    prefixes = ["+49", "0049", "+49 0", "+49 (0)", "＋49 ", "tel:+49-", "'+49-", "0", "\u200e+49\u00a0"]
+    return st.builds(
+        lambda prefix, separators: prefix + "".join(map("".join, zip(digits, [*separators, ""], strict=True))),
+        st.sampled_from(prefixes),
+        st.lists(st.sampled_from(["", "", "", " ", "-", "/"]), min_size=9, max_size=9),
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.integers(0, 5).flatmap(lambda place: st.tuples(st.just(place), in_any_spelling(place))), min_size=1),
+    st.lists(st.lists(st.integers(0, 5).flatmap(in_any_spelling), max_size=3), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_no_spelling_of_an_excluded_number_gets_a_message(
+    rows: list[tuple[int, str]], opt_outs: list[list[str]], max_workers: int, repeats_numbers: bool
+) -> None:
+    def hello_to_row(row: Row, instance_id: str | None) -> OutgoingMessage:
+        return prepare(MessageParameters(row.number, "Hello", instance_id="one"), default_region="DE")
+
+    def read_all(spellings: Iterable[str]) -> set[str]:
+        return {normalize(spelling, "DE") for spelling in spellings}
+
+    world = World()
+    world.default_region = "DE"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "opt-outs.txt"
+        listed: list[str] = []
+
+        def opt_out() -> None:
+            if opt_outs:
+                listed.extend(opt_outs.pop(0))
+                file.write_text("\n".join(listed))
+
+        opt_out()
+        broadcast = Broadcast(
+            world,
+            [spelling for _, spelling in rows],
+            max_workers=max_workers,
+            repeats_numbers=repeats_numbers,
+            exclude=file,
+            message_to=hello_to_row,
+        )
+
+        def refresh() -> None:
+            # In the run's own thread, as after a wait. What was announced by then may still be sent.
+            opt_out()
+            broadcast.run.refresh_exclusions()
+            out = {job.message.contact_mobile_number for job in broadcast.run._out}
+            opted_out[len(world.calls)] = read_all(listed) - out
+
+        opted_out = {0: read_all(listed)}
+        broadcast.hook.mask_tokens = refresh
+        broadcast.go()
+    for calls, numbers in opted_out.items():
+        assert not numbers & set(world.calls[calls:])
+    told: dict[str, set[str]] = {}
+    for (place, _), outcome in zip(rows, broadcast.outcomes(), strict=True):
+        told.setdefault(f"+4917012345{place:02}", set()).add(outcome)
+    for to, outcomes in told.items():
+        assert outcomes <= {"accepted", "duplicate", "excluded"}
+        assert ("accepted" in outcomes) is (to in world.delivered)
+        # A row can be the duplicate of one that is excluded before it is sent to.
+        assert outcomes & {"accepted", "excluded"}
+        assert to in {*world.delivered, *read_all(listed)}
+
+
 # How it goes on
 
 
@@ -240,6 +316,120 @@ def test_the_second_of_two_rows_is_sent_to_when_the_first_is_wrong_and_not_again
     assert first.outcomes() == ["invalid", "accepted", "duplicate", "accepted"]
     assert Broadcast(world, source, 2).go().outcomes() == ["duplicate", "accepted", "duplicate", "accepted"]
     assert sorted(world.delivered) == [number(0), number(1)]
+
+
+def test_who_is_excluded_is_not_sent_to_and_has_not_failed() -> None:
+    world = World()
+    source = [*people(3), {}, {NUMBER: "+44 (0)7700 900001"}]
+    broadcast = Broadcast(world, source, exclude=["+44 7700 900-001", number(7)]).go()
+    assert world.delivered == [number(0), number(2)]
+    assert broadcast.outcomes() == ["accepted", "excluded", "accepted", "invalid", "excluded"]
+    assert broadcast.reasons()[1] == "the number is in exclude"
+    tally = broadcast.run.tally
+    assert tally.failures(with_unknown=True) == 1
+    assert (tally.summary()["excluded"], tally.summary()["not_sent"], tally.done) == (2, 0, 5)
+    assert tally.counts_in_words() == "2 of 5 accepted, 1 invalid, 2 excluded"
+
+
+def test_a_row_that_is_wrong_and_excluded_is_only_excluded() -> None:
+    def wrong(row: Row, instance_id: str | None) -> OutgoingMessage:
+        raise WasslyInvalidMessage("no such file", field="document")
+
+    world = World()
+    assert Broadcast(world, people(2), exclude=people(1), message_to=wrong).go().outcomes() == ["excluded", "invalid"]
+
+
+def test_who_was_sent_to_or_perhaps_and_is_excluded_later_keeps_the_outcome() -> None:
+    world = World()
+    world.fates = {
+        number(1): ["accept, answer lost"],
+        number(2): ["refuse"],
+        number(3): ["refuse for now"],
+        number(4): ["device disconnected"],
+    }
+    first = Broadcast(world, people(5)).go()
+    assert first.outcomes() == ["accepted", "unknown", "failed", "failed", "not_sent"]
+    for repeats_unknown in (False, True):
+        later = Broadcast(world, people(5), 2, repeats_unknown=repeats_unknown, exclude=people(5)).go()
+        assert later.outcomes() == ["accepted", "unknown", "excluded", "excluded", "excluded"]
+    assert later.reasons()[1] == "an earlier attempt left it unknown; this attempt: the number is in exclude"
+    assert len(world.calls) == 5
+    # The record still knows: they can be sent to once they are no longer excluded.
+    assert Broadcast(world, people(5), 3, repeats_unknown=True, chain=4).go().outcomes() == ["accepted"] * 5
+
+
+def test_after_a_stop_too_nobody_who_is_excluded_is_left_for_later() -> None:
+    world = World()
+    world.fates = {number(0): ["wrong key"]}
+    broadcast = Broadcast(world, people(9), exclude=[number(6)]).go()
+    outcomes = broadcast.outcomes()
+    assert outcomes[4:] == ["not_sent", "not_sent", "excluded", "not_sent", "not_sent"]
+
+
+def test_who_opts_out_while_others_are_sent_to_gets_no_message(tmp_path: Path) -> None:
+    file = tmp_path / "opt-outs.txt"
+    file.write_text("")
+    world = World()
+    broadcast = Broadcast(world, people(9), max_workers=2, exclude=file)
+
+    def refresh() -> None:
+        jobs = [job for device in broadcast.run._devices.values() for job in device.ready]
+        if len(world.delivered) >= 2 and jobs and not file.read_text():
+            # Those who are ready to be sent to, and one whose turn comes later.
+            ready.extend(job.message.contact_mobile_number for job in jobs)
+            file.write_text("\n".join([number(8), *ready]))
+            broadcast.run.refresh_exclusions()
+
+    ready: list[str] = []
+    broadcast.hook.mask_tokens = refresh
+    broadcast.go()
+    assert ready
+    assert number(8) not in ready
+    outcomes = dict(zip([number(place) for place in range(9)], broadcast.outcomes(), strict=True))
+    assert {to for to, outcome in outcomes.items() if outcome == "excluded"} == {number(8), *ready}
+    assert sorted(world.delivered) == sorted(to for to, outcome in outcomes.items() if outcome == "accepted")
+
+
+@pytest.mark.parametrize("damage", ["gone", "damaged"])
+def test_nothing_more_is_sent_once_the_exclusions_cannot_be_read(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "opt-outs.txt"
+    file.write_text(f"{number(1)}\n")
+    world = World()
+    broadcast = Broadcast(world, people(9), exclude=file)
+
+    def refresh() -> None:
+        if len(world.calls) >= 3 and not left:
+            left.update(world.calls, (job.message.contact_mobile_number for job in broadcast.run._out))
+            if damage == "gone":
+                file.unlink(missing_ok=True)
+            else:
+                file.write_text(f"{number(1)}\n{number(5)}\nsomebody\n")
+            broadcast.run.refresh_exclusions()
+
+    left: set[str] = set()
+    broadcast.hook.mask_tokens = refresh
+    broadcast.go()
+    assert set(world.calls) <= left < {number(place) for place in range(5)}
+    # The exclusions from before are kept.
+    assert broadcast.outcomes()[1] == "excluded"
+    assert broadcast.outcomes()[5:] == ["not_sent"] * 4
+    stopped_by = broadcast.run.stopped_by
+    assert isinstance(stopped_by, WasslyBroadcastIncomplete)
+    assert stopped_by.may_pass
+    reasons = {
+        "gone": f"exclude: no such file: {file}",
+        "damaged": "exclude: 1 row cannot be read; correct it: row 3, line 3 (so…dy): contains letters; "
+        "remove any name or extension",
+    }
+    assert str(stopped_by) == reasons[damage]
+    # A retry waits for the file to be right again, then resumes.
+    file.unlink(missing_ok=True)
+    with pytest.raises(WasslyBroadcastIncomplete) as raised:
+        Broadcast(world, people(9), 2, exclude=file)
+    assert (raised.value.may_pass, str(raised.value)) == (True, reasons["gone"])
+    file.write_text(f"{number(1)}\n{number(5)}\n")
+    outcomes = Broadcast(world, people(9), 3, exclude=file).go().outcomes()
+    assert outcomes == ["accepted", "excluded", *["accepted"] * 3, "excluded", *["accepted"] * 3]
 
 
 def test_a_row_that_is_wrong_stops_nobody() -> None:

@@ -28,7 +28,7 @@ def service(airflow: Variables, monkeypatch: pytest.MonkeyPatch) -> Service:
     monkeypatch.setattr(WasslyHook, "get_conn", lambda hook: service)
     for module in (record, state):
         monkeypatch.setattr(module, "in_one_piece", lambda access: access())
-    monkeypatch.setattr(metrics, "count", lambda name, tags: None)
+    monkeypatch.setattr(metrics, "count", lambda name, number=1, *, tags: None)
     monkeypatch.setattr(metrics, "gauge", lambda name, value, tags: None)
     return service
 

@@ -112,7 +112,7 @@ def test_the_defaults_of_a_dag_apply() -> None:
 
 
 def test_what_concerns_all_recipients_is_a_template() -> None:
-    names = ["recipients", "report", "instance_id", "wassly_conn_id"]
+    names = ["recipients", "exclude", "report", "instance_id", "wassly_conn_id"]
     operator = rendered({"ds": "2026-11-24"}, **{name: f"{name} {{{{ ds }}}}" for name in names})
     assert {name: getattr(operator, name) for name in names} == {name: f"{name} 2026-11-24" for name in names}
 
@@ -127,11 +127,13 @@ def test_a_pathlib_path_is_rendered_like_a_text() -> None:
     operator = rendered(
         {"ds": "2026-11-24"},
         recipients=Path("/data/{{ ds }}.csv"),
+        exclude=Path("/data/{{ ds }}-opt-outs.txt"),
         report=Path("/data") / "{{ ds }}-report.csv",
         document=Path("/data/{{ recipient.file }}"),
         media=Path("/data/{{ recipient.picture }}"),
     )
     assert (operator.recipients, operator.report) == ("/data/2026-11-24.csv", "/data/2026-11-24-report.csv")
+    assert operator.exclude == "/data/2026-11-24-opt-outs.txt"
     assert (operator.document, operator.media) == ("/data/{{ recipient.file }}", "/data/{{ recipient.picture }}")
 
 
@@ -150,10 +152,12 @@ def test_among_native_objects_a_template_can_stand_for_the_list_and_nothing_else
         {"params": {"people": PEOPLE}},
         {"render_template_as_native_obj": True},
         recipients="{{ params.people }}",
+        exclude="{{ params.people[1:] }}",
         instance_id="{{ 12345678 }}",
         report="{{ 20261124 }}",
     )
     assert operator.recipients == PEOPLE
+    assert operator.exclude == PEOPLE[1:]
     assert (operator.instance_id, operator.report) == ("12345678", "20261124")
 
 
@@ -161,7 +165,11 @@ def test_among_native_objects_a_template_can_stand_for_the_list_and_nothing_else
 
 
 @pytest.mark.parametrize(
-    "name", ["recipients", "message", "document", "document_name", "media", "media_name", "report", "instance_id"]
+    "name",
+    [
+        *["recipients", "exclude", "message", "document", "document_name", "media", "media_name", "report"],
+        "instance_id",
+    ],
 )
 def test_the_output_of_a_task_is_waited_for(name: str) -> None:
     with dag():

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_wassly.airflow_compat import exceptions, tasks, templates
+from airflow_provider_wassly.airflow_compat import exceptions, metrics, tasks, templates
 from airflow_provider_wassly.broadcast import progress as progress_module
+from airflow_provider_wassly.broadcast.run import WasslyBroadcastIncomplete
 from airflow_provider_wassly.client import Device, WasslyDeviceDisconnected, WasslyError
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
@@ -196,6 +197,19 @@ def test_names_that_a_template_can_do_without_or_makes_itself_may_be_unknown(
         ({"report": 5}, "report: must be a path or a URI; got int"),
         ({"report": "list.csv"}, "report: the same file as recipients, which it would overwrite"),
         ({"unsent": "./list.csv"}, "unsent: the same file as recipients, which it would overwrite"),
+        (
+            {"exclude": "opt-outs.txt", "report": "./opt-outs.txt"},
+            "report: the same file as exclude, which it would overwrite; give it its own path",
+        ),
+        (
+            {"exclude": "opt-outs.txt", "unsent": "opt-outs.txt"},
+            "unsent: the same file as exclude, which it would overwrite; give it its own path",
+        ),
+        ({"exclude": "missing.txt"}, "exclude: no such file: "),
+        (
+            {"exclude": ["+447700900001", "nobody"]},
+            "exclude: 1 row cannot be read; correct it: row 2 (no…dy): contains",
+        ),
         ({"unsent": "x.csv", "report": "x.csv"}, "unsent: the same file as report, which it would overwrite"),
     ],
 )
@@ -209,10 +223,101 @@ def test_no_output_overwrites_the_list_or_another_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "list.csv").write_text(f"contact_mobile_number,name\n{number(1)},Ann\n")
+    (tmp_path / "opt-outs.txt").write_text(f"{number(2)}\n")
     ended = task.run(recipients=str(tmp_path / "list.csv"), **arguments)
     assert isinstance(ended.error, FAIL)
     assert words in str(ended.error)
     assert service.calls == []
+
+
+# Opt-outs.
+
+
+def test_who_has_opted_out_gets_no_message_and_is_not_left_for_later(
+    task: Task, service: Service, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: Counter[str] = Counter()
+    monkeypatch.setattr(metrics, "count", lambda name, number=1, *, tags: counted.update({name: number}))
+    (tmp_path / "opt-outs.txt").write_text(f"{number(2)}\n00{number(4)[1:]}\n")
+    rows = [*people(4), {"contact_mobile_number": "nonsense", "name": "Eve"}]
+    ended = task.run(
+        recipients=rows,
+        exclude=tmp_path / "{{ 'opt-outs' }}.txt",
+        max_failures=1,
+        report=tmp_path / "report.csv",
+        unsent=tmp_path / "unsent.csv",
+    )
+    assert ended.counts == {"accepted": 2, "invalid": 1, "excluded": 2}
+    assert service.delivered == [number(1), number(3)]
+    assert [row[2] for row in read(tmp_path / "report.csv")] == [
+        *["accepted", "excluded", "accepted", "excluded", "invalid"]
+    ]
+    with (tmp_path / "unsent.csv").open(newline="", encoding="utf-8-sig") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["Eve"]
+    assert "Excluding 2 numbers (exclude)" in log.text
+    assert "Broadcast ended: 2 of 5 accepted, 1 invalid, 2 excluded" in log.text
+    assert number(2) not in log.text
+    assert counted["wassly.messages.excluded"] == 2
+
+
+def test_who_opts_out_between_two_attempts_gets_no_message(task: Task, service: Service, tmp_path: Path) -> None:
+    service.fates = {number(2): ["device disconnected"]}
+    opt_outs = tmp_path / "opt-outs.txt"
+    opt_outs.write_text("")
+    arguments = {"recipients": people(4), "exclude": opt_outs}
+    assert task.run(**arguments).counts == {"accepted": 1, "not_sent": 3}
+    opt_outs.write_text(number(3))
+    assert task.run(**arguments).counts == {"accepted": 3, "excluded": 1}
+    assert service.delivered == [number(1), number(2), number(4)]
+
+
+def test_when_all_the_others_have_opted_out_they_are_not_said_to_have_been_sent_to(
+    task: Task, service: Service, log: Log
+) -> None:
+    service.fates = {number(2): ["device disconnected"]}
+    task.run(recipients=people(2))
+    assert task.run(recipients=people(2), exclude=[number(2)]).counts == {"accepted": 1, "excluded": 1}
+    assert "earlier attempts sent to everyone" not in log.text
+    assert "Broadcast ended: 1 of 2 accepted, 1 excluded" in log.text
+
+
+def test_an_attempt_that_cannot_read_the_opt_outs_any_more_sends_nothing_and_is_retried(
+    task: Task, service: Service, tmp_path: Path
+) -> None:
+    service.fates = {number(2): ["device disconnected"]}
+    opt_outs = tmp_path / "opt-outs.txt"
+    opt_outs.write_text(number(3))
+    arguments = {"recipients": people(3), "exclude": opt_outs}
+    task.run(**arguments)
+    opt_outs.unlink()
+    error = task.run(**arguments).error
+    assert isinstance(error, WasslyBroadcastIncomplete)
+    assert str(error) == (
+        f"Broadcast incomplete: exclude: no such file: {opt_outs} (earlier attempts: 1 accepted, 0 unknown). A retry, "
+        "or clearing the task, resumes without sending to anyone twice."
+    )
+    opt_outs.write_text(number(3))
+    assert task.run(**arguments).counts == {"accepted": 2, "excluded": 1}
+
+
+def test_a_row_that_is_excluded_is_not_validated(task: Task, service: Service) -> None:
+    arguments = {"recipients": [*people(2), {"contact_mobile_number": number(3)}], "validate_first": True}
+    assert "1 row is wrong (validate_first): row 3" in str(task.run(**arguments).error)
+    task.make_again()
+    assert task.run(**arguments, exclude=[number(3)]).counts == {"accepted": 2, "excluded": 1}
+
+
+def test_opt_outs_that_a_task_did_not_return_are_not_taken_for_none(task: Task, service: Service) -> None:
+    task.dag_options = {"render_template_as_native_obj": True}
+    ended = task.run(recipients=people(2), exclude="{{ none }}")
+    assert isinstance(ended.error, FAIL)
+    assert str(ended.error) == (
+        "Nothing was sent: exclude: the task or template that it comes from returned None; return an empty list to "
+        "exclude nobody."
+    )
+    assert service.calls == []
+    task.make_again()
+    assert task.run(recipients=people(2), exclude="{{ [] }}").counts == {"accepted": 2}
 
 
 @pytest.mark.parametrize("unsent", ["unsent.csv", "unsent.jsonl"])
@@ -458,15 +563,19 @@ def test_a_task_that_waits_gives_up_its_slot_and_resumes_in_the_same_try(
     trigger = task.deferral.trigger
     assert type(trigger).__name__ == "TimeTrigger"
     assert trigger.moment == "2026-11-24T09:00:00+00:00"
-    service.clock.sleep((datetime.fromisoformat(trigger.moment) - service.clock.now()).total_seconds())
+    sleep_until(trigger.moment, service)
     progress = task.resume({"moment": trigger.moment}, **arguments, send_on=["tue"]).pushed["progress"]
     assert progress["accepted"] == len(service.delivered) == pytest.approx(660, abs=1)
     assert progress["waiting_until"] == task.deferral.trigger.moment == "2026-12-01T09:00:00+00:00"
     assert len(read(tmp_path / "report.csv")) == progress["accepted"]
-    service.clock.sleep(7 * 24 * 3600)
+    sleep_until(task.deferral.trigger.moment, service)
     assert task.resume(**arguments).counts == {"accepted": 700}
     assert max(Counter(service.delivered).values()) == 1
     assert len(read(tmp_path / "report.csv")) == 700
+
+
+def sleep_until(moment: str, service: Service) -> None:
+    service.clock.sleep((datetime.fromisoformat(moment) - service.clock.now()).total_seconds())
 
 
 def test_all_waits_together_are_bounded(task: Task, service: Service, log: Log) -> None:
