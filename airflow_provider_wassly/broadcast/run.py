@@ -289,13 +289,14 @@ class BroadcastRun:
 
     def refresh_exclusions(self) -> None:
         """
-        Read the exclusions again; messages that are rendered and not announced yet are checked against them.
+        Read the exclusions again, and drop the messages to numbers that have been added, unless they are announced.
 
         :raises WasslyBroadcastIncomplete: when they cannot be read; then nothing more may leave.
         """
         read_exclusions(self._exclusions, is_under_way=True)
         for device in self._devices.values():
-            device.unprepare()
+            for job in [job for job in device.ready if self._is_excluded(job.row)]:
+                device.ready.remove(job)
 
     def _stop(self, error: WasslyError) -> None:
         """Stop, and keep the first reason."""
