@@ -136,7 +136,7 @@ class AirflowServer:
 
     def start(self) -> None:
         """Start it; return once it works."""
-        self._run("db", "migrate")
+        self.run("db", "migrate")
         for component in self.components:
             if component == "scheduler" and not IS_AIRFLOW_2:
                 self.wait_for(lambda: _answers(f"{self.url}/execution/health"), "Airflow's API", seconds=300)
@@ -207,7 +207,7 @@ class AirflowServer:
         """Clear a task as a user does in Airflow's UI."""
         ((run_id,),) = self.query("select run_id from dag_run where dag_id = ?", dag_id)
         if IS_AIRFLOW_2:
-            self._run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
+            self.run("tasks", "clear", "--yes", "--task-regex", f"^{task_id}$", dag_id)
         else:
             self.call(
                 "POST",
@@ -219,7 +219,7 @@ class AirflowServer:
         """Trigger a run as a user does."""
         date = "2026-01-01T00:00:00Z"
         if IS_AIRFLOW_2:
-            self._run("dags", "trigger", "--run-id", run_id, "--exec-date", date, dag_id)
+            self.run("dags", "trigger", "--run-id", run_id, "--exec-date", date, dag_id)
         else:
             self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"dag_run_id": run_id, "logical_date": date})
 
@@ -265,7 +265,8 @@ with create_session() as session:
             token: str = json.load(answer)["access_token"]
         return token
 
-    def _run(self, *arguments: str) -> None:
+    def run(self, *arguments: str) -> None:
+        """Run one of Airflow's commands to its end."""
         subprocess.run(self._command(*arguments), env=self._environment, check=True, capture_output=True)
 
     @staticmethod
