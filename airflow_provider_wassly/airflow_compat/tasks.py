@@ -61,6 +61,11 @@ def identity(context: Any) -> tuple[str | None, str | None]:
     return None if instance is None else str(instance), None
 
 
+def is_resumed(ti: Any) -> bool:
+    """Return whether Airflow 2 resumes the task instance after a deferral. Airflow 3 tells by the id, which stays."""
+    return getattr(ti, "next_method", None) is not None
+
+
 def runs_here(ti: Any) -> bool:
     """Return whether this process runs the task instance, rather than only rendering its templates for a page."""
     return bool(getattr(ti, "pid", None) == os.getpid()) if versions.IS_AIRFLOW_2 else variables.can_reach_airflow()

@@ -23,6 +23,7 @@ class Attempt:
     :param chain: ``max_tries``: retries do not change it, clearing almost always does.
     :param try_number: the try number.
     :param retries: the task's current retries. A record does not hold them.
+    :param is_resumed: whether Airflow resumes the attempt after a deferral. A record does not hold it.
     """
 
     instance: str | None
@@ -30,6 +31,7 @@ class Attempt:
     chain: int
     try_number: int
     retries: int | None = None
+    is_resumed: bool = False
 
     @classmethod
     def of(cls, context: Any) -> Attempt:
@@ -38,12 +40,13 @@ class Attempt:
         if ti is None:
             return cls(None, None, 0, 0)
         instance, run = tasks.identity(context)
-        return cls(instance, run, ti.max_tries, ti.try_number, getattr(getattr(ti, "task", None), "retries", None))
+        retries = getattr(getattr(ti, "task", None), "retries", None)
+        return cls(instance, run, ti.max_tries, ti.try_number, retries, tasks.is_resumed(ti))
 
     def as_values(self) -> dict[str, Any]:
         """Return the values that a record keeps."""
         values = asdict(self)
-        del values["retries"]
+        del values["retries"], values["is_resumed"]
         return values
 
     def owner_of(self, record: Mapping[str, Any]) -> Literal["mine", "earlier", "cleared", "other", "unclear"]:
@@ -61,6 +64,9 @@ class Attempt:
             return "other"
         if record["try_number"] < self.try_number:
             return "earlier" if record["chain"] == self.chain else "cleared"
+        if self.is_resumed and record["try_number"] == self.try_number and record["chain"] == self.chain:
+            # A task instance that was deleted and created again has nothing to resume.
+            return "mine"
         if instance is None and record["try_number"] == self.try_number and versions.RUNS_TRIES_AGAIN:
             return "unclear"
         # Airflow has just confirmed that this is the live try, so no later one can exist.

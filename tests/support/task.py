@@ -100,9 +100,11 @@ class Task:
         def go_on(operator: Any, context: Any) -> Any:
             return getattr(operator, deferral.method_name)(context, event, **deferral.kwargs or {})
 
-        return self.again(go_on, **arguments)
+        return self.again(go_on, next_method=deferral.method_name, **arguments)
 
-    def again(self, execute: Callable[[Any, Any], Any] | None = None, **arguments: Any) -> Ended:
+    def again(
+        self, execute: Callable[[Any, Any], Any] | None = None, *, next_method: str | None = None, **arguments: Any
+    ) -> Ended:
         """Run the same try again, as Airflow 3.4 does when a retry policy says so."""
         self.deferral = None
         with DAG(
@@ -125,6 +127,7 @@ class Task:
             map_index=self.map_index,
             task=operator,
             xcom_push=push,
+            next_method=next_method,
         )
         context: Any = {"dag": dag, "task": operator, "ti": ti, "ds": "2026-11-24", "run_id": ti.run_id}
         context["dag_run"] = SimpleNamespace(id=self._made)
