@@ -39,7 +39,7 @@ class VirtualClock(Clock):
         self._time = 1000.0
         self._midnight = datetime(2026, 11, 24, tzinfo=timezone.utc)
         if begin is not None:
-            self._midnight = begin - timedelta(seconds=self._time)
+            self._midnight = begin.astimezone(timezone.utc) - timedelta(seconds=self._time)
         self._main = getcurrent()
         #: The waiting threads, what each waits for, and its deadline.
         self._waiting: dict[greenlet, tuple[Callable[[], bool], float]] = {}
