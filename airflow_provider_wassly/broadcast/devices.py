@@ -1,4 +1,4 @@
-"""The sending devices of a broadcast: who sends to which row, and what a device waits for."""
+"""The sending devices of a broadcast: which rows each of them sends to, and what it waits for."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Wait:
     Why nothing can leave, and for how long.
 
     :param reason: what the broadcast waits for.
-    :param until: when it is over; ``None`` if that depends on the devices.
+    :param until: when it ends; ``None`` if that depends on the devices.
     :param instance_ids: the disconnected devices to wait for.
-    :param error: what made it necessary, if it was an error.
+    :param error: the error that caused it, if there was one.
     """
 
     reason: str
@@ -37,7 +37,7 @@ class Wait:
 
 
 def wait_for_first(waits: Sequence[Wait]) -> Wait:
-    """Return the wait that is over as soon as one of these is."""
+    """Return one wait for several, which ends when the first of them does."""
     return Wait(
         "; ".join(dict.fromkeys(wait.reason for wait in waits)),
         min((wait.until for wait in waits if wait.until is not None), default=None),
@@ -50,8 +50,7 @@ class Assignment:
     """
     Which device sends to which row.
 
-    The devices share the rows that name none, by their place in the list, so that a row keeps its device in every
-    attempt.
+    Rows that name no device are shared out by their place in the list, so that a row keeps its device in every attempt.
 
     :param instance_ids: the devices for rows that name none.
     """
@@ -60,7 +59,7 @@ class Assignment:
         self.shared = tuple(instance_ids)
 
     def of(self, row: Row) -> str:
-        """Return the instance id of a row's device, an empty string if neither row nor task has one."""
+        """Return the instance id of a row's device; an empty string if neither the row nor the task names one."""
         named = str(row.values.get(INSTANCE_ID) or "").strip()
         return named or self.shared[(row.position - 1) % len(self.shared)]
 
@@ -78,33 +77,33 @@ class SendingDevice(Generic[T]):
     instance_id: str
     pace: Pace
     left: int
-    #: The rows that were not read yet, in the order of the list.
+    #: The rows that are not read yet, in the order of the list.
     rows: Iterator[T] = field(default=iter(()), init=False)
     is_exhausted: bool = field(default=False, init=False)
-    #: Rendered, and not announced yet.
+    #: Rendered and not announced yet.
     ready: list[Job[T]] = field(default_factory=list, init=False)
-    #: Read, and not rendered yet, or to be rendered again after a wait.
+    #: Read and not rendered yet, or to be rendered again after a wait.
     next_rows: list[T] = field(default_factory=list, init=False)
     #: Why it sends nothing more in this attempt.
     failure: WasslyError | None = field(default=None, init=False)
-    #: The error that showed it as disconnected, until it is back.
+    #: The error that showed that it is disconnected; ``None`` once it is back.
     disconnection: WasslyError | None = field(default=None, init=False)
     #: The chunk of the list that it has reached.
     chunk: Chunk | None = field(default=None, init=False)
-    #: What it waited for when the broadcast looked last.
+    #: What it waited for at the last look.
     wait: Wait | None = field(default=None, init=False)
     waits_since: datetime = field(default=datetime.max, init=False)
 
     @property
     def has_rows(self) -> bool:
-        """Whether a row has been read that is not announced yet."""
+        """Whether there is a row that has been read and not announced yet."""
         return bool(self.ready or self.next_rows)
 
     def put_back(self, rows: Sequence[T]) -> None:
-        """Let rows have their turn again, before those behind them in the list."""
+        """Let rows have their turn again, before the rows after them."""
         self.next_rows[:0] = rows
 
     def unprepare(self) -> None:
-        """Have the rendered messages rendered again: their time has passed."""
+        """Discard the rendered messages, so that they are rendered again after a wait."""
         self.put_back([job.row for job in self.ready])
         self.ready.clear()

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from airflow_provider_wassly.broadcast.hours import DAYS, Hours
 
-#: Days of sending to look ahead; a longer broadcast has no estimate.
+#: How many days of sending to look ahead. A longer broadcast has no estimate.
 _MOST_DAYS = 400
 
 
@@ -19,14 +19,14 @@ def done_at(
     sent_today: int = 0,
 ) -> datetime | None:
     """
-    Return when a device will have sent so many messages, ``None`` if that cannot be told, or is more than a year away.
+    Return when a device will have sent its messages; ``None`` if that is not known, or more than a year away.
 
-    :param now: the time from which to count.
-    :param messages: how many messages there are.
+    :param now: when it begins.
+    :param messages: how many messages it has to send.
     :param per_minute: the pace; ``None`` if it is not known.
     :param hours: when messages may leave.
     :param max_per_day: how many may leave on a calendar day; ``None`` for no limit.
-    :param sent_today: how many of them have left today.
+    :param sent_today: how many have left today already.
     """
     if messages <= 0:
         return now

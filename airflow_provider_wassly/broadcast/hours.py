@@ -14,10 +14,10 @@ _LOOKAHEAD_DAYS = 9
 
 class Hours:
     """
-    The hours in which messages may leave, by the clock on the wall.
+    The hours in which messages may leave, in local time.
 
     An interval such as ``("22:00", "06:00")`` crosses midnight and belongs to the day on which it begins. When the
-    clocks change, the wall decides: an hour that is skipped is not sent in, one that comes twice is sent in twice.
+    clocks change, an hour that is skipped is lost, and one that comes twice is used twice.
 
     .. code-block:: python
 
@@ -26,7 +26,7 @@ class Hours:
     :param send_between: begin and end as ``HH:MM``; ``None`` for the whole day.
     :param send_on: days of the week, as ``mon``, ``tue`` and so on; ``None`` for all.
     :param zone: the time zone of both.
-    :raises ValueError: names the parameter that is wrong.
+    :raises ValueError: names the wrong parameter.
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Hours:
         self._zone = zone
         self._begin, self._end = (time(), time()) if send_between is None else _interval(send_between)
         self._days = set(range(7)) if send_on is None else _days(send_on)
-        #: Since when the state is known, the state, and until when it lasts.
+        #: The state found last: from when, whether open, until when.
         self._known: tuple[datetime, bool, datetime] | None = None
 
     @property
     def in_words(self) -> str:
-        """The hours and days, an empty string if messages may always leave."""
+        """The hours and days; an empty string if messages may always leave."""
         hours = "" if self._begin == self._end else f"{self._begin:%H:%M}–{self._end:%H:%M}"
         days = "" if len(self._days) == 7 else ", ".join(DAYS[day][:3].capitalize() for day in sorted(self._days))
         return " on ".join(filter(None, (hours, days)))
@@ -54,17 +54,17 @@ class Hours:
         return self._state(moment)[0]
 
     def opens_at(self, moment: datetime) -> datetime:
-        """Return the first moment from the given one on at which messages may leave."""
+        """Return the given moment if messages may leave then, otherwise the next one at which they may."""
         is_open, until = self._state(moment)
         return moment if is_open or until is None else until
 
     def closes_at(self, moment: datetime) -> datetime | None:
-        """Return the first moment from the given one on at which none may leave; ``None`` if they always may."""
+        """Return until when messages may leave; the given moment if they may not, ``None`` if they always may."""
         is_open, until = self._state(moment)
         return until if is_open else moment
 
     def day_of(self, moment: datetime) -> date:
-        """Return the calendar day, by which a cap counts."""
+        """Return the calendar day of a moment; ``max_per_day`` counts by it."""
         return moment.astimezone(self._zone).date()
 
     def next_day(self, moment: datetime) -> datetime:
@@ -92,7 +92,7 @@ class Hours:
         return now < self._end and (local.weekday() - 1) % 7 in self._days
 
     def _edges(self, moment: datetime) -> Iterator[datetime]:
-        """Yield, in order, the moments of more than a week at which the state or the day can change."""
+        """Yield the moments, in order and for more than a week, at which the state or the day can change."""
         begin = moment.astimezone(timezone.utc)
         for _ in range(_LOOKAHEAD_DAYS):
             end = begin + timedelta(days=1)
@@ -105,7 +105,7 @@ class Hours:
                 for fold in (0, 1)
             }
             if self.local(begin).utcoffset() != self.local(end).utcoffset():
-                # The clocks change, everywhere at a full quarter of an hour.
+                # The clocks change. Wherever they do, it is at a quarter of an hour.
                 quarter = begin.replace(minute=begin.minute // 15 * 15, second=0, microsecond=0)
                 edges.update(quarter + timedelta(minutes=15 * number) for number in range(1, 24 * 4 + 1))
             yield from sorted(edge for edge in edges if begin < edge <= end)
@@ -117,7 +117,9 @@ def _interval(value: tuple[str, str]) -> tuple[time, time]:
         raise ValueError(f"send_between must be two times, such as ('09:00', '20:00'), not {value!r}")
     begin, end = map(_time, value)
     if begin == end and value[1] != "24:00":
-        raise ValueError(f"send_between must have a beginning and an end that differ, not {value!r}")
+        raise ValueError(
+            f"send_between must begin and end at different times, not {value!r}; leave it out for the whole day"
+        )
     return begin, end
 
 

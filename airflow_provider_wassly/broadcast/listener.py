@@ -1,4 +1,4 @@
-"""Takes the progress of a broadcast to Airflow: an XCom and metrics."""
+"""Shows the progress of a broadcast in Airflow: as an XCom and as metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 class ProgressListener:
     """
-    Pushes the progress as XCom ``progress`` and measures gauges ``wassly.broadcast.…``.
+    Pushes the progress as XCom ``progress`` and sets the gauges ``wassly.broadcast.…``.
 
     :param context: the context of the running task.
     :param hook: the hook of its connection.
@@ -25,12 +25,11 @@ class ProgressListener:
         self._hook = hook
 
     def push(self, progress: dict[str, Any]) -> None:
-        """Push the progress."""
+        """Push the progress. If that fails, the sending continues."""
         if self._ti is not None:
             try:
                 self._ti.xcom_push(key="progress", value=progress)
             except Exception as error:
-                # The messages matter more.
                 log.warning("Could not push the progress: %s: %s", type(error).__name__, error)
 
     def measure(self, name: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""What a broadcast tells while it runs: log lines, metrics and an XCom."""
+"""What a broadcast reports while it runs: log lines, metrics and an XCom."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_wassly.broadcast.tally import Tally
 
 log = logging.getLogger(__name__)
 
-#: Until so many seconds have passed, a progress line comes after so many seconds: a broadcast of several days logs a
+#: Seconds since the start, and the seconds between two progress lines until then. A broadcast of several days logs a
 #: few hundred.
 _LINES = ((120.0, 10.0), (3600.0, 60.0), (float("inf"), 600.0))
 
@@ -30,23 +30,23 @@ _WORDS = {"failed": "failed", "invalid": "is invalid", "unknown": "has an UNKNOW
 
 
 class Listener(Protocol):
-    """Takes the progress of a broadcast to where people look. What it raises is its own business to handle."""
+    """Shows the progress of a broadcast where people look. It must not raise."""
 
     def push(self, progress: dict[str, Any]) -> None:
-        """Take the progress, at most once a minute."""
+        """Show the progress. Called about once a minute, and when a wait begins."""
 
     def measure(self, name: str, value: float) -> None:
-        """Take a metric."""
+        """Show a metric."""
 
 
 class Progress:
     """
-    Tells about the start of a broadcast, its progress from time to time, its waits, and the recipients that fail.
+    Reports the start of a broadcast, its progress from time to time, its waits, and its failures.
 
     :param tally: the counts so far.
     :param hours: when messages may leave.
-    :param done_at: returns when all is done, ``None`` if that is not known.
-    :param listener: takes progress and metrics.
+    :param done_at: returns when the broadcast will be done; ``None`` if that is not known.
+    :param listener: shows progress and metrics; ``None`` if nobody looks.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Progress:
 
     @property
     def next(self) -> float:
-        """When it next has something to tell, by the monotonic clock."""
+        """When the next report is due, by the monotonic clock."""
         return min(self._next_line, self._next_update)
 
     def log_start(self, *, before: int, messages_per_minute: float | None, max_workers: int, devices: int) -> None:
         """
-        Log how many recipients there are to send to, how fast, and when that will be done.
+        Log how many recipients are left, how fast they are sent to, and when that will be done.
 
-        :param before: how many recipients earlier attempts sent to, or may have.
+        :param before: how many recipients earlier attempts sent to, or may have sent to.
         :param messages_per_minute: the pace of each device, ``None`` for no limit.
         :param max_workers: how many messages are in flight at once.
         :param devices: how many devices send.
@@ -98,7 +98,7 @@ class Progress:
             return
         self._next_line = now + next(gap for end, gap in _LINES if tally.seconds < end)
         if self._wait is not None:
-            return  # a line says what it waits for
+            return  # the last line says what it waits for
         parts = [f"{number} {outcome}" for outcome, number in tally.outcomes.items() if outcome != "not_sent"]
         if tally.total > tally.done and tally.per_minute:
             parts.append(f"{tally.per_minute:.1f} per minute")

@@ -1,4 +1,4 @@
-"""Asks, beside the sending, whether disconnected devices are back."""
+"""Checks whether disconnected devices are back, while others send."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ INTERVAL = 60.0
 
 class DeviceWatch:
     """
-    Reads the device list in a thread of its own, so that devices that work need not wait for the answer.
+    Reads the device list in a thread of its own, so that connected devices keep sending meanwhile.
 
     :param client: the client.
-    :param wake: called when an answer has come.
+    :param wake: called when the reply is there.
     """
 
     def __init__(self, client: WasslyClient, wake: Callable[[], None]) -> None:
@@ -32,14 +32,14 @@ class DeviceWatch:
         self._next = 0.0
 
     def begin(self) -> None:
-        """Have the first look an interval from now, because a look has just shown a device as disconnected."""
+        """Take the first look in a minute: the list has just been read, because a message was refused."""
         self._next = self._clock.monotonic() + INTERVAL
 
     def look(self) -> dict[str, bool] | None:
         """
-        Return whether each device is connected, ``None`` if there is no new answer. Ask again if it is time to.
+        Return whether each device is connected, ``None`` if there is no new reply; ask again if it is time to.
 
-        :raises WasslyError: when the list cannot be read, and that cannot pass.
+        :raises WasslyError: when the list cannot be read for a reason that cannot pass.
         """
         with suppress(queue.Empty):
             answer = self._answers.get_nowait()
@@ -47,7 +47,7 @@ class DeviceWatch:
             if isinstance(answer, WasslyError):
                 if not answer.may_pass:
                     raise answer
-                log.warning("Checking the devices again later: %s", answer)
+                log.warning("Could not check the devices; trying again in a minute: %s", answer)
                 return None
             return {device.instance_id: device.is_connected for device in answer if device.instance_id}
         if not self._is_asking and self._clock.monotonic() >= self._next:

@@ -94,17 +94,18 @@ class WasslyBroadcastOperator(WasslyTask):
     :param media_content_type: as ``document_content_type``.
     :param instance_id: the sending WhatsApp Web session for rows that name none; by default the connection's.
         (templated)
-    :param instance_ids: several sessions that share the rows that name none. A row keeps its session in all attempts.
-        (templated)
+    :param instance_ids: several sessions that share the rows that name none, instead of ``instance_id``. A row keeps
+        its session in all attempts. (templated)
     :param messages_per_minute: the average pace of each sending session; by default 10. ``None`` sends without a pace
         limit.
     :param jitter: random variation of the gap between two messages, as a fraction from 0 to 1; by default 0.5.
     :param send_between: when messages may leave, as two times such as ``("09:00", "20:00")``; ``("22:00", "06:00")``
         crosses midnight and belongs to the day on which it begins. By default at any time.
     :param send_on: the days on which messages may leave, such as ``{"mon", "tue", "wed"}``; by default every day.
-    :param timezone: the time zone of hours and days, such as ``Europe/Berlin``; by default the DAG's.
-    :param max_per_day: how many messages may leave from each session on a calendar day of the time zone, counted over
-        all attempts; by default there is no limit. A message whose outcome is unknown counts.
+    :param timezone: the time zone of ``send_between``, ``send_on`` and ``max_per_day``, such as ``Europe/Berlin``; by
+        default the DAG's.
+    :param max_per_day: how many messages of this task may leave from each session on a calendar day, over all attempts;
+        by default there is no limit. A message whose outcome is unknown counts.
     :param max_workers: how many messages may be in flight at once, from all sessions together; by default 1.
     :param reserve_conversations: stop before fewer conversations than this remain; by default there is no reserve.
     :param max_failures: how many recipients may fail while the task still succeeds: a number, or a fraction of the list
@@ -118,12 +119,12 @@ class WasslyBroadcastOperator(WasslyTask):
     :param validate_first: check every row that is not excluded (number, texts, files) before the first message leaves,
         and send nothing if one is wrong; by default wrong rows are skipped and counted as invalid.
     :param on_device_disconnected: ``wait`` until a disconnected session is back (default), while the others keep
-        sending; or ``fail`` when the others are done, without sending to its rows.
-    :param wait_timeout: how long all waits of an attempt together may take: for hours and days, for ``max_per_day``,
-        for a disconnected session, and for a long ``Retry-After`` of Wassly; by default 7 days. Then the task fails; a
-        retry resumes.
-    :param deferrable: whether the task gives up its worker slot during waits of more than a minute, which needs a
-        triggerer. A deferred task resumes in the same attempt. By default ``[operators] default_deferrable``.
+        sending; or leave its rows for the next attempt and ``fail`` once the others are done.
+    :param wait_timeout: the longest that all waits of an attempt may take together, nights included: for hours and
+        days, ``max_per_day``, a disconnected session, and a long ``Retry-After`` from Wassly; by default 7 days. Then
+        the attempt fails, and a retry resumes.
+    :param deferrable: whether the task gives up its worker slot during waits of more than a minute; by default
+        ``[operators] default_deferrable``. This needs a triggerer. The task resumes in the same attempt.
     :param report: path or URI of a CSV file to write, with one line per recipient and its outcome; by default none. A
         mapped task adds its index to the name: ``report-3.csv``. (templated)
     :param report_numbers: whether the report shows numbers ``short`` (``+44…0123``, the default) or ``full``.
@@ -289,11 +290,11 @@ class WasslyBroadcastOperator(WasslyTask):
         """
         Resume after a wait without a worker slot, in the same attempt.
 
-        :param event: what the trigger told.
+        :param event: the trigger's event.
         :param waited: how many seconds the attempt had waited before this wait.
         :param since: when this wait began, in ISO 8601 format.
         """
-        # "airflow dags test" resumes without these. Then every wait may take the whole time.
+        # "airflow dags test" leaves these out. Then each wait may take the whole time.
         began = None if since is None else datetime.fromisoformat(since)
         last = timedelta(0) if began is None else max(timedelta(0), datetime.now(timezones.utc) - began)
         if isinstance(event, dict) and event.get("message"):
@@ -315,7 +316,7 @@ class WasslyBroadcastOperator(WasslyTask):
             run = self._send(context, record, outputs, waited)
             if run.waits_for is None:
                 return self._end(context, record, run, outputs)
-            # Whoever looks at the report while the task waits sees how far it is.
+            # The report shows how far the task is while it waits.
             if unsaved := outputs.save():
                 self.log.warning("Waiting with an outdated report: %s", unsaved)
         except WasslyError as error:

@@ -1,4 +1,4 @@
-"""The trigger of a broadcast that waits for its hours."""
+"""The trigger of a broadcast that waits until a moment."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 from airflow_provider_wassly.airflow_compat.bases import BaseTrigger, TriggerEvent
 from airflow_provider_wassly.client.clock import SYSTEM, Clock
 
-#: Seconds between two looks at the clock, because it can be set, and a machine can sleep.
+#: Seconds between two looks at the clock, which can be set while the trigger waits. A machine can sleep, too.
 _LOOK = 60.0
 
 
 class TimeTrigger(BaseTrigger):
     """
-    Waits until a moment. After a restart of the triggerer, it waits for the same moment.
+    Waits until a moment, also across restarts of the triggerer.
 
-    :param moment: in ISO 8601 format with an offset.
+    :param moment: when the wait ends, in ISO 8601 format with a UTC offset.
     """
 
     #: A class attribute, because Airflow recreates triggers from what :meth:`serialize` returns.

@@ -14,13 +14,19 @@ from datetime import datetime, timedelta, timezone
 from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from airflow_provider_wassly.broadcast import estimate
+from airflow_provider_wassly.broadcast.hours import Hours
+from airflow_provider_wassly.broadcast.progress import Progress
+from airflow_provider_wassly.broadcast.tally import Tally
 from airflow_provider_wassly.connection.settings import ConnectionSettings
 from airflow_provider_wassly.sandbox import Sandbox
 from tests import matrix
 from tests.support.airflow_cli import VERSION, AirflowCli
+from tests.support.clock import VirtualClock
 from tests.support.kept import HAS_TASK_STATE_STORE
 from tests.support.shell import run_in_shell
 
@@ -98,7 +104,7 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
             continue  # in test_pytest_plugin.py
         if ("RetryRule" in snippet and not HAS_TASK_STATE_STORE) or ("RetryAction" in snippet and VERSION < (3, 4)):
             continue  # Airflow has retry_policy since 3.3 and RetryAction.RESCHEDULE since 3.4, as the text says
-        if "DeadlineAlert" in snippet:
+        if "DeadlineAlert" in snippet or "send_between" in snippet:
             continue  # below
         # The folders in the snippets do not exist on this machine.
         snippet = re.sub("/data/(reports|invoices|campaigns)/", f"{data}/", snippet)
@@ -133,6 +139,82 @@ def test_the_dag_snippets_run(box: Sandbox, tmp_path: Path, is_dated: bool) -> N
         ("+447700900101", "Hello Amira, will you come on Sunday? Reply STOP to opt out"),
         ("+447700900101", "See you on Sunday! Reply STOP to opt out"),
     ]
+
+
+HOURS, DAYS = ("09:00", "20:00"), ("mon", "tue", "wed", "thu", "fri", "sat")
+
+
+def test_the_campaign_runs(tmp_path: Path) -> None:
+    home, data = tmp_path / "airflow", tmp_path / "data"
+    home.mkdir()
+    data.mkdir()
+    (the_list,) = (block for block in blocks("text") if block.startswith("contact_mobile_number"))
+    (data / "spring.csv").write_text(the_list + "+447700900103;Chloé;R-1003\n")
+    (data / "opt-outs.txt").write_text("+447700900103\n")
+    (snippet,) = (snippet for snippet in blocks("python") if "send_between" in snippet)
+    names: dict[str, Any] = {}
+    exec(HEAD + snippet.replace("\n):\n", "\n) as dag:\n"), names)
+    task = names["dag"].get_task("send")
+    assert (task.send_between, task.send_on) == (HOURS, set(DAYS))
+    # At any time, so that the test need not wait for the morning.
+    snippet = re.sub(r"        send_(between|on)=.*\n", "", snippet).replace("/data/campaigns/", f"{data}/")
+    with Sandbox(devices=task.instance_ids) as sandbox:
+        command_line = AirflowCli(home, {"AIRFLOW_CONN_WASSLY_DEFAULT": sandbox.connection})
+        (command_line.dags / "campaign.py").write_text(for_this_airflow(HEAD + snippet))
+        output = command_line.test_dag("spring_campaign")
+        assert command_line.states("spring_campaign") == {"send": "success"}, output
+        messages = {(message.contact_mobile_number, message.instance_id) for message in sandbox.messages}
+    assert messages == {("+447700900101", "phone-1"), ("+447700900102", "phone-2")}
+    assert len((data / "spring-report.csv").read_text().splitlines()) == 4
+
+
+class Seen(dict[str, Any]):
+    """Keeps the progress that a broadcast pushes, and the names of its metrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics: list[str] = []
+
+    def push(self, progress: dict[str, Any]) -> None:
+        self.update(progress)
+
+    def measure(self, name: str, value: float) -> None:
+        self.metrics.append(name)
+
+
+def test_the_page_of_campaigns_names_what_can_be_watched() -> None:
+    page, seen = PAGES["docs/campaign.md"], Seen()
+    tally = Tally(1, VirtualClock())
+    Progress(tally, Hours(None, None), lambda now: now, seen).update()
+    (table,) = re.findall(r"XCom `progress` has these keys:\n\n(.*?)\n\n", page, re.DOTALL)
+    named = [key for cell in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(.*?)`", cell)]
+    assert list(seen) == named
+    (line,) = re.findall(r"^\| metrics \| (.*)$", page, re.MULTILINE)
+    assert [name.rpartition(".")[2] for name in re.findall(r"`(.*?)`", line) if "." in name] == seen.metrics
+
+
+def test_the_campaign_takes_as_long_as_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    page = PAGES["docs/campaign.md"]
+    zone = ZoneInfo("Europe/Berlin")
+    begin = datetime(2026, 11, 30, 9, tzinfo=zone)
+    assert f"from {begin:%A %Y-%m-%d at %H:%M}" in page
+    recipients, phones, pace = 40_000, 2, 10.0
+    done = begin
+    for between, on, most in ((None, None, None), (HOURS, None, None), (HOURS, None, 2000), (HOURS, DAYS, 2000)):
+        hours = Hours(between, on, zone)
+        done = estimate.done_at(begin, recipients // phones, pace, hours, most) or begin
+        limit = "none" if most is None else most
+        assert f"| {hours.in_words or 'at any time'} | {limit} | {done.astimezone(zone):%A %Y-%m-%d at %H:%M} |" in page
+    # The last of these is the example.
+    waited = done - begin - timedelta(minutes=recipients / phones / pace)
+    in_words = f"{waited.days} days and {waited.seconds // 3600} hours"
+    assert f"of its ten days, the campaign above waits {in_words}." in page
+    tally = Tally(recipients, VirtualClock(begin=begin))
+    with caplog.at_level("INFO"):
+        Progress(tally, hours, lambda now: done, None).log_start(
+            before=0, messages_per_minute=pace, max_workers=1, devices=phones
+        )
+    assert f"```text\n{caplog.messages[-1]}\n```" in page
 
 
 def test_the_first_message_arrives(tmp_path: Path) -> None:

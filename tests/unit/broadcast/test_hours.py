@@ -84,7 +84,7 @@ def test_the_day_of_a_cap_is_that_of_the_zone() -> None:
         (("09:00", "25:00"), None, "not '25:00'"),
         (("09:00",), None, "send_between must be two times"),
         ("09:00-20:00", None, "send_between must be two times"),
-        (("09:00", "09:00"), None, "differ"),
+        (("09:00", "09:00"), None, "send_between must begin and end at different times"),
         ((9, 20), None, "not 9"),
         (None, {"mon", "mo"}, "send_on must be days"),
         (None, set(), "send_on must be days"),
