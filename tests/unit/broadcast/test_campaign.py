@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from airflow_provider_wassly.broadcast import recipients as recipients_module
+from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast.devices import Wait
 from airflow_provider_wassly.broadcast.hours import Hours
 from airflow_provider_wassly.broadcast.pace import Pace
@@ -32,7 +34,8 @@ BERLIN = ZoneInfo("Europe/Berlin")
 HOURS = Hours(("09:00", "20:00"), ["mon", "tue", "wed", "thu", "fri", "sat"], BERLIN)
 DEVICES = ("a", "b")
 PER_MINUTE = 2.0
-PER_DAY = 800
+#: Both send for a week.
+FULL, SMALL = (10_000, 800), (2_500, 200)
 
 
 class Sent(NamedTuple):
@@ -119,9 +122,12 @@ class Week:
     :param begin: when it begins.
     :param rows: the list.
     :param leaves_slot: whether it is deferred during waits.
+    :param most: how many messages may leave from each device on a day.
     """
 
-    def __init__(self, begin: datetime, rows: list[dict[str, Any]], *, leaves_slot: bool) -> None:
+    def __init__(
+        self, begin: datetime, rows: list[dict[str, Any]], *, leaves_slot: bool, most: int | None = None
+    ) -> None:
         self.clock = VirtualClock(begin=begin)
         self.rows = rows
         self.leaves_slot = leaves_slot
@@ -134,7 +140,7 @@ class Week:
         self.lost_sight_of = 0
         self.limits: dict[str, Any] = {
             "hours": HOURS,
-            "max_per_day": PER_DAY,
+            "max_per_day": most,
             "waits_for_devices": True,
             "wait_timeout": timedelta(days=30),
             "leaves_slot": leaves_slot,
@@ -192,11 +198,16 @@ def at(day: int, hour: int, minute: int = 0, month: int = 10) -> datetime:
     return datetime(2026, month, day, hour, minute, tzinfo=BERLIN)
 
 
-@pytest.mark.parametrize("leaves_slot", [False, True], ids=["in place", "deferred"])
-def test_a_campaign_of_a_week_keeps_all_its_rules(leaves_slot: bool) -> None:
+@pytest.mark.parametrize(("leaves_slot", "size"), [(False, SMALL), (True, FULL)], ids=["in place", "deferred"])
+def test_a_campaign_of_a_week_keeps_all_its_rules(
+    leaves_slot: bool, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (recipients_module, record_module):
+        monkeypatch.setattr(module, "CHUNK", 200)
+    total, most = size
     # The clocks change on the 25th.
-    rows = [{NUMBER: f"+4477{place:08}"} for place in range(10_000)]
-    week = Week(at(20, 7), rows, leaves_slot=leaves_slot)
+    rows = [{NUMBER: f"+4477{place:08}"} for place in range(total)]
+    week = Week(at(20, 7), rows, leaves_slot=leaves_slot, most=most)
     week.offline = {"b": [(at(21, 10), at(21, 16, 30)), (at(26, 18), at(27, 11))]}
     week.holds = [at(22, 12)]
     week.kills = [at(20, 15), at(23, 9, 30), at(26, 18, 30)]
@@ -204,13 +215,15 @@ def test_a_campaign_of_a_week_keeps_all_its_rules(leaves_slot: bool) -> None:
 
     outcomes = Counter(broadcast.outcomes())
     assert outcomes["unknown"] <= 2 * 2 * 3
-    assert outcomes["accepted"] + outcomes["unknown"] == 10_000
+    assert outcomes["accepted"] + outcomes["unknown"] == total
     assert broadcast.run.stopped_by is None
-    assert outcomes["accepted"] <= len(week.sent) + week.lost_sight_of <= 10_000
-    assert_kept(week)
+    assert outcomes["accepted"] <= len(week.sent) + week.lost_sight_of <= total
+    assert week.sent[-1].at - week.sent[0].at > timedelta(days=6)
+    assert week.kills == week.holds == []
+    assert_kept(week, most)
 
 
-def assert_kept(week: Week) -> None:
+def assert_kept(week: Week, most: int) -> None:
     """Check each message against the rules."""
     places = {row[NUMBER]: place for place, row in enumerate(week.rows)}
     numbers = [sent.number for sent in week.sent]
@@ -229,7 +242,7 @@ def assert_kept(week: Week) -> None:
         if device in last:
             assert moment - last[device] > timedelta(seconds=60 / PER_MINUTE * 0.5 - 2)
         last[device] = moment
-    assert max(by_day.values()) == PER_DAY
+    assert max(by_day.values()) == most
 
 
 @pytest.mark.parametrize("leaves_slot", [False, True], ids=["in place", "deferred"])
