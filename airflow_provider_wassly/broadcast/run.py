@@ -517,11 +517,13 @@ class BroadcastRun:
 
     def _wait_of(self, device: SendingDevice[_Place], now: datetime) -> Wait | None:
         """Return what a device waits for, ``None`` if it can send."""
+        if device.wait is not None and device.wait.until is not None and now < device.wait.until:
+            return device.wait
         hours, most = self._limits.hours, self._limits.max_per_day
         if self._held_until is not None and now < self._held_until:
             return Wait("Wassly asked for it (Retry-After)", hours.opens_at(self._held_until), error=self._held_by)
         if not hours.is_open(now):
-            return Wait(f"messages may only leave {hours.in_words}", hours.opens_at(now))
+            return Wait(f"it is outside the sending hours ({hours.in_words})", hours.opens_at(now))
         if most is not None and self._record.sent_on(hours.day_of(now), device.instance_id) >= most:
             return Wait(f"max_per_day ({most}) is reached", hours.opens_at(hours.next_day(now)))
         if device.disconnection is not None:
@@ -621,7 +623,7 @@ class BroadcastRun:
         return min(_IDLE, *(seconds.total_seconds() for seconds in (left, ahead) if seconds is not None))
 
     def _waited_too_long(self, wait: Wait) -> WasslyError:
-        reason = f"wait_timeout ({self._limits.wait_timeout}) does not allow to wait any longer"
+        reason = f"wait_timeout ({self._limits.wait_timeout}) allows no longer wait"
         if wait.error is None:
             return WasslyBroadcastIncomplete(f"{wait.reason}; {reason}", may_pass=True)
         wait.error.message += f"; {reason}"

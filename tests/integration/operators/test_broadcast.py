@@ -82,7 +82,12 @@ def read(report: Path) -> list[dict[str, str]]:
 
 def a_task(state: Kept | None = None, listeners: list[Callable[[Any, bool], None]] | None = None) -> Task:
     return Task(
-        WasslyBroadcastOperator, state, listeners, message="Hello {{ recipient.name }}", messages_per_minute=None
+        WasslyBroadcastOperator,
+        state,
+        listeners,
+        message="Hello {{ recipient.name }}",
+        messages_per_minute=None,
+        on_device_disconnected="fail",  # tests do not wait
     )
 
 

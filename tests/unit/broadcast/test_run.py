@@ -960,7 +960,7 @@ def test_a_wait_that_is_too_long_is_left_to_the_retries_of_the_task() -> None:
     assert len(world.calls) == 1
     assert isinstance(broadcast.run.stopped_by, WasslyRateLimited)
     assert broadcast.run.stopped_by.may_pass
-    assert str(broadcast.run.stopped_by).endswith("wait_timeout (0:59:00) does not allow to wait any longer")
+    assert str(broadcast.run.stopped_by).endswith("wait_timeout (0:59:00) allows no longer wait")
     assert broadcast.outcomes() == ["not_sent"] * 20
 
 

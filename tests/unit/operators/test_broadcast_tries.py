@@ -545,7 +545,7 @@ def test_a_closed_window_is_waited_for_in_place(task: Task, service: Service, lo
     ended = task.run(recipients=people(2), **NIGHT)
     assert ended.counts == {"accepted": 2}
     assert service.clock.now().hour == 9
-    assert "Waiting until today at 09:00, because messages may only leave 09:00–20:00" in log.text
+    assert "Waiting until today at 09:00, because it is outside the sending hours (09:00–20:00)" in log.text
 
 
 def test_a_task_that_waits_gives_up_its_slot_and_resumes_in_the_same_try(
@@ -558,7 +558,7 @@ def test_a_task_that_waits_gives_up_its_slot_and_resumes_in_the_same_try(
         "messages_per_minute": 1,
         **NIGHT,
     }
-    assert task.run(**arguments).pushed["progress"]["waiting_for"] == "messages may only leave 09:00–20:00"
+    assert task.run(**arguments).pushed["progress"]["waiting_for"] == "it is outside the sending hours (09:00–20:00)"
     assert service.delivered == []
     trigger = task.deferral.trigger
     assert type(trigger).__name__ == "TimeTrigger"
@@ -590,8 +590,8 @@ def test_all_waits_together_are_bounded(task: Task, service: Service, log: Log) 
     assert accepted == pytest.approx(660, abs=1)
     assert ended.counts == {"accepted": accepted, "not_sent": 900 - accepted}
     assert str(ended.error).startswith(
-        f"Broadcast incomplete: {accepted} of 900 accepted, {900 - accepted} not sent: messages may only leave "
-        "09:00–20:00; wait_timeout (20:00:00) does not allow to wait any longer"
+        f"Broadcast incomplete: {accepted} of 900 accepted, {900 - accepted} not sent: it is outside the sending "
+        "hours (09:00–20:00); wait_timeout (20:00:00) allows no longer wait"
     )
     assert not isinstance(ended.error, FAIL)
     assert task.run(**arguments).counts == {"accepted": 900}
