@@ -61,8 +61,8 @@ def identity(context: Any) -> tuple[str | None, str | None]:
     return None if instance is None else str(instance), None
 
 
-def is_resumed(ti: Any) -> bool:
-    """Return whether Airflow 2 resumes the task instance after a deferral. Airflow 3 tells by the id, which stays."""
+def resumes(ti: Any) -> bool:
+    """Return whether the task instance was deferred and resumes (Airflow 2). It keeps its try number meanwhile."""
     return getattr(ti, "next_method", None) is not None
 
 

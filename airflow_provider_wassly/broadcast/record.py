@@ -111,6 +111,11 @@ class Chunk:
         return found is None or found == self.digest
 
     @property
+    def changed_outcomes(self) -> set[str]:
+        """What is known about the rows that changed."""
+        return {self[index] for index in self.changes}
+
+    @property
     def digest(self) -> int:
         """A 16-bit checksum of the settled rows."""
         if self._found is not None:
@@ -203,6 +208,7 @@ class BroadcastRecord:
                     # Before anything else, because a head with the journal of another record is unreadable for good.
                     self._delete(_HEAD)
                     head = None
+                    self._sent = {} if owner == "other" else self._sent_before()
                 else:
                     self._token = head["token"]
                     self._begun = head.get("begun", 0)
@@ -214,11 +220,22 @@ class BroadcastRecord:
             # Only now, when no other process writes to it any more.
             if head is not None and head["version"] > 1:
                 self._journal = self._read_journal()
-                self._sent = {name: (day, number) for name, (day, number) in self._journal.get("sent", {}).items()}
+                self._sent = _sent_in(self._journal)
         except WasslyRecordError as error:
             self._failure = error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             self._failure = _not_understood(error)
+
+    def _sent_before(self) -> dict[str, tuple[str, int]]:
+        """Return the messages of the day from a record that is dropped: they left all the same."""
+        journal = self._get(_JOURNAL)
+        try:
+            if journal is not None:
+                _check_journal(journal, journal["token"])
+                return _sent_in(journal)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            log.debug("Could not read the journal of a dropped record: %s", error)
+        return {}
 
     def _move_here(self, earlier_store: Callable[[str], Store | None]) -> dict[str, Any] | None:
         """Move a record to where this version keeps it, and return its head."""
@@ -351,6 +368,9 @@ class BroadcastRecord:
         if begun > self._begun or sum(len(chunk.changes) for chunk in changed.values()) > _JOURNAL_SIZE:
             # A chunk in between may have no row that was sent to. It is written all the same, because it is counted.
             counted = {number: self._chunks.get(number, Chunk()) for number in range(self._begun, begun)}
+            if self._sent or _announces_too_early(changed):
+                # First all in one value. It also counts the messages of the day, before they leave.
+                self._write_journal()
             # In the order of the list, so that outcomes are written before new announcements.
             for number, chunk in sorted({**counted, **changed}.items()):
                 self._set(_name(number), self._chunk_value(chunk))
@@ -360,9 +380,6 @@ class BroadcastRecord:
                 self._write_head()
             for chunk in changed.values():
                 chunk.changes.clear()
-            if self._sent:
-                # The journal counts them, and must be written before they leave.
-                self._write_journal()
         else:
             self._write_journal()
         for chunk in changed.values():
@@ -391,6 +408,11 @@ class BroadcastRecord:
         if self._failure is not None or not self._has_looked:
             return False
         return not (self.is_resumed or self._begun or any(chunk.changes for chunk in self._chunks.values()))
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether values are kept, and none is of this attempt or an earlier one."""
+        return self._failure is None and not self.is_resumed and self._store(_HEAD) is not None
 
     @property
     def _is_shared(self) -> bool:
@@ -431,7 +453,8 @@ class BroadcastRecord:
                     None if digest is None else int(digest, 16),
                 )
                 if number >= self._begun:
-                    chunk.changes.update(range(len(outcomes)))  # it must be written again before the head can count it
+                    # It must be written again before the head can count it.
+                    chunk.changes.update(index for index, outcome in enumerate(outcomes) if outcome != OPEN)
                 written = value.get("written", 0)
             journal = self._journal
             if journal is not None and journal["written"] > written and (text := journal["changes"].get(str(number))):
@@ -544,6 +567,13 @@ def _device(instance_id: str) -> str:
     return hashlib.sha256(instance_id.encode()).hexdigest()[:8]
 
 
+def _announces_too_early(changed: Mapping[int, Chunk]) -> bool:
+    """Tell whether a chunk announces messages before a later one notes outcomes, as with several devices."""
+    announcing = [number for number, chunk in changed.items() if ANNOUNCED in chunk.changed_outcomes]
+    noting = [number for number, chunk in changed.items() if chunk.changed_outcomes - {ANNOUNCED}]
+    return bool(announcing and noting) and min(announcing) < max(noting)
+
+
 def _changes_in(text: str) -> Iterable[tuple[int, str, str]]:
     for change in filter(None, text.split(",")):
         if (found := _CHANGE.fullmatch(change)) is None or int(found[1]) >= CHUNK:
@@ -573,6 +603,10 @@ def _check_journal(journal: dict[str, Any], token: str) -> None:
     for number, changes in journal["changes"].items():
         if not isinstance(changes, str) or not number.isdecimal():
             raise TypeError("the journal has changes of the wrong type")
+
+
+def _sent_in(journal: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    return {name: (day, number) for name, (day, number) in journal.get("sent", {}).items()}
 
 
 def _list_changed(reason: str) -> WasslyListChanged:

@@ -180,6 +180,8 @@ class BroadcastRun:
     :param listener: takes progress and metrics.
     :param waited: how long this attempt has waited before.
     :param exclusions: the numbers that are never sent to, already read; by default none.
+    :param left_unknown: the positions of the rows that this attempt has left unknown before; it does not send to them
+        again.
     """
 
     def __init__(
@@ -197,6 +199,7 @@ class BroadcastRun:
         listener: Listener | None = None,
         waited: timedelta = timedelta(0),
         exclusions: Exclusions | None = None,
+        left_unknown: Iterable[int] = (),
     ) -> None:
         self._hook = hook
         self._clock = hook.get_conn().clock
@@ -231,6 +234,8 @@ class BroadcastRun:
         self._killed_at: float | None = None
         self.tally = Tally(survey.total, self._clock)
         self._progress = Progress(self.tally, limits.hours, self._done_at, listener)
+        #: The rows that this attempt left unknown, if others that are unknown get the message again.
+        self.left_unknown = set(left_unknown)
         #: Why it stopped early, ``None`` if it did not.
         self.stopped_by: WasslyError | None = None
         #: What it waits for, if the wait is worth giving up the worker slot.
@@ -352,7 +357,7 @@ class BroadcastRun:
             if known in (ACCEPTED, ANNOUNCED, UNKNOWN):
                 before += 1
                 self._sent_numbers.add_row(row)
-            device.left += self._needs_message(known)
+            device.left += self._needs_message(row, known)
         return before
 
     def _add_device(self, name: str, left: int) -> SendingDevice[_Place]:
@@ -367,8 +372,12 @@ class BroadcastRun:
         self._devices[name] = device
         return device
 
-    def _needs_message(self, known: str) -> bool:
-        return known in (OPEN, FAILED_FOR_NOW) or (known in (ANNOUNCED, UNKNOWN) and self._limits.repeats_unknown)
+    def _needs_message(self, row: Row, known: str) -> bool:
+        return known in (OPEN, FAILED_FOR_NOW) or (known in (ANNOUNCED, UNKNOWN) and self._repeats(row))
+
+    def _repeats(self, row: Row) -> bool:
+        """Tell whether a row whose outcome is unknown gets the message again."""
+        return self._limits.repeats_unknown and row.position not in self.left_unknown
 
     def _rows(self) -> Iterator[tuple[Row, Chunk, int, str]]:
         """Yield every row with what is known about it."""
@@ -412,7 +421,7 @@ class BroadcastRun:
                 continue
             if place.was_unknown:
                 place.note(UNKNOWN)
-                if not self._limits.repeats_unknown:
+                if not self._repeats(place.row):
                     reason = "an earlier attempt left it unknown; see its log"
                     if known == ANNOUNCED:
                         reason = "an earlier attempt was killed before the answer was recorded"
@@ -610,6 +619,8 @@ class BroadcastRun:
         now = self._clock.now()
         if self._waits_since is None:
             self._waits_since = now
+            # It can be killed at any time in a long wait.
+            self._record.write()
         self._progress.tell_wait(wait)
         left = self._limits.wait_timeout - self.waited
         ahead = None if wait.until is None else wait.until - now
@@ -813,7 +824,9 @@ class BroadcastRun:
         if place.was_unknown and outcome in ("failed", "invalid", "excluded", "not_sent"):
             outcome, reason = "unknown", f"an earlier attempt left it unknown; this attempt: {reason or 'not sent'}"
         self.tally.outcomes[outcome] += 1
-        place.device.left -= self._needs_message(place.known)
+        place.device.left -= self._needs_message(place.row, place.known)
+        if outcome == "unknown" and self._limits.repeats_unknown:
+            self.left_unknown.add(place.row.position)
         for output in self._outputs:
             output.add(Line(place.row, outcome, conversation_id, reason))
         if outcome in ("failed", "invalid", "unknown"):

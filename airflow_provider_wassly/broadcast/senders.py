@@ -60,10 +60,10 @@ class Job(SendObserver, Generic[T]):
     outcome: SendReceipt | WasslyError | NotSent | None = field(default=None, init=False)
 
     def departing(self) -> None:
-        """Let the message leave, unless the sending was stopped."""
-        if self.senders.refuses:
-            raise NotSent
+        """Let the message leave, unless the sending was stopped, or the upload took until its time was over."""
         self.departed_at = self.senders.clock.monotonic()
+        if self.senders.refuses or self.departed_at >= self.leaves_before:
+            raise NotSent
         # In this order, no lock is needed that an interruption could leave locked: either this thread sees the stop, or
         # the stop sees that this message has left.
         super().departing()

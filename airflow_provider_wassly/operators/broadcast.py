@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from datetime import timezone as timezones
 from functools import cached_property, partial
@@ -285,7 +286,13 @@ class WasslyBroadcastOperator(WasslyTask):
         return self._attempt(context)
 
     def resume(
-        self, context: bases.Context, event: Any = None, *, waited: float = 0.0, since: str | None = None
+        self,
+        context: bases.Context,
+        event: Any = None,
+        *,
+        waited: float = 0.0,
+        since: str | None = None,
+        left_unknown: Sequence[int] = (),
     ) -> dict[str, Any]:
         """
         Resume after a wait without a worker slot, in the same attempt.
@@ -293,15 +300,15 @@ class WasslyBroadcastOperator(WasslyTask):
         :param event: the trigger's event.
         :param waited: how many seconds the attempt had waited before this wait.
         :param since: when this wait began, in ISO 8601 format.
+        :param left_unknown: the positions of the rows that this attempt has left unknown.
         """
         # "airflow dags test" leaves these out. Then each wait may take the whole time.
-        began = None if since is None else datetime.fromisoformat(since)
-        last = timedelta(0) if began is None else max(timedelta(0), datetime.now(timezones.utc) - began)
         if isinstance(event, dict) and event.get("message"):
             self.log.info("Resuming: %s", event["message"])
-        return self._attempt(context, timedelta(seconds=waited) + last)
+        began = None if since is None else datetime.fromisoformat(since)
+        return self._attempt(context, _Before(timedelta(seconds=waited), began, tuple(left_unknown)))
 
-    def _attempt(self, context: bases.Context, waited: timedelta = timedelta(0)) -> dict[str, Any]:
+    def _attempt(self, context: bases.Context, before: _Before | None = None) -> dict[str, Any]:
         from airflow_provider_wassly.broadcast.outputs import Outputs
         from airflow_provider_wassly.client import WasslyError
         from airflow_provider_wassly.records.stores import when_it_ends
@@ -313,7 +320,9 @@ class WasslyBroadcastOperator(WasslyTask):
         when_it_ends(context, lambda succeeded: record.remove() if succeeded or record.knows_nothing else None)
         outputs = Outputs(self.attachment_conn_id)
         try:
-            run = self._send(context, record, outputs, waited)
+            if before is not None and record.is_missing:
+                raise _record_is_missing()
+            run = self._send(context, record, outputs, before or _Before())
             if run.waits_for is None:
                 return self._end(context, record, run, outputs)
             # The report shows how far the task is while it waits.
@@ -323,14 +332,14 @@ class WasslyBroadcastOperator(WasslyTask):
             fail(error)
         finally:
             outputs.close()
-        self._defer(run.waits_for, run.waited)
+        self._defer(run.waits_for, run.waited, run.left_unknown)
 
-    def _defer(self, wait: Wait, waited: timedelta) -> NoReturn:
+    def _defer(self, wait: Wait, waited: timedelta, left_unknown: Collection[int]) -> NoReturn:
         """Give up the worker slot until a wait is over. Everything is recorded by now, and nothing is in flight."""
         from airflow_provider_wassly.triggers.device import DeviceTrigger
         from airflow_provider_wassly.triggers.time import TimeTrigger
 
-        now = datetime.now(timezones.utc)
+        now = self.hook.get_conn().clock.now()
         deadline = now + self.wait_timeout - waited
         if wait.until is not None:
             deadline = min(deadline, wait.until)
@@ -343,7 +352,11 @@ class WasslyBroadcastOperator(WasslyTask):
         self.defer(
             trigger=trigger,
             method_name="resume",
-            kwargs={"waited": waited.total_seconds(), "since": now.isoformat()},
+            kwargs={
+                "waited": waited.total_seconds(),
+                "since": now.isoformat(),
+                "left_unknown": sorted(left_unknown),
+            },
             timeout=max(deadline - now, timedelta(0)) + _WAIT_GRACE,
         )
         raise AssertionError("defer always raises")
@@ -355,14 +368,12 @@ class WasslyBroadcastOperator(WasslyTask):
         if self._run is not None:
             self._run.kill()
 
-    def _send(
-        self, context: bases.Context, record: BroadcastRecord, outputs: Outputs, waited: timedelta
-    ) -> BroadcastRun:
+    def _send(self, context: bases.Context, record: BroadcastRecord, outputs: Outputs, before: _Before) -> BroadcastRun:
         """Set up the broadcast and run it to its end."""
         from airflow_provider_wassly.client import WasslyError
 
         try:
-            run = self._run = self._set_up(context, record, outputs, waited)
+            run = self._run = self._set_up(context, record, outputs, before)
             if self._stopping:
                 run.kill()
             self._log_if_cleared(record)
@@ -384,7 +395,7 @@ class WasslyBroadcastOperator(WasslyTask):
             raise
 
     def _set_up(
-        self, context: bases.Context, record: BroadcastRecord, outputs: Outputs, waited: timedelta
+        self, context: bases.Context, record: BroadcastRecord, outputs: Outputs, before: _Before
     ) -> BroadcastRun:
         """Check everything that can be checked before the first message, and return the run that sends."""
         from airflow_provider_wassly.broadcast.hours import Hours
@@ -409,6 +420,9 @@ class WasslyBroadcastOperator(WasslyTask):
         if self.validate_first and not record.is_resumed:
             renderer.check_all(recipients, exclusions)
         clock = self.hook.get_conn().clock
+        waited = before.waited
+        if before.since is not None:
+            waited += max(timedelta(0), clock.now() - before.since)
         record.begin(clock)
         recorded_quota = None if self.reserve_conversations is None else self._recorded_quota()
         run = BroadcastRun(
@@ -434,6 +448,7 @@ class WasslyBroadcastOperator(WasslyTask):
             listener=ProgressListener(context, self.hook, pushes=self.do_xcom_push),
             waited=waited,
             exclusions=exclusions,
+            left_unknown=before.left_unknown,
         )
         run.tally.remaining_conversations = recorded_quota
         return run
@@ -576,6 +591,26 @@ class WasslyBroadcastOperator(WasslyTask):
 
         map_index = getattr(context.get("ti"), "map_index", None)
         return location if location is None or map_index is None or map_index < 0 else indexed(location, map_index)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What the process before a wait leaves to the next one of the same attempt."""
+
+    waited: timedelta = timedelta(0)
+    since: datetime | None = None
+    left_unknown: tuple[int, ...] = ()
+
+
+def _record_is_missing() -> WasslyError:
+    """Return the error for a wait that ends twice: what the first process did, the second one cannot know."""
+    from airflow_provider_wassly.records.send_record import WasslyRecordUnreadable
+
+    return WasslyRecordUnreadable(
+        "the send record of this attempt is gone, so nothing shows who was sent to: another process has already "
+        "resumed it and succeeded, or somebody has deleted the record. Clearing the task sends to everyone again",
+        may_pass=False,
+    )
 
 
 def _check_hours(send_between: Any, send_on: Any, timezone: Any) -> None:

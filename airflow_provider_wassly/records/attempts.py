@@ -23,7 +23,8 @@ class Attempt:
     :param chain: ``max_tries``: retries do not change it, clearing almost always does.
     :param try_number: the try number.
     :param retries: the task's current retries. A record does not hold them.
-    :param is_resumed: whether Airflow resumes the attempt after a deferral. A record does not hold it.
+    :param resumes: whether this try was deferred and resumes, on Airflow 2, where it has no id. A record does not hold
+        that.
     """
 
     instance: str | None
@@ -31,7 +32,7 @@ class Attempt:
     chain: int
     try_number: int
     retries: int | None = None
-    is_resumed: bool = False
+    resumes: bool = False
 
     @classmethod
     def of(cls, context: Any) -> Attempt:
@@ -41,21 +42,21 @@ class Attempt:
             return cls(None, None, 0, 0)
         instance, run = tasks.identity(context)
         retries = getattr(getattr(ti, "task", None), "retries", None)
-        return cls(instance, run, ti.max_tries, ti.try_number, retries, tasks.is_resumed(ti))
+        return cls(instance, run, ti.max_tries, ti.try_number, retries, tasks.resumes(ti))
 
     def as_values(self) -> dict[str, Any]:
         """Return the values that a record keeps."""
         values = asdict(self)
-        del values["retries"], values["is_resumed"]
+        del values["retries"], values["resumes"]
         return values
 
     def owner_of(self, record: Mapping[str, Any]) -> Literal["mine", "earlier", "cleared", "other", "unclear"]:
         """
         Tell which attempt wrote a record that existed when this attempt began.
 
-        :return: ``mine``: this try, which Airflow runs again; ``earlier``: an earlier try of the same chain;
-            ``cleared``: a try from before the task was cleared; ``other``: a deleted task instance of the same name;
-            ``unclear``: the first version of this package wrote it, and it may be mine or not.
+        :return: ``mine``: this try, which resumes or which Airflow runs again; ``earlier``: an earlier try of the same
+            chain; ``cleared``: a try from before the task was cleared; ``other``: a deleted task instance of the same
+            name; ``unclear``: the first version of this package wrote it, and it may be mine or not.
         """
         instance, run = record.get("instance"), record.get("run")
         if self.instance is not None and instance == self.instance:
@@ -64,8 +65,7 @@ class Attempt:
             return "other"
         if record["try_number"] < self.try_number:
             return "earlier" if record["chain"] == self.chain else "cleared"
-        if self.is_resumed and record["try_number"] == self.try_number and record["chain"] == self.chain:
-            # A task instance that was deleted and created again has nothing to resume.
+        if self.resumes and record["try_number"] == self.try_number:
             return "mine"
         if instance is None and record["try_number"] == self.try_number and versions.RUNS_TRIES_AGAIN:
             return "unclear"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -157,6 +157,7 @@ class Broadcast:
         limits: Mapping[str, Any] | None = None,
         instance_ids: Sequence[str] = ("",),
         waited: timedelta = timedelta(0),
+        left_unknown: Iterable[int] = (),
         message_to: Callable[[Row, str | None], OutgoingMessage] = hello_to,
         repeats_numbers: bool = False,
         exclude: Any = None,
@@ -184,6 +185,7 @@ class Broadcast:
             instance_ids=instance_ids,
             waited=waited,
             exclusions=exclusions,
+            left_unknown=left_unknown,
         )
 
     def go(self, seconds_after_kill: float = 10.0) -> Broadcast:

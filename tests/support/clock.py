@@ -39,6 +39,7 @@ class VirtualClock(Clock):
         self._time = 1000.0
         self._midnight = datetime(2026, 11, 24, tzinfo=timezone.utc)
         if begin is not None:
+            # In UTC, because in other zones a sum is the time on the wall, which can leave out an hour.
             self._midnight = begin.astimezone(timezone.utc) - timedelta(seconds=self._time)
         self._main = getcurrent()
         #: The waiting threads, what each waits for, and its deadline.

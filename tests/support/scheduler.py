@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -17,10 +18,12 @@ class Process:
 
     :param attempt: the function to run.
     :param instance: the task instance's id.
+    :param begin: the time of day at which it starts. Default: the one of the virtual clock.
     """
 
-    def __init__(self, attempt: Callable[[], Any], instance: str) -> None:
+    def __init__(self, attempt: Callable[[], Any], instance: str, begin: datetime | None = None) -> None:
         self.instance = instance
+        self._begin = begin
         self.chain: Any = None
         #: How often the task had been cleared when the attempt began.
         self.clears = 0
@@ -43,11 +46,16 @@ class Process:
         #: How many calls it had made when it was killed or given up.
         self.lost_after: int | None = None
         self.listeners: list[Callable[[Any, bool], None]] = []
+        #: The deferral after which it resumes, and the one with which it ended.
+        self.resumes: Any = None
+        self.deferral: Any = None
+        #: What a daily limit counts for.
+        self.records = 0
 
         Process.unfinished.append(self)
 
     def _live(self) -> None:
-        self.clock = VirtualClock(0)
+        self.clock = VirtualClock(0, self._begin)
         self.ended = self._attempt()
         self.is_over = True
         Process.unfinished.remove(self)
@@ -132,6 +140,9 @@ class TaskInstance:
     def clear(self) -> None:
         self.max_tries = self.try_number + self.retries
         self.state = "scheduled"
+
+    def defer(self) -> None:
+        self.state = "deferred"
 
     def make_again(self, whole_run: bool) -> None:
         """Delete it and create one with the same names."""

@@ -3,8 +3,11 @@ Airflow's scheduler as the adversary: whatever it does with a task, nobody gets 
 
 Attempts run in steps. Between any two steps, Airflow kills them, gives them up although they live, runs them again,
 retries, clears or recreates them under the same names; writes fail before or after they take effect; retries, list,
-recipient and text change. One thing is left out: no other process runs between checking who else has written and the
-write, or the departure, that follows. Airflow has no atomic operation that could prevent that.
+recipient and text change. A campaign also waits, for hours, daily limits and devices, and gives up its worker slot
+meanwhile: then its trigger fires, also twice, or it times out, is marked as failed, or is cleared.
+
+One thing is left out: no other process runs between checking who else has written and the write, or the departure, that
+follows. Airflow has no atomic operation that could prevent that.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -31,7 +35,14 @@ from airflow_provider_wassly.airflow_compat import exceptions, metrics, tasks, v
 from airflow_provider_wassly.broadcast import recipients as recipients_module
 from airflow_provider_wassly.broadcast import record as record_module
 from airflow_provider_wassly.broadcast.record import BroadcastRecord
-from airflow_provider_wassly.client import OutgoingMessage, WasslyError
+from airflow_provider_wassly.client import (
+    Device,
+    OutgoingMessage,
+    SendObserver,
+    SendReceipt,
+    WasslyDeviceDisconnected,
+    WasslyError,
+)
 from airflow_provider_wassly.hooks.wassly import WasslyHook
 from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from airflow_provider_wassly.operators.send_message import WasslySendMessageOperator
@@ -47,6 +58,7 @@ except ImportError:  # Airflow 2.11
     from airflow.models.dag import DAG  # type: ignore[no-redef]
 
 FAIL = type(exceptions.fail_exception(""))
+TaskDeferred = versions.first_of("TaskDeferred", "airflow.sdk.exceptions", "airflow.exceptions")
 EXAMPLES = int(os.environ.get("EXAMPLES", "5"))
 ALIKE = settings(
     max_examples=EXAMPLES,
@@ -70,6 +82,10 @@ failing: st.SearchStrategy[dict[int, bool]] = st.one_of(
 DOUBTFUL = {"accept, answer lost", "lose it, answer lost", "accept, then a bug", "a bug"}
 
 
+#: After these the message was accepted, or may have been.
+POSSIBLE = DOUBTFUL | {"accept", "accept after a new token"}
+
+
 #: Workers that send in parallel.
 WORKERS = 2
 
@@ -85,7 +101,30 @@ class Wassly(Service):
         super().__init__(process.clock)
         self._airflow = airflow
         self._process = process
-        self.on_event = lambda what: process.pause()
+        self.on_event = self._let_others_come_in_between
+        #: The messages that left, by the number of the call: from which device, when, and the outcome.
+        self.left: dict[int, tuple[str, datetime, str]] = {}
+        self._device = ""
+
+    def _let_others_come_in_between(self, what: str) -> None:
+        if what == "departed":
+            self.left[len(self.calls)] = self._device, self.clock.now(), self.met[-1]
+        self._process.pause()
+
+    def list_devices(self) -> list[Device]:
+        if not self._airflow.offline:
+            return super().list_devices()
+        self.event("devices")
+        return [
+            Device(None, None, "connected" if until <= self.clock.now() else "disconnected", None, name)
+            for name, until in self._airflow.offline.items()
+        ]
+
+    def send(self, message: OutgoingMessage, *, observer: SendObserver | None = None) -> SendReceipt:
+        if self.clock.now() < self._airflow.offline.get(message.instance_id, self.clock.now()):
+            raise WasslyDeviceDisconnected("disconnected", status=200)
+        self._device = message.instance_id
+        return super().send(message, observer=observer)
 
     def _accept(self, message: OutgoingMessage) -> int | None:
         self._airflow.accepted.append((self._process, message.contact_mobile_number))
@@ -119,6 +158,14 @@ class Airflow(RuleBasedStateMachine):
         self.loses_reports = False
         #: The answer of the task's retry policy when it fails (3.4).
         self.reschedules = False
+        #: The time of day for all processes.
+        self.now = datetime(2026, 11, 24, tzinfo=timezone.utc)
+        #: When each device that is disconnected is back.
+        self.offline: dict[str, datetime] = {}
+        #: What the task waits for without a worker slot.
+        self.deferral: Any = None
+        #: What a daily limit counts for.
+        self.records = 0
 
     # What Airflow does
 
@@ -181,6 +228,7 @@ class Airflow(RuleBasedStateMachine):
     def clear(self) -> None:
         if self.live is not None:
             self._lose()
+        self.deferral = None
         self.ti.clear()
         self.clears += 1
         if self.kind.clears_state:
@@ -193,7 +241,9 @@ class Airflow(RuleBasedStateMachine):
         if whole_run:
             self.states.values.clear()
         self.ti.make_again(whole_run)
+        self.deferral = None
         self.chain += 1
+        self.records += 1
         self.ti.begin(again=False)
         self._start([], {}, fails_early=True)
         assert self.live is not None
@@ -278,21 +328,22 @@ class Airflow(RuleBasedStateMachine):
         if what != "written" and process is not self.live and process.instance != self.ti.id:
             raise ConnectionError("404: no such task instance")
 
-    def _start(self, fates: list[str], writes: dict[int, bool], fails_early: bool) -> None:
+    def _start(self, fates: list[str], writes: dict[int, bool], fails_early: bool, deferral: Any = None) -> None:
         for kept in (self.variables, self.states):
             kept.writes.clear()
             kept.failing_writes = writes
         arguments = self.arguments()
-        process = Process(lambda: self._attempt(process, fates, fails_early), self.ti.id)
-        process.chain, process.clears = self.chain, self.clears
+        process = Process(lambda: self._attempt(process, fates, fails_early, deferral), self.ti.id, self.now)
+        process.chain, process.clears, process.records = self.chain, self.clears, self.records
         process.ti = dict(vars(self.ti))
         process.arguments = arguments
         process.failing = len(writes)
+        process.resumes = deferral
         process.step()
         self.live = process
         self.all.append(process)
 
-    def _attempt(self, process: Process, fates: list[str], fails_early: bool) -> Any:
+    def _attempt(self, process: Process, fates: list[str], fails_early: bool, deferral: Any) -> Any:
         process.wassly = Wassly(self, process)
         every = itertools.chain(fates, itertools.repeat("accept"))
         process.wassly.fates = {number(place): Fates(every) for place in range(100)}
@@ -306,6 +357,8 @@ class Airflow(RuleBasedStateMachine):
             max_tries=values["max_tries"], task=operator, xcom_push=lambda key, value: pushed.update({key: value}),
             id=process.instance if self.kind.has_instances else None,
         )  # fmt: skip
+        if not self.kind.has_instances:
+            ti.next_method = None if deferral is None else deferral.method_name
         context: Any = {"dag": dag, "task": operator, "ti": ti, "ds": "2026-11-24"}
         context["dag_run"] = SimpleNamespace(id=values["run"])
         if self.kind.keeps_state:
@@ -316,7 +369,13 @@ class Airflow(RuleBasedStateMachine):
             if fails_early:
                 raise ValueError("it fails in pre_execute")
             # As Airflow's task runner does, without a warning.
-            returned = inspect.unwrap(type(operator).execute)(operator, context)
+            if deferral is None:
+                returned = inspect.unwrap(type(operator).execute)(operator, context)
+            else:
+                # What is stored meanwhile is JSON.
+                returned = operator.resume(context, None, **json.loads(json.dumps(deferral.kwargs)))
+        except TaskDeferred as deferred:
+            process.deferral = deferred
         except Exception as error:
             failure = error
         process.pause()
@@ -334,7 +393,9 @@ class Airflow(RuleBasedStateMachine):
         self.listeners = process.listeners
         try:
             while not process.is_over and (steps > 0 or (process.is_in_one_piece and not stops_anywhere)):
+                process.clock.advance(max(0.0, (self.now - process.clock.now()).total_seconds()))
                 process.step()
+                self.now = max(self.now, process.clock.now())
                 self.check_copies()
                 steps -= 1
         finally:
@@ -346,6 +407,9 @@ class Airflow(RuleBasedStateMachine):
         returned, failure, pushed, ti = process.ended
         self.check(process, returned, failure, pushed)
         is_live = process is self.live
+        if process.deferral is not None:
+            self._defer(process)
+            return
         succeeded = failure is None and not (is_live and self.fails_after)
         is_noted = is_live and not self.loses_reports
         if not self.kind.has_instances and succeeded:
@@ -372,6 +436,17 @@ class Airflow(RuleBasedStateMachine):
         elif is_live and not is_noted:
             self._lose()
 
+    def _defer(self, process: Process) -> None:
+        if process is self.live and self.loses_reports:
+            self._lose()
+        elif process is self.live or not self.kind.has_instances:
+            # Airflow 2 also defers for one that it has given up, and kills the running one.
+            if process is not self.live and self.live is not None:
+                self._lose()
+            self.live = None
+            self.deferral = process.deferral
+            self.ti.defer()
+
     def _lose(self) -> None:
         """Airflow finds that a process no longer responds."""
         assert self.live is not None
@@ -393,19 +468,26 @@ class Airflow(RuleBasedStateMachine):
         if self.ti.state == "up_for_reschedule":
             self.ti.state = "failed"
         self.fails_after = self.loses_reports = False
-        for _ in range(12):
+        for _ in range(30):
             if self.ti.state == "success":
                 break
             if self.ti.is_over:
                 self.repair()
                 self.clear()
-            self.begin([], {})
+            self.continue_it()
             self._go_on(self.live, 10_000)
         assert self.ti.state == "success", f"it never ends: {self.all[-1].ended}"
         self.check_copies()
 
     def repair(self) -> None:
         pass
+
+    def let_the_trigger_fire(self, fates: list[str], writes: dict[int, bool]) -> None:
+        raise NotImplementedError
+
+    def continue_it(self) -> None:
+        """Begin the next try, or resume the one that waits."""
+        (self.let_the_trigger_fire if self.ti.state == "deferred" else self.begin)([], {})
 
 
 class Fates:
@@ -527,6 +609,7 @@ class Broadcasting(Airflow):
 
     def succeeded(self) -> None:
         self.chain += 1
+        self.records += 1
 
     def check(self, process: Process, returned: Any, error: BaseException | None, pushed: dict[str, Any]) -> None:
         summary = returned or pushed.get("return_value")
@@ -578,6 +661,97 @@ class Broadcasting(Airflow):
         *_, last = self.all
         if self.changed is not None and last.ended and "recipients: in rows" in str(last.ended[1]):
             self._swap_the_changed_row()
+
+
+class Campaigning(Broadcasting):
+    """A task that sends to a list from two devices, for two minutes of each day, and waits in between."""
+
+    HOURS = ("09:00", "09:02")
+    DEVICES = ("one", "two")
+    PER_DAY = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = datetime(2026, 11, 24, 8, 40, tzinfo=timezone.utc)
+        self.leaves_slot = True
+
+    def arguments(self) -> dict[str, Any]:
+        # Some rows in a block name a device, the others share both.
+        rows = [
+            {"contact_mobile_number": number(place), "instance_id": "two" if index < 2 else None}
+            for index, place in enumerate(self.places)
+        ]
+        return {
+            **super().arguments(),
+            "recipients": rows,
+            "messages_per_minute": 2,
+            "send_between": self.HOURS,
+            "timezone": "UTC",
+            "max_per_day": self.PER_DAY,
+            "instance_ids": list(self.DEVICES),
+            "deferrable": self.leaves_slot,
+        }
+
+    @rule(leaves_slot=st.booleans())
+    def edit_whether_it_leaves_its_slot(self, leaves_slot: bool) -> None:
+        self.leaves_slot = leaves_slot
+
+    @precondition(lambda self: self.live is not None and self.live.wassly is not None)
+    @rule()
+    def ask_it_to_wait(self) -> None:
+        assert self.live is not None
+        self.live.wassly.asks_to_wait.append(3600.0)
+
+    @rule(device=st.sampled_from(DEVICES), seconds=st.sampled_from([20, 200, 100_000]))
+    def disconnect(self, device: str, seconds: int) -> None:
+        self.offline = {
+            name: self.now + timedelta(seconds=seconds) if name == device else self.offline.get(name, self.now)
+            for name in self.DEVICES
+        }
+
+    @precondition(lambda self: self.ti.state == "deferred")
+    @rule(fates=st.lists(fates, max_size=6), writes=failing)
+    def let_the_trigger_fire(self, fates: list[str], writes: dict[int, bool]) -> None:
+        arguments = self.deferral.trigger.serialize()[1]
+        moment = datetime.fromisoformat(arguments.get("moment") or arguments["deadline"])
+        back = [self.offline.get(name, self.now) for name in arguments.get("instance_ids", ())]
+        self.now = max(self.now, min([moment, *back]))
+        deferral, self.deferral = self.deferral, None
+        self.ti.begin(again=True)
+        self._start(fates, writes, False, deferral)
+
+    @precondition(lambda self: self.ti.state == "deferred")
+    @rule()
+    def let_the_deferral_time_out(self) -> None:
+        deferral, self.deferral = self.deferral, None
+        self.ti.begin(again=True)
+        # It reads the record, then fails.
+        self._start([], {}, True, deferral)
+        self._go_on(self.live, 10_000)
+
+    @precondition(lambda self: self.ti.state == "deferred")
+    @rule()
+    def mark_it_failed_while_it_waits(self) -> None:
+        self.deferral = None
+        self.ti.state = "failed"
+
+    @precondition(lambda self: self.live and self.live.resumes and not self.kind.keeps_state and not self.others)
+    @rule(fates=st.lists(fates, max_size=3))
+    def handle_its_event_twice(self, fates: list[str]) -> None:
+        assert self.live is not None
+        self._let_it_look(self.live)
+        self.others.append(self.live)
+        self._start(fates, {}, False, self.live.resumes)
+
+    def check_copies(self) -> None:
+        super().check_copies()
+        begin, end = map(time.fromisoformat, self.HOURS)
+        possible: Counter[tuple[int, str, date]] = Counter()
+        for process in self.all:
+            for device, at, fate in process.wassly.left.values() if process.wassly is not None else ():
+                assert begin <= at.time() < end, f"a message left at {at}"
+                possible[process.records, device, at.date()] += fate in POSSIBLE
+        assert max(possible.values(), default=0) <= self.PER_DAY, possible
 
 
 @contextmanager
@@ -665,7 +839,7 @@ def quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("task", [Sending, Broadcasting])
+@pytest.mark.parametrize("task", [Sending, Broadcasting, Campaigning])
 def test_whatever_the_scheduler_does(wired: Callable[[type[Airflow]], None], task: type[Airflow], kind: str) -> None:
     machine = type(f"{task.__name__}On{kind}", (task,), {"kind": KINDS[kind]})
     wired(machine)
@@ -677,7 +851,7 @@ def test_whatever_the_scheduler_does(wired: Callable[[type[Airflow]], None], tas
 #: A failing write: its number, and whether it takes effect anyway.
 FAILING: list[dict[int, bool]] = [{}, *({place: effect} for place in range(5) for effect in (False, True))]
 #: The maximum number of steps in an attempt.
-STEPS = {Sending: 14, Broadcasting: 90}
+STEPS = {Sending: 14, Broadcasting: 90, Campaigning: 90}
 TO_THE_END = 10_000
 #: The outcomes of an attempt's messages that lead to different records.
 FATES_THAT_DIFFER = (
@@ -710,6 +884,25 @@ def make_again(whole_run: bool, looks: bool) -> Callable[[Any], None]:
     return act
 
 
+def end_its_wait(airflow: Any) -> None:
+    """The deferral times out, or somebody marks the task as failed."""
+    if airflow.ti.state == "deferred":
+        airflow.let_the_deferral_time_out()
+    if airflow.ti.state == "deferred":
+        airflow.mark_it_failed_while_it_waits()
+
+
+def handle_its_event_twice(airflow: Any) -> None:
+    if airflow.ti.state == "deferred":
+        airflow.let_the_trigger_fire([], {})
+        airflow.go_on(20)
+        if airflow.live is not None and not airflow.kind.keeps_state:
+            airflow.handle_its_event_twice([])
+            airflow.go_on(40)
+            if airflow.others:
+                airflow.one_that_was_given_up_goes_on(TO_THE_END)
+
+
 BETWEEN: list[Callable[[Any], None]] = [
     nothing,
     lambda airflow: airflow.clear(),
@@ -717,6 +910,8 @@ BETWEEN: list[Callable[[Any], None]] = [
     make_again(False, True),
     make_again(True, True),
     make_again(True, False),
+    end_its_wait,
+    handle_its_event_twice,
 ]
 EDITS: dict[type[Airflow], list[Callable[[Any], None]]] = {
     Sending: [
@@ -734,6 +929,11 @@ EDITS: dict[type[Airflow], list[Callable[[Any], None]]] = {
         lambda airflow: airflow.edit_the_retries(0),
     ],
 }
+EDITS[Campaigning] = [
+    *EDITS[Broadcasting],
+    lambda airflow: airflow.edit_whether_it_leaves_its_slot(False),
+    lambda airflow: airflow.disconnect("two", 100_000),
+]
 
 
 def ways(*choices: Iterable[Any]) -> list[tuple[Any, ...]]:
@@ -752,7 +952,7 @@ def _way(number: int, of_each: list[list[Any]]) -> tuple[Any, ...]:
     return tuple(way)
 
 
-EVERYWHERE = pytest.mark.parametrize(("task", "kind"), list(itertools.product([Sending, Broadcasting], KINDS)))
+EVERYWHERE = pytest.mark.parametrize(("task", "kind"), list(itertools.product(STEPS, KINDS)))
 
 
 @pytest.fixture
@@ -778,7 +978,7 @@ def test_three_attempts_that_die_at_every_point(begun: Callable[..., Any], task:
         airflow = begun([], writes, retries=3)
         airflow.kill(first)
         if not airflow.ti.is_over:
-            airflow.begin([], {})
+            airflow.continue_it()
             airflow.kill(second)
         airflow.teardown()
 
@@ -809,7 +1009,7 @@ def test_one_that_was_given_up_goes_on_at_every_point(begun: Callable[..., Any],
         airflow.give_up_although_it_lives()
         if is_cleared:
             airflow.clear()
-        airflow.begin([], {})
+        airflow.continue_it()
         airflow.go_on(second)
         if airflow.others:
             airflow.one_that_was_given_up_goes_on(third)

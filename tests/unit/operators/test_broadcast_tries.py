@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -639,6 +639,34 @@ def test_a_limit_for_the_day_counts_all_tries(task: Task, service: Service, log:
     assert len(first_day) == 6 + 1
     assert service.clock.now().date() > began.date()
     assert "Waiting until tomorrow at 00:00, because max_per_day (6) is reached" in log.text
+
+
+def test_a_limit_for_the_day_counts_what_left_before_a_restart_too(task: Task, service: Service, log: Log) -> None:
+    service.fates = {number(5): ["wrong key"]}
+    arguments = {"max_per_day": 6, "messages_per_minute": None, "timezone": "UTC", "on_clear": "restart"}
+    assert task.run(recipients=people(9), **arguments).counts == {"accepted": 5, "not_sent": 4}
+    task.clear()
+    assert task.run(recipients=people(6), **arguments).counts == {"accepted": 6}
+    first_day = [at for at in service.called_at if at < 24 * 3600]
+    assert len(first_day) == 5 + 1 + 1
+    assert service.clock.now().date() == date(2026, 11, 25)
+
+
+def test_a_task_that_resumes_without_its_record_sends_nothing(
+    task: Task, service: Service, airflow: Variables, log: Log
+) -> None:
+    """As when a trigger's event is handled twice, and the first process that resumes succeeds."""
+    arguments = {"recipients": people(5), "deferrable": True, **NIGHT}
+    task.run(**arguments)
+    deferral = task.deferral
+    service.clock.sleep(9 * 3600)
+    assert task.resume(**arguments).counts == {"accepted": 5}
+    task.deferral = deferral
+    ended = task.resume(**arguments)
+    assert isinstance(ended.error, FAIL)
+    assert "the send record of this attempt is gone" in str(ended.error)
+    assert "This attempt sent nothing" in str(ended.error)
+    assert len(service.delivered) == 5
 
 
 def test_several_devices_share_the_rows_and_each_has_its_own_pace(task: Task, service: Service, log: Log) -> None:
