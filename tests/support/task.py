@@ -107,6 +107,7 @@ class Task:
     ) -> Ended:
         """Run the same try again, as Airflow 3.4 does when a retry policy says so."""
         self.deferral = None
+        self._listeners.clear()  # those of the process before ended with it
         with DAG(
             "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
         ) as dag:
