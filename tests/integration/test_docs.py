@@ -153,7 +153,7 @@ def test_the_campaign_runs(tmp_path: Path) -> None:
     (data / "opt-outs.txt").write_text("+447700900103\n")
     (snippet,) = (snippet for snippet in blocks("python") if "send_between" in snippet)
     names: dict[str, Any] = {}
-    exec(HEAD + snippet.replace("\n):\n", "\n) as dag:\n"), names)
+    exec(for_this_airflow(HEAD + snippet.replace("\n):\n", "\n) as dag:\n")), names)
     task = names["dag"].get_task("send")
     assert (task.send_between, task.send_on) == (HOURS, set(DAYS))
     # At any time, so that the test need not wait for the morning.
