@@ -21,7 +21,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [_modules("hooks.wassly")],
         "operators": [_modules("operators.base", "operators.broadcast", "operators.send_message")],
         "sensors": [_modules("sensors.base", "sensors.device", "sensors.quota")],
-        "triggers": [_modules("triggers.base", "triggers.device", "triggers.quota", "triggers.time")],
+        "triggers": [_modules("triggers.base", "triggers.device", "triggers.quota")],
         "notifications": ["airflow_provider_wassly.notifications.wassly.WasslyNotifier"],
         "connection-types": [
             {

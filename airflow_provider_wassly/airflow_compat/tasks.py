@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -64,6 +65,13 @@ def identity(context: Any) -> tuple[str | None, str | None]:
 def resumes(ti: Any) -> bool:
     """Return whether the task instance was deferred and resumes (Airflow 2). It keeps its try number meanwhile."""
     return getattr(ti, "next_method", None) is not None
+
+
+def trigger_at(moment: datetime) -> Any:
+    """Return a trigger that waits until a moment. After a restart of the triggerer, it waits for the same moment."""
+    return versions.first_of(
+        "DateTimeTrigger", "airflow.providers.standard.triggers.temporal", "airflow.triggers.temporal"
+    )(moment)
 
 
 def runs_here(ti: Any) -> bool:

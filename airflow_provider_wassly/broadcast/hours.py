@@ -8,8 +8,8 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
-#: More than a week.
-_LOOKAHEAD_DAYS = 9
+#: More than two weeks: a change of the clocks can skip the only hour of a week.
+_LOOKAHEAD_DAYS = 16
 
 
 class Hours:
@@ -92,7 +92,7 @@ class Hours:
         return now < self._end and (local.weekday() - 1) % 7 in self._days
 
     def _edges(self, moment: datetime) -> Iterator[datetime]:
-        """Yield the moments, in order and for more than a week, at which the state or the day can change."""
+        """Yield the moments, in order and for more than two weeks, at which the state or the day can change."""
         begin = moment.astimezone(timezone.utc)
         for _ in range(_LOOKAHEAD_DAYS):
             end = begin + timedelta(days=1)

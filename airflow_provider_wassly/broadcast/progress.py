@@ -33,7 +33,7 @@ class Listener(Protocol):
     """Shows the progress of a broadcast where people look. It must not raise."""
 
     def push(self, progress: dict[str, Any]) -> None:
-        """Show the progress. Called about once a minute, and when a wait begins."""
+        """Show the progress. Called about once a minute, when a wait begins, and at the end."""
 
     def measure(self, name: str, value: float) -> None:
         """Show a metric."""
@@ -60,6 +60,7 @@ class Progress:
         self._next_update = 0.0
         self._logged = 0
         self._wait: Wait | None = None
+        self._has_updated = False
 
     @property
     def next(self) -> float:
@@ -139,6 +140,7 @@ class Progress:
     def update(self) -> None:
         """Update metrics and XCom."""
         self._next_update = self._tally.clock.monotonic() + _UPDATE
+        self._has_updated = True
         if self._listener is None:
             return
         tally, now = self._tally, self._tally.clock.now()
@@ -157,6 +159,12 @@ class Progress:
         if done_at is not None:
             self._listener.measure("seconds_left", (done_at - now).total_seconds())
         self._listener.push(progress)
+
+    def end(self) -> None:
+        """Update metrics and XCom a last time, if the broadcast took long enough to have had an update."""
+        self._wait = None
+        if self._has_updated:
+            self.update()
 
     def log_failure(self, row: Row, outcome: Outcome, reason: str) -> None:
         """Log why a recipient failed, unless too many have; the report has them all."""

@@ -350,8 +350,8 @@ class BroadcastRecord:
     def count_sent(self, day: date, instance_id: str, number: int) -> None:
         """Count messages that leave from a device on a day. They are written along with the next changes."""
         counted = self.sent_on(day, instance_id) + number
-        if number > 0 or counted >= 0:
-            self._sent[_device(instance_id)] = (day.isoformat(), max(0, counted))
+        if counted >= 0:  # not for one that was taken back after midnight
+            self._sent[_device(instance_id)] = (day.isoformat(), counted)
 
     def write(self) -> None:
         """
@@ -397,7 +397,10 @@ class BroadcastRecord:
 
         :raises WasslyRecordError: when it cannot be removed, or another attempt has started.
         """
-        self._refuse_if_overtaken()
+        # Whether shared or not: several tries can run in one process, and what is removed at the end of one must not be
+        # another's.
+        if self._get(_HEAD) not in (None, self._written, self._tried):
+            raise _overtaken()
         # The head first: without it, the other values mean nothing.
         for name in (_HEAD, _JOURNAL, *map(_name, range(self._begun + 1))):
             self._delete(name)
@@ -427,7 +430,7 @@ class BroadcastRecord:
         after its machine was asleep.
         """
         if self._is_shared and self._get(_HEAD) not in (self._written, self._tried):
-            raise WasslyRecordError("another attempt of this task has started, so this one stops", may_pass=False)
+            raise _overtaken()
 
     def _load(self, number: int) -> Chunk:
         """Read a chunk, with the newer changes in the journal of an earlier attempt."""
@@ -607,6 +610,10 @@ def _check_journal(journal: dict[str, Any], token: str) -> None:
 
 def _sent_in(journal: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     return {name: (day, number) for name, (day, number) in journal.get("sent", {}).items()}
+
+
+def _overtaken() -> WasslyRecordError:
+    return WasslyRecordError("another attempt of this task has started, so this one stops", may_pass=False)
 
 
 def _list_changed(reason: str) -> WasslyListChanged:

@@ -290,6 +290,7 @@ class BroadcastRun:
             self.waits_for = None
         if self.waits_for is None:
             self._report_the_rest(seconds_after_kill)
+            self._progress.end()
         self._keep_quota()
 
     def refresh_exclusions(self) -> None:
@@ -730,8 +731,9 @@ class BroadcastRun:
         if concerns_everybody(error):
             asked = error.retry_after if isinstance(error, (WasslyRateLimited, WasslyUnavailable)) else None
             if asked is not None and not self._is_over:
-                self._held_until = self._clock.now() + timedelta(seconds=asked)
-                self._held_by = error
+                until = self._clock.now() + timedelta(seconds=asked)
+                if self._held_until is None or until > self._held_until:
+                    self._held_until, self._held_by = until, error
                 self._give_back(place)
                 return
             self._settle(place, "not_sent", reason=error.message)

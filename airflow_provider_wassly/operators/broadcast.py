@@ -302,9 +302,9 @@ class WasslyBroadcastOperator(WasslyTask):
         :param since: when this wait began, in ISO 8601 format.
         :param left_unknown: the positions of the rows that this attempt has left unknown.
         """
-        # "airflow dags test" leaves these out. Then each wait may take the whole time.
         if isinstance(event, dict) and event.get("message"):
             self.log.info("Resuming: %s", event["message"])
+        # "airflow dags test" leaves these out. Then each wait may take the whole time.
         began = None if since is None else datetime.fromisoformat(since)
         return self._attempt(context, _Before(timedelta(seconds=waited), began, tuple(left_unknown)))
 
@@ -336,8 +336,8 @@ class WasslyBroadcastOperator(WasslyTask):
 
     def _defer(self, wait: Wait, waited: timedelta, left_unknown: Collection[int]) -> NoReturn:
         """Give up the worker slot until a wait is over. Everything is recorded by now, and nothing is in flight."""
+        from airflow_provider_wassly.airflow_compat import tasks
         from airflow_provider_wassly.triggers.device import DeviceTrigger
-        from airflow_provider_wassly.triggers.time import TimeTrigger
 
         now = self.hook.get_conn().clock.now()
         deadline = now + self.wait_timeout - waited
@@ -347,7 +347,7 @@ class WasslyBroadcastOperator(WasslyTask):
         trigger = (
             DeviceTrigger(instance_ids=list(wait.instance_ids), poke_interval=_POKE_INTERVAL, **options)
             if wait.instance_ids
-            else TimeTrigger(deadline.isoformat())
+            else tasks.trigger_at(deadline)
         )
         self.defer(
             trigger=trigger,
@@ -359,7 +359,6 @@ class WasslyBroadcastOperator(WasslyTask):
             },
             timeout=max(deadline - now, timedelta(0)) + _WAIT_GRACE,
         )
-        raise AssertionError("defer always raises")
 
     def on_kill(self) -> None:
         """Let nothing more leave; the replies to messages in flight are still recorded."""
@@ -614,9 +613,11 @@ def _record_is_missing() -> WasslyError:
 
 
 def _check_hours(send_between: Any, send_on: Any, timezone: Any) -> None:
-    from airflow_provider_wassly.broadcast.hours import Hours
+    if send_between is not None or send_on is not None:
+        # Imported here, because the DAG processor need not load it for the other broadcasts.
+        from airflow_provider_wassly.broadcast.hours import Hours
 
-    Hours(send_between, send_on)
+        Hours(send_between, send_on)
     try:
         if timezone is not None:
             ZoneInfo(timezone)

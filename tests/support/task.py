@@ -84,6 +84,8 @@ class Task:
         self.operator: Any = None
         #: How the last process ended, if it gave up its worker slot.
         self.deferral: Any = None
+        #: Whether each try has a process of its own, and with it ends whatever listens in that.
+        self.has_own_processes = True
         #: Once set, the task runs again only if it is cleared.
         self.has_succeeded = False
 
@@ -107,7 +109,8 @@ class Task:
     ) -> Ended:
         """Run the same try again, as Airflow 3.4 does when a retry policy says so."""
         self.deferral = None
-        self._listeners.clear()  # those of the process before ended with it
+        if self.has_own_processes:
+            self._listeners.clear()
         with DAG(
             "campaign", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc), **self.dag_options
         ) as dag:

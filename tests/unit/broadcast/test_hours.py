@@ -125,3 +125,10 @@ def test_nothing_opens_or_closes_before_it_is_said_to(
         # Every minute of the first two days, and then every seventh.
         for minute in [*range(min(minutes, 2880)), *range(2880, minutes, 7)]:
             assert hours.is_open(now + timedelta(minutes=minute)) is not wanted
+
+
+def test_an_hour_that_a_change_of_the_clocks_skips_comes_again_a_week_later() -> None:
+    hours = Hours(("02:15", "02:45"), ["sun"], ZoneInfo("Europe/Berlin"))
+    closed = datetime(2027, 3, 21, 3, tzinfo=ZoneInfo("Europe/Berlin"))
+    # There is no such hour on the 28th.
+    assert hours.opens_at(closed) == datetime(2027, 4, 4, 2, 15, tzinfo=ZoneInfo("Europe/Berlin"))

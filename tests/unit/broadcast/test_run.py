@@ -972,6 +972,18 @@ def test_a_long_wait_that_wassly_asks_for_is_waited_for() -> None:
     assert [round(at - 1000) for at in world.called_at] == [0, 3600, 3600, 3600]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_the_longest_of_several_long_waits_counts(seed: int) -> None:
+    world = World(clock=VirtualClock(seed))
+    world.asks_to_wait = [3600, 700]
+    began = world.clock.now()
+    broadcast = Broadcast(world, people(6), max_workers=2, limits={"leaves_slot": True}).go()
+    wait = broadcast.run.waits_for
+    assert wait is not None
+    assert wait.until is not None
+    assert timedelta(seconds=3599) < wait.until - began < timedelta(seconds=3601)
+
+
 def test_the_other_threads_wait_too() -> None:
     world = World()
     world.asks_to_wait = [30]

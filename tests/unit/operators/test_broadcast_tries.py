@@ -22,7 +22,7 @@ from airflow_provider_wassly.operators.broadcast import WasslyBroadcastOperator
 from tests.support.kept import HAS_TASK_STATE_STORE, Kept
 from tests.support.log import Log
 from tests.support.service import Service
-from tests.support.task import Task
+from tests.support.task import Stopped, Task
 from tests.support.variables import Variables
 
 try:
@@ -561,12 +561,12 @@ def test_a_task_that_waits_gives_up_its_slot_and_resumes_in_the_same_try(
     assert task.run(**arguments).pushed["progress"]["waiting_for"] == "it is outside the sending hours (09:00–20:00)"
     assert service.delivered == []
     trigger = task.deferral.trigger
-    assert type(trigger).__name__ == "TimeTrigger"
-    assert trigger.moment == "2026-11-24T09:00:00+00:00"
+    assert type(trigger).__name__ == "DateTimeTrigger"
+    assert trigger.moment.isoformat() == "2026-11-24T09:00:00+00:00"
     sleep_until(trigger.moment, service)
-    progress = task.resume({"moment": trigger.moment}, **arguments, send_on=["tue"]).pushed["progress"]
+    progress = task.resume(trigger.moment, **arguments, send_on=["tue"]).pushed["progress"]
     assert progress["accepted"] == len(service.delivered) == pytest.approx(660, abs=1)
-    assert progress["waiting_until"] == task.deferral.trigger.moment == "2026-12-01T09:00:00+00:00"
+    assert progress["waiting_until"] == task.deferral.trigger.moment.isoformat() == "2026-12-01T09:00:00+00:00"
     assert len(read(tmp_path / "report.csv")) == progress["accepted"]
     sleep_until(task.deferral.trigger.moment, service)
     assert task.resume(**arguments).counts == {"accepted": 700}
@@ -574,8 +574,35 @@ def test_a_task_that_waits_gives_up_its_slot_and_resumes_in_the_same_try(
     assert len(read(tmp_path / "report.csv")) == 700
 
 
-def sleep_until(moment: str, service: Service) -> None:
-    service.clock.sleep((datetime.fromisoformat(moment) - service.clock.now()).total_seconds())
+def test_the_progress_is_up_to_date_at_the_end(task: Task, service: Service) -> None:
+    progress = task.run(recipients=people(2), **NIGHT).pushed["progress"]
+    assert (progress["accepted"], progress["not_sent"], progress["waiting_for"]) == (2, 0, None)
+
+
+def test_a_process_that_runs_several_tries_keeps_the_record_of_the_last(task: Task, service: Service) -> None:
+    task.has_own_processes = False
+    ready: list[str] = []
+
+    def message(context: Any, jinja_env: Any) -> str:
+        if not ready:
+            raise Stopped  # before anything is sent
+        return "Hello"
+
+    task.run(recipients=people(3))  # so that the next but one is the last try
+    service.delivered.clear()
+    task.make_again()
+    task.run(recipients=people(6), message=message)
+    task.run(recipients=people(6), message=message)
+    ready.append("now")
+    service.fates = {number(3): ["wrong key"]}
+    task.run(recipients=people(6), message=message)
+    task.clear()
+    assert task.run(recipients=people(6), message=message).counts == {"accepted": 6}
+    assert max(Counter(service.delivered).values()) == 1
+
+
+def sleep_until(moment: datetime, service: Service) -> None:
+    service.clock.sleep((moment - service.clock.now()).total_seconds())
 
 
 def test_all_waits_together_are_bounded(task: Task, service: Service, log: Log) -> None:
