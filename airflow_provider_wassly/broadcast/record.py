@@ -397,20 +397,24 @@ class BroadcastRecord:
 
         :raises WasslyRecordError: when it cannot be removed, or another attempt has started.
         """
-        # Whether shared or not: several tries can run in one process, and what is removed at the end of one must not be
-        # another's.
-        if self._get(_HEAD) not in (None, self._written, self._tried):
-            raise _overtaken()
+        self._refuse_if_overtaken()
         # The head first: without it, the other values mean nothing.
         for name in (_HEAD, _JOURNAL, *map(_name, range(self._begun + 1))):
             self._delete(name)
 
     @property
     def knows_nothing(self) -> bool:
-        """Whether it is known that no attempt has sent to anyone."""
+        """
+        Whether it is known that no attempt has sent to anyone.
+
+        :raises WasslyRecordError: when the record cannot be read.
+        """
         if self._failure is not None or not self._has_looked:
             return False
-        return not (self.is_resumed or self._begun or any(chunk.changes for chunk in self._chunks.values()))
+        if self.is_resumed or self._begun or any(chunk.changes for chunk in self._chunks.values()):
+            return False
+        # Several tries can run in one process, and a later one may have sent.
+        return self._get(_HEAD) in (None, self._written, self._tried)
 
     @property
     def is_missing(self) -> bool:
@@ -430,7 +434,7 @@ class BroadcastRecord:
         after its machine was asleep.
         """
         if self._is_shared and self._get(_HEAD) not in (self._written, self._tried):
-            raise _overtaken()
+            raise WasslyRecordError("another attempt of this task has started, so this one stops", may_pass=False)
 
     def _load(self, number: int) -> Chunk:
         """Read a chunk, with the newer changes in the journal of an earlier attempt."""
@@ -610,10 +614,6 @@ def _check_journal(journal: dict[str, Any], token: str) -> None:
 
 def _sent_in(journal: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     return {name: (day, number) for name, (day, number) in journal.get("sent", {}).items()}
-
-
-def _overtaken() -> WasslyRecordError:
-    return WasslyRecordError("another attempt of this task has started, so this one stops", may_pass=False)
 
 
 def _list_changed(reason: str) -> WasslyListChanged:

@@ -713,7 +713,7 @@ class Campaigning(Broadcasting):
     @rule(fates=st.lists(fates, max_size=6), writes=failing)
     def let_the_trigger_fire(self, fates: list[str], writes: dict[int, bool]) -> None:
         arguments = self.deferral.trigger.serialize()[1]
-        moment = datetime.fromisoformat(arguments.get("moment") or arguments["deadline"])
+        moment = datetime.fromisoformat(str(arguments.get("moment") or arguments["deadline"]))
         back = [self.offline.get(name, self.now) for name in arguments.get("instance_ids", ())]
         self.now = max(self.now, min([moment, *back]))
         deferral, self.deferral = self.deferral, None
